@@ -1,0 +1,9 @@
+//! The External Term Format.
+
+mod atom;
+mod identifier;
+mod term;
+
+pub use atom::{Atom, AtomTooLong};
+pub use identifier::{Pid, Port, Reference};
+pub use term::{BigInteger, BitString, ExportFun, Fun, ImproperList, List, Map, Record, Term, Tuple};
