@@ -1,0 +1,29 @@
+# What this project's machines run. CI calls `.ci/run`, which calls these and nothing else.
+#
+#   make test     everything: unit, property, golden bytes, fuzz smoke, real BEAM nodes
+#   make verify   formatting, lints, documentation, layout: read-only
+#   make fix      what of that a tool can mend
+#
+# Needed: Rust (rustup), a C linker (Debian: gcc libc6-dev), make. Erlang and Elixir are installed if missing (script/erlang).
+
+.PHONY: help test verify fix
+
+ERLANG := script/erlang
+
+help:
+	@sed -n 's/^# *\(make [a-z]* .*\)/\1/p' Makefile
+
+test:
+	$(ERLANG) cargo test --workspace
+
+verify:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	script/layout
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check licenses bans sources; \
+	else echo "cargo-deny is not installed: licences, bans and sources not checked"; fi
+
+fix:
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged --quiet
