@@ -1,0 +1,1 @@
+//! The port mapper: a client of the running one, and one served in-process.

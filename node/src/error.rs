@@ -1,0 +1,1 @@
+//! What can go wrong with a process, a call or a node, in types.

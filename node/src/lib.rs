@@ -1,0 +1,44 @@
+//! A native node for Erlang and Elixir clusters, on tokio.
+//!
+//! A [`Node`] joins a cluster over Erlang distribution and looks to its peers like any other node: it has processes with
+//! mailboxes, links, monitors, aliases and registered names, it calls `gen_server`s and is called as one, and it speaks
+//! `erpc` and `rpc` in both directions. What turns bytes into values lives in [`foundation_proto`]; here are the
+//! sockets, the tasks and the processes.
+//!
+//! # Layout
+//!
+//! | module | what |
+//! |---|---|
+//! | [`node`] | [`Node`], the handle that everything starts from |
+//! | [`process`] | process table, mailboxes, links, monitors, aliases, registered names, exit signals |
+//! | [`signal`] | what a signal of a peer does to the processes of this node |
+//! | [`gen_server`] | the behaviour, calls and casts in the protocol of OTP's `gen` (which is a keyword here) |
+//! | [`rpc`] | `erpc` and `rpc`, as caller and as callee |
+//! | [`event`] | connections that come and go, as a stream |
+//! | [`net`] | listener, dialer, the task of a connection |
+//! | [`net_kernel`] | which node is connected through which link, and connecting on demand |
+//! | [`epmd`] | client of the port mapper, and the one served in-process |
+//! | [`config`], [`cookie`], [`names`] | how a node is configured, its secret, its name |
+//!
+//! # How the two halves meet
+//!
+//! `net` owns the connections, `process` owns what lives on this node. A connection is a `net::Link`: it sends one
+//! control message without ever waiting, and it holds a [`process::MonLnkDist`], the record of what must fire when it is
+//! lost. The task that reads a connection calls `signal::up`, then `signal::deliver` for each signal in the order of
+//! arrival, then `signal::down` exactly once.
+
+pub mod config;
+pub mod cookie;
+pub mod epmd;
+pub mod error;
+pub mod event;
+pub mod gen_server;
+pub mod names;
+pub mod net;
+pub mod net_kernel;
+pub mod node;
+pub mod process;
+pub mod rpc;
+pub mod signal;
+
+pub use node::Node;

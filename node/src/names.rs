@@ -1,0 +1,1 @@
+//! Names of nodes and hosts: short and long, generated and given.

@@ -1,0 +1,1 @@
+//! Listener, dialer and the task of a connection.
