@@ -2,8 +2,10 @@
 
 mod atom;
 mod identifier;
+mod raw;
 mod term;
 
 pub use atom::{Atom, AtomTooLong};
 pub use identifier::{Pid, Port, Reference};
+pub use raw::RawTerm;
 pub use term::{BigInteger, BitString, ExportFun, Fun, ImproperList, List, Map, Record, Term, Tuple};
