@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::dist::DistributionFlags;
+
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
@@ -117,7 +119,7 @@ pub enum PeerMisbehaved {
 #[non_exhaustive]
 pub enum PeerIncompatible {
     /// Distribution flags that one side requires and the other does not offer.
-    MissingFlags(&'static str),
+    MissingFlags(DistributionFlags),
     /// The peer answered `not_allowed`.
     NotAllowed,
     /// The peer answered `nok`: its own connection attempt to this node goes first.
