@@ -3,12 +3,15 @@
 //! | module | what |
 //! |---|---|
 //! | [`flags`] | distribution flags and their negotiation |
+//! | [`digest`] | the cookie and its proof |
 //! | [`control`] | control messages and signals |
 
 pub mod control;
+pub mod digest;
 pub mod flags;
 mod lane;
 
 pub use control::{ControlMessage, Destination, Signal, SpawnRequest, Target};
+pub use digest::{Cookie, CookieError};
 pub use flags::DistributionFlags;
 pub use lane::{Lane, LaneClass};
