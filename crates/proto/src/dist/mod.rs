@@ -4,14 +4,17 @@
 //! |---|---|
 //! | [`flags`] | distribution flags and their negotiation |
 //! | [`digest`] | the cookie and its proof |
+//! | [`name`] | node names |
 //! | [`control`] | control messages and signals |
 
 pub mod control;
 pub mod digest;
 pub mod flags;
 mod lane;
+pub mod name;
 
 pub use control::{ControlMessage, Destination, Signal, SpawnRequest, Target};
 pub use digest::{Cookie, CookieError};
 pub use flags::DistributionFlags;
 pub use lane::{Lane, LaneClass};
+pub use name::{NameStyle, NodeName, NodeNameError};
