@@ -160,3 +160,34 @@ macro_rules! sequence {
 
 sequence!(Tuple, Term);
 sequence!(List, Term);
+sequence!(Map, (Term, Term));
+
+impl Term {
+    /// The integer of this sign and magnitude (little-endian, zero bytes at the end allowed), in the variant that it belongs to.
+    pub fn from_magnitude(negative: bool, magnitude: &[u8]) -> Self {
+        let len = magnitude.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        let magnitude = magnitude.get(..len).unwrap_or_default();
+        let mut word = [0; 8];
+        if let Some(low) = word.get_mut(..len) {
+            low.copy_from_slice(magnitude);
+            let word = u64::from_le_bytes(word);
+            let value = if negative { -i128::from(word) } else { i128::from(word) };
+            if let Ok(value) = i64::try_from(value) {
+                return Self::Integer(value);
+            }
+        }
+        Self::BigInteger(Box::new(BigInteger { negative, magnitude: magnitude.to_vec() }))
+    }
+}
+
+impl BigInteger {
+    /// Whether it is below zero.
+    pub fn is_negative(&self) -> bool {
+        self.negative
+    }
+
+    /// The absolute value, little-endian, without zero bytes at the end.
+    pub fn magnitude(&self) -> &[u8] {
+        &self.magnitude
+    }
+}
