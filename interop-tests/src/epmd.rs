@@ -1,0 +1,116 @@
+//! An EPMD of one release, on a loopback port of its own.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::{Release, eventually};
+
+/// A running `epmd`; it ends when this is dropped, or when the test process ends in whatever way.
+#[derive(Debug)]
+pub struct Epmd {
+    /// The port it listens on.
+    pub port: u16,
+    child: Child,
+}
+
+impl Epmd {
+    /// Starts the release's `epmd` on a free port.
+    pub fn start(release: &Release) -> Self {
+        for _ in 0..10 {
+            let port = free_port();
+            if let Some(epmd) = Self::try_start(release, port) {
+                return epmd;
+            }
+        }
+        panic!("no epmd of OTP {} came up on any of ten free ports", release.number);
+    }
+
+    /// Starts the release's `epmd` on a given port, e.g. again after it was stopped; `None` if the port is taken.
+    pub fn try_start(release: &Release, port: u16) -> Option<Self> {
+        // The shell ends epmd as soon as its own standard input closes, so a test that was killed leaves no epmd behind.
+        let script = "\"$0\" -port \"$1\" -address 127.0.0.1 & child=$!; \
+                      trap 'kill $child; wait $child' EXIT; read -r _";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .arg(release.program("epmd"))
+            .arg(port.to_string())
+            .env("ERL_EPMD_RELAXED_COMMAND_CHECK", "true")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh can be started");
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while std::time::Instant::now() < deadline {
+            if names(port).is_some() {
+                return Some(Self { port, child });
+            }
+            if child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        None
+    }
+
+    /// The names registered now, with their ports.
+    pub fn names(&self) -> Vec<(String, u16)> {
+        names(self.port).unwrap_or_default()
+    }
+
+    /// Waits until a name is registered and returns its port.
+    pub fn wait_for(&self, name: &str) -> u16 {
+        eventually(&format!("{name} is registered"), Duration::from_secs(10), || {
+            self.names().into_iter().find(|(n, _)| n == name).map(|(_, port)| port)
+        })
+    }
+
+    /// Registers a name for a port, as a node does; the name lives as long as the returned socket.
+    pub fn register(&self, name: &str, port: u16) -> TcpStream {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        let mut request = vec![120];
+        request.extend(port.to_be_bytes());
+        request.extend([77, 0, 0, 6, 0, 5]); // visible, TCP, versions 6 to 5
+        request.extend((name.len() as u16).to_be_bytes());
+        request.extend(name.as_bytes());
+        request.extend([0, 0]);
+        socket.write_all(&(request.len() as u16).to_be_bytes()).unwrap();
+        socket.write_all(&request).unwrap();
+        let mut answer = [0; 2];
+        socket.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[1], 0, "epmd refused the name {name}");
+        socket
+    }
+}
+
+impl Drop for Epmd {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks whatever listens on `port` for its names, by bytes.
+pub fn names(port: u16) -> Option<Vec<(String, u16)>> {
+    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    socket.write_all(&[0, 1, 110]).ok()?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).ok()?;
+    let text = String::from_utf8(answer.get(4..)?.to_vec()).ok()?;
+    text.lines()
+        .map(|line| {
+            let (name, port) = line.strip_prefix("name ")?.split_once(" at port ")?;
+            Some((name.to_owned(), port.parse().ok()?))
+        })
+        .collect()
+}
+
+/// A loopback port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
