@@ -105,7 +105,7 @@ impl Beam {
             .args(["+S", "1:1", "+SDcpu", "1:1", "+SDio", "1", "+A", "1"])
             .args(["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"])
             .arg("-pa")
-            .arg(options.release.control_ebin());
+            .arg(options.release.helper_ebin());
         if options.elixir {
             let ebin = options.release.elixir_ebin().expect("this release has an Elixir");
             command.arg("-pa").arg(ebin).args(["-eval", "{ok, _} = application:ensure_all_started(elixir)."]);

@@ -54,18 +54,21 @@ impl Release {
         entry.clone()
     }
 
-    /// `foundation_control`, compiled by this release (newer releases refuse modules compiled by much older ones).
-    pub fn control_ebin(&self) -> PathBuf {
+    /// The modules of `beam/`, compiled by this release: newer ones refuse what a much older one compiled.
+    pub fn helper_ebin(&self) -> PathBuf {
         static MADE: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
         let mut made = MADE.lock().unwrap();
         made.entry(self.bin.clone())
             .or_insert_with(|| {
                 // One directory a process: test binaries of two checkouts or profiles may run at once.
                 let dir = crate::work_dir(&format!("ebin/otp-{}-{}", self.number, std::process::id()));
-                let source = concat!(env!("CARGO_MANIFEST_DIR"), "/beam/foundation_control.erl");
+                let sources = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/beam")).unwrap();
+                let sources = sources
+                    .map(|entry| entry.unwrap().path())
+                    .filter(|path| path.extension() == Some("erl".as_ref()));
                 let out =
-                    Command::new(self.program("erlc")).arg("-o").arg(&dir).arg(source).output().unwrap();
-                assert!(out.status.success(), "erlc {source}: {}", String::from_utf8_lossy(&out.stdout));
+                    Command::new(self.program("erlc")).arg("-o").arg(&dir).args(sources).output().unwrap();
+                assert!(out.status.success(), "erlc: {}", String::from_utf8_lossy(&out.stdout));
                 dir
             })
             .clone()
