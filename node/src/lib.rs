@@ -38,6 +38,7 @@ pub mod net;
 pub mod net_kernel;
 pub mod node;
 pub mod process;
+mod random;
 pub mod rpc;
 pub mod signal;
 

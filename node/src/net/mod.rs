@@ -1,1 +1,3 @@
 //! Listener, dialer and the task of a connection.
+
+pub(crate) mod listener;
