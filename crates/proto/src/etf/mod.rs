@@ -4,6 +4,7 @@ mod atom;
 mod identifier;
 mod raw;
 mod term;
+pub mod text;
 
 pub use atom::{Atom, AtomTooLong};
 pub use identifier::{Pid, Port, Reference};

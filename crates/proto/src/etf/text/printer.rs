@@ -1,0 +1,116 @@
+use core::fmt;
+
+use super::atom::Charset;
+use super::flat::{Style, flatten};
+use super::pretty::pretty;
+use crate::etf::{Atom, Term};
+
+/// Prints terms; the defaults are those of `io:format("~p", [Term])` at the beginning of a line.
+///
+/// Output grows in proportion to the term: every walk is iterative, integers of more than [`MAX_DECIMAL_BYTES`] bytes are written
+/// in base 16 and the indentation of one output ends at [`MAX_INDENTATION`].
+///
+/// Maps are printed in wire order. A function that this node cannot know the source of prints as `#Fun<Module.Index.Uniq>`, a
+/// term that is private to the node that encoded it as `#Local<Bytes>`. The atoms `else` and `maybe` are quoted, as OTP 27 and
+/// later quote them and every release reads them.
+///
+/// ```
+/// use foundation_proto::etf::text::Printer;
+/// use foundation_proto::etf::{Term, Atom};
+///
+/// let term = Term::List(["a", "b"].map(|atom| Term::Atom(Atom::new_static(atom))).into_iter().collect());
+/// assert_eq!(Printer::new().print(&term), "[a,b]");
+/// assert_eq!(Printer::new().line_length(4).print(&term), "[a,\n b]");
+/// ```
+///
+/// [`MAX_DECIMAL_BYTES`]: super::MAX_DECIMAL_BYTES
+/// [`MAX_INDENTATION`]: super::MAX_INDENTATION
+#[derive(Clone, Debug)]
+pub struct Printer {
+    column: usize,
+    line_length: usize,
+    style: Style,
+}
+
+impl Default for Printer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Printer {
+    /// 80 columns, Latin-1.
+    pub fn new() -> Self {
+        let style = Style { charset: Charset::Latin1, strings: true, node: None };
+        Self { column: 1, line_length: 80, style }
+    }
+
+    /// The columns of a line, 80 by default; the field width of `~p`. 0: everything on one line, as `~0p`.
+    #[must_use]
+    pub fn line_length(mut self, columns: usize) -> Self {
+        self.line_length = columns;
+        self
+    }
+
+    /// The column where the output begins, from 1.
+    #[must_use]
+    pub fn column(mut self, column: usize) -> Self {
+        self.column = column;
+        self
+    }
+
+    /// Whether characters beyond Latin-1 are printed and make text (`~tp` under `+pc unicode`) or are escaped (`~p`, the default).
+    #[must_use]
+    pub fn unicode(mut self, unicode: bool) -> Self {
+        self.style.charset = if unicode { Charset::Unicode } else { Charset::Latin1 };
+        self
+    }
+
+    /// Whether lists and binaries that look like text are printed as text (`~p`, the default) or as numbers (`~lp`).
+    #[must_use]
+    pub fn strings(mut self, strings: bool) -> Self {
+        self.style.strings = strings;
+        self
+    }
+
+    /// The node whose pids, ports and references begin with 0, as they do in its own shell.
+    ///
+    /// The first number of an identifier is no part of it: every BEAM prints 0 for its own and otherwise what number it happens
+    /// to have given to the node. Here, other nodes are numbered from 1 in the order in which they occur in the term.
+    #[must_use]
+    pub fn node(mut self, node: Atom) -> Self {
+        self.style.node = Some(node);
+        self
+    }
+
+    /// The term as `~p` prints it.
+    pub fn print(&self, term: &Term) -> String {
+        if self.line_length == 0 {
+            return flatten(term, &self.style, false).text;
+        }
+        pretty(flatten(term, &self.style, true), self.column, self.line_length)
+    }
+
+    /// The term as `~w` prints it: on one line, text as numbers.
+    pub fn write(&self, term: &Term) -> String {
+        flatten(term, &Style { strings: false, ..self.style.clone() }, false).text
+    }
+}
+
+/// The term as `io:format("~p", [Term])` prints it: at 80 columns.
+pub fn print(term: &Term) -> String {
+    Printer::new().print(term)
+}
+
+/// The term as `io:format("~w", [Term])` prints it: on one line, text as numbers.
+pub fn write(term: &Term) -> String {
+    Printer::new().write(term)
+}
+
+/// On one line as `~0tp`, or with `{:#}` at 80 columns as `~tp`.
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line_length = if f.alternate() { 80 } else { 0 };
+        f.write_str(&Printer::new().unicode(true).line_length(line_length).print(self))
+    }
+}
