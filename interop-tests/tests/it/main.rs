@@ -1,4 +1,10 @@
 //! Real BEAM nodes and this project's node, on loopback. One module a topic; each test is a [`case`] over releases.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod epmd;
 mod harness;
+
+/// A runtime for one case: the node under test runs beside the blocking calls into BEAM nodes.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
