@@ -2,7 +2,7 @@
 
 use core::fmt::Write;
 
-use crate::etf::BigInteger;
+use crate::etf::{BigInteger, Term};
 
 /// The largest integer, in bytes, that is written in decimal: 2,466 digits. The work grows with the square of the length, so a
 /// message of 128 MiB of integers as large as Erlang allows would keep a printer busy for hours; beyond this they are
@@ -60,6 +60,30 @@ fn write_decimal(out: &mut String, magnitude: &[u8]) {
     for group in groups {
         let _ = write!(out, "{group:09}");
     }
+}
+
+/// The largest integer, in bytes, that is read from digits: 9,864 decimal ones. Reading takes quadratic time, too.
+const MAX_PARSED_LIMBS: usize = 4096 / 8;
+
+/// The integer of these digits; `None` if there are too many.
+pub(super) fn parse_integer(negative: bool, digits: &str, radix: u32) -> Option<Term> {
+    let mut limbs: Vec<u64> = Vec::new();
+    for digit in digits.chars() {
+        let mut carry = u128::from(digit.to_digit(radix)?);
+        for limb in &mut limbs {
+            let wide = u128::from(*limb) * u128::from(radix) + carry;
+            *limb = wide as u64;
+            carry = wide >> 64;
+        }
+        if carry != 0 {
+            if limbs.len() == MAX_PARSED_LIMBS {
+                return None;
+            }
+            limbs.push(carry as u64);
+        }
+    }
+    let magnitude: Vec<u8> = limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect();
+    Some(Term::from_magnitude(negative, &magnitude))
 }
 
 /// Writes a float with the fewest digits that read back as the same float, as `float_to_list(F, [short])` of OTP 25 does: in
