@@ -1,12 +1,13 @@
 # What this project's machines run. CI calls `.ci/run`, which calls these and nothing else.
 #
 #   make test     everything: unit, property, golden bytes, fuzz smoke, real BEAM nodes
+#   make matrix   every interop case on OTP 23, 25, 27 and 29; writes docs/compatibility.md
 #   make verify   formatting, lints, documentation, layout: read-only
 #   make fix      what of that a tool can mend
 #
 # Needed: Rust (rustup), a C linker (Debian: gcc libc6-dev), make. Erlang and Elixir are installed if missing (script/erlang).
 
-.PHONY: help test verify fix
+.PHONY: help test matrix verify fix
 
 ERLANG := script/erlang
 
@@ -14,7 +15,14 @@ help:
 	@sed -n 's/^# *\(make [a-z]* .*\)/\1/p' Makefile
 
 test:
+	script/otp-matrix.sh
 	$(ERLANG) cargo test --workspace
+
+matrix:
+	script/otp-matrix.sh
+	rm -rf target/interop/results
+	FOUNDATION_INTEROP=all $(ERLANG) cargo test -p foundation-interop-tests -- --nocapture; status=$$?; \
+	$(ERLANG) cargo run --quiet -p foundation-interop-tests --bin compatibility && exit $$status
 
 verify:
 	cargo fmt --all --check

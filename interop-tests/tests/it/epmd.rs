@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
-use foundation_interop_tests::{Beam, Case, Epmd, beam, case, epmd, eventually::eventually_true};
+use foundation_interop_tests::{
+    Beam, Case, Epmd, beam, case, case::Unsupported, epmd, eventually, eventually::eventually_true,
+};
 use foundation_node::epmd::{Server, client};
 use foundation_proto::epmd::NodeInfo;
 
@@ -14,7 +16,7 @@ use crate::runtime;
 fn beam_nodes_meet_through_our_epmd() {
     case(Case::Smoke, "EPMD", "BEAM nodes register with our EPMD and meet", |release| {
         let runtime = runtime();
-        let server = runtime.block_on(Server::start(0, &[], 64)).unwrap();
+        let server = runtime.block_on(Server::start(epmd::free_port(), &[], 64)).unwrap();
         let port = server.addresses()[0].port();
         let a = beam::Options::new(release, port, "a").start();
         let b = beam::Options::new(release, port, "b").arg("-hidden").start();
@@ -40,13 +42,17 @@ fn beam_nodes_meet_through_our_epmd() {
 #[test]
 fn a_node_survives_the_restart_of_our_epmd() {
     case(Case::Full, "EPMD", "a BEAM node registers again when our EPMD comes back", |release| {
+        if release.number < 24 {
+            return Err(Unsupported("a node registers only once, at its start"));
+        }
         let runtime = runtime();
-        let server = runtime.block_on(Server::start(0, &[], 64)).unwrap();
+        let server = runtime.block_on(Server::start(epmd::free_port(), &[], 64)).unwrap();
         let port = server.addresses()[0].port();
         let _node = beam::Options::new(release, port, "back").start();
-        drop(server);
-        eventually_true("the port is free", Duration::from_secs(5), || epmd::names(port).is_none());
-        let server = runtime.block_on(Server::start(port, &[], 64)).unwrap();
+        drop(server); // its tasks end when the runtime gets to them
+        let server = eventually("the port is free", Duration::from_secs(5), || {
+            runtime.block_on(Server::start(port, &[], 64)).ok()
+        });
         // OTP tries again every two seconds.
         eventually_true("registered again", Duration::from_secs(10), || server.registered() == ["back"]);
         Ok(())
@@ -57,7 +63,7 @@ fn a_node_survives_the_restart_of_our_epmd() {
 fn epmd_names_prints_ours() {
     case(Case::Smoke, "EPMD", "OTP's `epmd -names` and `epmd -kill` talk to our EPMD", |release| {
         let runtime = runtime();
-        let mut server = runtime.block_on(Server::start(0, &[], 64)).unwrap();
+        let mut server = runtime.block_on(Server::start(epmd::free_port(), &[], 64)).unwrap();
         let port = server.addresses()[0].port();
         let ask = |what: &str| {
             let out = Command::new(release.program("epmd"))
