@@ -142,11 +142,11 @@ order([{Name, T} | Rest]) ->
     {Equal, More} = lists:splitwith(fun({_, U}) -> U == T end, Rest),
     [lists:join(" ", [io_lib:format("~s", [N]) || {N, _} <- [{Name, T} | Equal]]), "\n" | order(More)].
 
-%% name <TAB> ~tw <TAB> ~tp at 80 columns; newlines, tabs and backslashes escaped. Without what takes pages, and
+%% name <TAB> ~w <TAB> ~p at 80 columns; newlines, tabs and backslashes escaped. Without what takes pages, and
 %% without identifiers: they print with a number that the printing node gave their node.
 printed() ->
-    [io_lib:format("~s\t~ts\t~ts\n", [Name, escape(W), escape(io_lib:format("~tp", [T]))])
-     || {Name, T} <- corpus(), not is_local(Name), W <- [lists:flatten(io_lib:format("~tw", [T]))], length(W) < 2000,
+    [io_lib:format("~s\t~ts\t~ts\n", [Name, escape(W), escape(io_lib:format("~p", [T]))])
+     || {Name, T} <- corpus(), not is_local(Name), W <- [lists:flatten(io_lib:format("~w", [T]))], length(W) < 2000,
         lists:all(fun(Identifier) -> string:find(W, Identifier) =:= nomatch end, ["<8", "<9", "<1", "#Ref<", "#Port<"])].
 
 is_local(Name) when is_atom(Name) -> lists:prefix("local_", atom_to_list(Name));
