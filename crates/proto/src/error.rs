@@ -112,6 +112,8 @@ pub enum PeerMisbehaved {
     TickTimeout,
     /// The handshake was not finished in time.
     HandshakeTimeout,
+    /// A challenge that this node itself has issued on another connection: an attempt to make it answer its own question.
+    ReflectedChallenge,
 }
 
 /// Why two correct nodes cannot talk.
@@ -128,6 +130,8 @@ pub enum PeerIncompatible {
     AlreadyConnected,
     /// A protocol version that is not spoken here.
     Version(u16),
+    /// The peer speaks TLS and this side plain TCP.
+    SpeaksTls,
 }
 
 /// Who ended a connection.
@@ -221,6 +225,7 @@ impl fmt::Display for PeerMisbehaved {
             Self::ForgedOrigin(op) => write!(f, "{op} in the name of a third node"),
             Self::TickTimeout => f.write_str("nothing was heard from the peer for the whole net tick time"),
             Self::HandshakeTimeout => f.write_str("the peer did not finish the handshake in time"),
+            Self::ReflectedChallenge => f.write_str("the peer passed on a challenge of this node's own"),
         }
     }
 }
@@ -235,6 +240,9 @@ impl fmt::Display for PeerIncompatible {
                 f.write_str("the peer already has a live connection to a node of this name")
             }
             Self::Version(v) => write!(f, "protocol version {v} is not supported"),
+            Self::SpeaksTls => f.write_str(
+                "the peer speaks TLS (-proto_dist inet_tls) and this node plain TCP: configure both alike",
+            ),
         }
     }
 }
