@@ -3,4 +3,5 @@
 
 mod epmd;
 mod golden;
+mod handshake;
 mod print;
