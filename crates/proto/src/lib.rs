@@ -13,11 +13,13 @@
 //! | [`dist`] | handshake, frames, atom cache, fragments, control messages, one connection | erts "Distribution Protocol" |
 //! | [`limits`] | every bound that a peer can reach, with its default and the reason | – |
 //! | [`error`] | one error type, by who is to blame | – |
+//! | [`fuzzing`] | bodies of the fuzz targets | – |
 
 pub mod dist;
 pub mod epmd;
 pub mod error;
 pub mod etf;
+pub mod fuzzing;
 pub mod limits;
 mod time;
 

@@ -153,15 +153,16 @@ impl Request {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Malformed`] if a name or extra data are longer than an EPMD takes.
+    /// [`Error::Malformed`] if a name or extra data are longer than an EPMD takes, or a name is empty or contains NUL.
     pub fn encode(&self, out: &mut impl BufMut) -> Result<()> {
         let body = match self {
             Self::Alive(info) => {
                 info.check()?;
+                check_sent_name(&info.name)?;
                 ALIVE2_FIXED + info.name.len() + info.extra.len()
             }
             Self::Port(name) | Self::Stop(name) => {
-                check_length("EPMD request", 1, "the length of the name", name.len(), MAX_NAME_BYTES)?;
+                check_sent_name(name)?;
                 1 + name.len()
             }
             Self::Names | Self::Dump | Self::Kill => 1,
@@ -275,6 +276,15 @@ fn without_nul(what: &'static str, at: usize, name: &[u8]) -> Result<()> {
         Some(nul) => Err(Error::malformed(what, at + nul, Problem::OutOfRange("a character of the name"))),
         None => Ok(()),
     }
+}
+
+/// A server ignores what follows a NUL, or closes.
+fn check_sent_name(name: &[u8]) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::malformed("EPMD request", 1, Problem::OutOfRange("the length of the name")));
+    }
+    check_length("EPMD request", 1, "the length of the name", name.len(), MAX_NAME_BYTES)?;
+    without_nul("EPMD request", 1, name)
 }
 
 fn put_sized(out: &mut impl BufMut, bytes: &[u8]) {

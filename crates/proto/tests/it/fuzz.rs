@@ -1,0 +1,160 @@
+//! The fuzz targets on stable Rust: seeds, and seeded mutations of them.
+//!
+//! `FUZZ_EXECUTIONS` sets the number of mutations for each target, `FUZZ_SEED` where they start. A failure prints the bytes
+//! that led to it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use foundation_proto::fuzzing;
+
+/// Mutations for each target, unless the environment says otherwise: a second or two for all of them.
+const EXECUTIONS: u64 = 20_000;
+
+/// A generator of pseudo-random numbers (SplitMix64), so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a test run is configured by its environment")]
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Runs `target` on each seed and on mutations of them.
+fn fuzz(target: fn(&[u8]), seeds: &[Vec<u8>]) {
+    let mut random = Random(number("FUZZ_SEED", 1));
+    let run = |input: &[u8]| {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(input))) {
+            let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
+            println!("failing input: {hex}");
+            resume_unwind(panic);
+        }
+    };
+    run(&[]);
+    for seed in seeds {
+        run(seed);
+    }
+    for _ in 0..number("FUZZ_EXECUTIONS", EXECUTIONS) {
+        let mut input = seeds[random.below(seeds.len())].clone();
+        for _ in 0..=random.below(4) {
+            mutate(&mut random, &mut input, seeds);
+        }
+        run(&input);
+    }
+}
+
+fn mutate(random: &mut Random, input: &mut Vec<u8>, seeds: &[Vec<u8>]) {
+    let at = random.below(input.len() + 1);
+    match random.below(8) {
+        0 => input.truncate(at),
+        1 => input.insert(at, random.next() as u8),
+        2 if at < input.len() => drop(input.remove(at)),
+        3 if at < input.len() => input[at] ^= 1 << random.below(8),
+        4 if at < input.len() => input[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
+        5 if at < input.len() => input[at] = random.next() as u8,
+        6 => {
+            let other = &seeds[random.below(seeds.len())];
+            let from = random.below(other.len() + 1);
+            input.truncate(at);
+            input.extend_from_slice(&other[from..]);
+        }
+        _ => {
+            let end = (at + random.below(16)).min(input.len());
+            let piece = input[at..end].to_vec();
+            input.splice(at..at, piece);
+        }
+    }
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits
+        .chunks_exact(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+const CHALLENGE: &str = "0020 4e 0000006d07df7fbd e879547e 6b00bdc9 000d 6e3239403132372e302e302e31";
+const ACK: &str = "0011 61 c35630963d74174b86c99e9115d4b929";
+
+#[test]
+fn handshake_initiator() {
+    let seeds = [
+        // Established: ok, and alive answered with true.
+        format!("00 0003 73 6f6b {CHALLENGE} {ACK} 00000000"),
+        format!("08 0006 73 616c697665 {CHALLENGE} {ACK} 00000000"),
+        "00 0006 73 616c697665".to_owned(),
+        format!("00 0010 73 6f6b5f73696d756c74616e656f7573 {CHALLENGE} {ACK}"),
+        format!("00 0004 73 6e6f6b {CHALLENGE}"),
+        "00 000c 73 6e6f745f616c6c6f776564".to_owned(),
+        format!(
+            "01 0024 73 6e616d65643a 0017 315450314b4d4444504b335959403132372e302e302e31 ae4743b9 {CHALLENGE} {ACK}"
+        ),
+        format!("02 00000003 73 6f6b 0000{CHALLENGE} 0000{ACK}"),
+        "00 1603 0102 0001".to_owned(),
+    ];
+    fuzz(fuzzing::fuzz_handshake_initiator, &seeds.map(|seed| hex(&seed)));
+}
+
+#[test]
+fn handshake_acceptor() {
+    let name = "001b 4e 0000006d07df7fbc 11223344 000c 7079403132372e302e302e31";
+    let reply = "0015 72 4468971e fcea1f89ed9efb170ee288dfbd430ef2";
+    let seeds = [
+        format!("70 {name} {reply} 00000000"),
+        format!("30 {name} 0005 73 74727565 {reply} 00000000"),
+        format!("30 {name} 0006 73 66616c7365"),
+        format!("20 {name} {reply}"),
+        format!("00 {name}"),
+        format!("10 {name}"),
+        format!("70 0018 4e 0000006f07df7fbc 00000000 0009 3132372e302e302e31 {reply}"),
+        format!(
+            "70 0017 6e 0005 01df7fbd 6e6f65706d64403132372e302e302e31 0009 63 00000001 eb726790 {reply}"
+        ),
+        format!("72 0000{name} 0000{reply}"),
+        "70 1603 0102 0001".to_owned(),
+    ];
+    fuzz(fuzzing::fuzz_handshake_acceptor, &seeds.map(|seed| hex(&seed)));
+}
+
+#[test]
+fn epmd_request() {
+    let seeds = [
+        "0012 789c414d0000060005000572757374790000",
+        "0018 789c464800000600050004657874720007010268656c6c6f",
+        "0006 7a7275737479",
+        "0001 6e",
+        "0001 64",
+        "0001 6b",
+        "0006 737275737479",
+        "789c414d0000060005000572757374790000",
+        "7a7275737479",
+        "737275737479",
+    ];
+    fuzz(fuzzing::fuzz_epmd_request, &seeds.map(hex));
+}
+
+#[test]
+fn epmd_response() {
+    let seeds = [
+        hex("76006b00bda3"),
+        hex("79000003"),
+        hex("77009c414d0000060005000572757374790000"),
+        hex("77009c464800000600050004657874720007010268656c6c6f"),
+        hex("7701"),
+        [&hex("00005f31")[..], b"name extr at port 40006\nname old5 at port 40005\n"].concat(),
+    ];
+    fuzz(fuzzing::fuzz_epmd_response, &seeds);
+}
