@@ -1,0 +1,30 @@
+defmodule Foundation.Native.Loader do
+  @moduledoc false
+  # The stubs that the library replaces. This module holds nothing else, because a module with loaded native functions
+  # cannot be reloaded: `Foundation.Native` can.
+
+  @doc false
+  @spec load() :: :ok | {:error, String.t()}
+  def load do
+    case :erlang.load_nif(path(), 0) do
+      :ok -> :ok
+      {:error, {:reload, _text}} -> :ok
+      {:error, {_reason, text}} -> {:error, List.to_string(text)}
+    end
+  end
+
+  def loaded, do: error()
+  def panic_probe, do: error()
+
+  defp path do
+    priv =
+      case :code.priv_dir(:foundation) do
+        {:error, :bad_name} -> Path.expand("../priv", Path.dirname(:code.which(__MODULE__)))
+        priv -> priv
+      end
+
+    priv |> Path.join("native/foundation_native") |> String.to_charlist()
+  end
+
+  defp error, do: :erlang.nif_error(:nif_not_loaded)
+end

@@ -1,0 +1,1 @@
+ExUnit.start(exclude: [:stress, :benchmark], capture_log: true)

@@ -1,0 +1,16 @@
+//! Native functions of the Elixir library `:foundation`.
+//!
+//! Terms come in as binaries in the external term format and are checked like bytes from a peer. Functions whose work
+//! can pass 100 microseconds have a twin on a dirty scheduler; the Elixir side picks by size. A panic is turned into
+//! an Elixir exception by rustler, which needs unwinding: never build this with `panic = "abort"`.
+
+#[cfg(feature = "probe")]
+mod probe;
+
+rustler::init!("Elixir.Foundation.Native.Loader");
+
+/// Whether the library is there: the Elixir stub of the same name raises.
+#[rustler::nif]
+fn loaded() -> bool {
+    true
+}
