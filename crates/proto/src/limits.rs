@@ -36,6 +36,18 @@ pub struct Limits {
     pub max_queued: usize,
 }
 
+impl Limits {
+    /// No bounds on terms, for those that were checked before or were made by this program.
+    pub(crate) fn unbounded_terms() -> Self {
+        Self {
+            max_depth: usize::MAX,
+            max_nodes: usize::MAX,
+            max_integer_bytes: usize::MAX,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -164,6 +164,114 @@ impl fmt::Display for AtomTooLong {
 
 impl core::error::Error for AtomTooLong {}
 
+/// An atom inside an encoded term: a look at its text, without a copy.
+///
+/// Compares by characters, so that the same atom in different encodings is equal.
+#[derive(Clone, Copy)]
+pub struct AtomRef<'a> {
+    bytes: &'a [u8],
+    /// The bytes are Latin-1 and not all ASCII (ATOM_EXT of OTP 25 and earlier); otherwise they are UTF-8.
+    latin1: bool,
+}
+
+impl<'a> AtomRef<'a> {
+    /// Checked UTF-8 of at most 255 characters.
+    pub(super) fn utf8(bytes: &'a [u8]) -> Self {
+        Self { bytes, latin1: false }
+    }
+
+    pub(super) fn latin1(bytes: &'a [u8]) -> Self {
+        Self { bytes, latin1: !bytes.is_ascii() }
+    }
+
+    /// The text; `None` for the rare Latin-1 encoding with a character beyond ASCII, see [`to_atom`](Self::to_atom).
+    pub fn as_str(self) -> Option<&'a str> {
+        if self.latin1 { None } else { core::str::from_utf8(self.bytes).ok() }
+    }
+
+    /// An owned copy; allocates only for texts of more than 22 bytes.
+    pub fn to_atom(self) -> Atom {
+        let text = if self.latin1 {
+            Atom::new(&self.chars().collect::<String>())
+        } else {
+            Atom::new(core::str::from_utf8(self.bytes).unwrap_or_default())
+        };
+        // At most 255 characters by construction.
+        text.unwrap_or_else(|_| Atom::new_static(""))
+    }
+
+    /// The bytes of UTF-8 (copied if need be into `room`).
+    pub(super) fn utf8_bytes<'b>(self, room: &'b mut String) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        if !self.latin1 {
+            return self.bytes;
+        }
+        room.clear();
+        room.extend(self.chars());
+        room.as_bytes()
+    }
+
+    fn chars(self) -> impl Iterator<Item = char> {
+        self.bytes.iter().map(|byte| char::from(*byte))
+    }
+}
+
+impl<'a> From<&'a Atom> for AtomRef<'a> {
+    fn from(atom: &'a Atom) -> Self {
+        Self::utf8(atom.as_bytes())
+    }
+}
+
+impl PartialEq<str> for AtomRef<'_> {
+    fn eq(&self, other: &str) -> bool {
+        if self.latin1 { self.chars().eq(other.chars()) } else { self.bytes == other.as_bytes() }
+    }
+}
+
+impl PartialEq<&str> for AtomRef<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self == *other
+    }
+}
+
+impl PartialEq<Atom> for AtomRef<'_> {
+    fn eq(&self, other: &Atom) -> bool {
+        self.cmp(&other.into()).is_eq()
+    }
+}
+
+impl PartialEq for AtomRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for AtomRef<'_> {}
+
+impl Ord for AtomRef<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.latin1 == other.latin1 {
+            return self.bytes.cmp(other.bytes);
+        }
+        let (mut left, mut right) = (String::new(), String::new());
+        self.utf8_bytes(&mut left).cmp(other.utf8_bytes(&mut right))
+    }
+}
+
+impl PartialOrd for AtomRef<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Debug for AtomRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_atom().fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

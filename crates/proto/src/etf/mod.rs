@@ -1,12 +1,43 @@
 //! The External Term Format.
+//!
+//! Three ways to hold a term, from the cheapest: [`RawTerm`], encoded and checked; [`View`], a look into one without
+//! decoding; [`Term`], a tree that owns its parts. Order ([`Term::cmp_erlang`]), equality (`=:=`) and [`phash2`] are
+//! Erlang's and work on views and trees alike.
 
 mod atom;
+mod convert;
+mod debug;
+mod decode;
+mod encode;
+mod hash;
 mod identifier;
+mod inflate;
+mod integer;
+mod keys;
+mod leaf;
+mod map;
+mod nest;
+mod order;
 mod raw;
+pub mod tag;
+mod tape;
 mod term;
 pub mod text;
+mod view;
+mod walk;
 
-pub use atom::{Atom, AtomTooLong};
+pub use atom::{Atom, AtomRef, AtomTooLong};
+pub use convert::WrongType;
+pub use decode::{decode, decode_bytes};
+pub use encode::{
+    encode, encode_term, encoded_len, put_atom, put_binary, put_binary_header, put_f64, put_i64,
+    put_list_header, put_map_header, put_nil, put_pid, put_port, put_reference, put_tuple_header, put_u64,
+};
+pub use hash::{phash2, phash2_range};
 pub use identifier::{Pid, Port, Reference};
+pub use integer::BigInteger;
+pub use map::Map;
 pub use raw::RawTerm;
-pub use term::{BigInteger, BitString, ExportFun, Fun, ImproperList, List, Map, Record, Term, Tuple};
+pub use tape::Tape;
+pub use term::{BitString, ExportFun, Fun, ImproperList, Kind, List, Record, Term, Tuple};
+pub use view::{Elements, Pairs, View};

@@ -298,7 +298,7 @@ pub(super) fn list(mut elements: Vec<Term>, tail: Term) -> Term {
             Term::List(elements.into())
         }
         Term::ImproperList(tail) => {
-            let ImproperList { elements: more, tail } = *tail;
+            let (more, tail) = tail.into_parts();
             elements.extend(more.into_vec());
             Term::ImproperList(Box::new(ImproperList { elements: elements.into(), tail }))
         }
