@@ -5,9 +5,11 @@
 
 mod epmd;
 mod handshake;
+mod text;
 
-pub use epmd::{fuzz_epmd_request, fuzz_epmd_response};
+pub use epmd::{fuzz_epmd_request, fuzz_epmd_response, fuzz_epmd_server};
 pub use handshake::{fuzz_handshake_acceptor, fuzz_handshake_initiator};
+pub use text::fuzz_text;
 
 /// The pieces in which `data` arrives, after a moment of nothing: all at once, byte by byte, and cut where its own bytes
 /// say.

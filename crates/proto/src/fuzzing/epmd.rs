@@ -1,3 +1,5 @@
+use core::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 
 use super::splits;
@@ -48,6 +50,58 @@ pub fn fuzz_epmd_response(data: &[u8]) {
         answer.encode(&mut out);
         assert_eq!(NamesResponse::decode(&out), Ok(answer));
     }
+}
+
+/// Four clients of EPMD connect, talk in pieces, wait and leave, as the bytes say.
+///
+/// Asserts that no connection is closed twice, that no answer is empty, and that names and deadlines are gone when the
+/// connections are.
+pub fn fuzz_epmd_server(data: &[u8]) {
+    let mut names = Names::new(NamesConfig::new(4369));
+    let mut now = Mono::ZERO;
+    let mut input = data;
+    let mut open = [false; 4];
+    // Each step: what happens, to which of four connections, and how many bytes of the rest take part.
+    while let Some(([step, length], rest)) = input.split_first_chunk() {
+        let number = usize::from(step >> 4) % 4;
+        let connection = ConnectionId(number as u64);
+        let (piece, rest) = rest.split_at_checked(usize::from(*length)).unwrap_or((rest, &[]));
+        input = rest;
+        match step & 7 {
+            local @ 0..=1 => {
+                if let Some(open @ false) = open.get_mut(number) {
+                    *open = true;
+                    names.accept(connection, local == 0, now);
+                }
+            }
+            2 => {
+                if let Some(open @ true) = open.get_mut(number) {
+                    *open = false;
+                    names.handle_close(connection);
+                }
+            }
+            3 => {
+                now = now + Duration::from_secs(u64::from(*length));
+                names.handle_timeout(now);
+            }
+            _ => names.handle_input(connection, 1_700_000_000, piece),
+        }
+        while let Some(action) = names.poll_action() {
+            match action {
+                Action::Reply(_, bytes) => assert!(!bytes.is_empty(), "an empty answer"),
+                Action::Close(ConnectionId(closed)) => {
+                    let open = open.get_mut(closed as usize);
+                    assert!(open.is_some_and(core::mem::take), "closed twice");
+                }
+                _ => {}
+            }
+        }
+    }
+    for id in 0..4 {
+        names.handle_close(ConnectionId(id));
+    }
+    assert_eq!(names.registered().count(), 0, "a name without a connection");
+    assert_eq!(names.poll_timeout(), None, "a deadline without a connection");
 }
 
 fn serve(pieces: &[&[u8]]) -> Vec<Action> {

@@ -7,6 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use foundation_proto::fuzzing;
 
+use crate::golden;
+
 /// Mutations for each target, unless the environment says otherwise: a second or two for all of them.
 const EXECUTIONS: u64 = 20_000;
 
@@ -157,4 +159,30 @@ fn epmd_response() {
         [&hex("00005f31")[..], b"name extr at port 40006\nname old5 at port 40005\n"].concat(),
     ];
     fuzz(fuzzing::fuzz_epmd_response, &seeds);
+}
+
+#[test]
+fn epmd_server() {
+    let mut seeds = Vec::new();
+    for release in golden::RELEASES {
+        for request in golden::direction(&golden::read(release, "epmd.txt"), '>') {
+            // Connects, sends the request, and a second client does the same.
+            let length = u8::try_from(request.len()).unwrap();
+            seeds.push(
+                [&[0x00, 0, 0x04, length], &request[..], &[0x10, 0, 0x14, length], &request[..]].concat(),
+            );
+        }
+    }
+    fuzz(fuzzing::fuzz_epmd_server, &seeds);
+}
+
+#[test]
+fn text() {
+    let mut seeds = Vec::new();
+    for release in golden::RELEASES {
+        let printed = golden::read(release, "printed.tsv");
+        let texts = golden::rows(&printed).flat_map(|row| [row[1], row[2]]);
+        seeds.extend(texts.map(|text| golden::unescape(text).into_bytes()).filter(|text| text.len() < 500));
+    }
+    fuzz(fuzzing::fuzz_text, &seeds);
 }
