@@ -9,6 +9,7 @@ mod aw_lww_map;
 mod pg;
 
 /// The seeds to run: `default` of them unless the environment says otherwise.
+#[expect(clippy::disallowed_methods, reason = "a test run is steered by its environment; the machines are not")]
 fn seeds(default: u64) -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match (number("FOUNDATION_SIM_SEED"), number("FOUNDATION_SIM_SEEDS")) {
