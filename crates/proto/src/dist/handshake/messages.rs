@@ -204,7 +204,7 @@ impl Name {
     ///
     /// # Errors
     /// [`Error::Malformed`] for anything that is no name message or whose name no node can have,
-    /// [`PeerIncompatible::Version`] for an old message of another version than 5.
+    /// [`PeerIncompatible::Version`] for an old message of a version before 5.
     pub fn decode(message: &[u8]) -> Result<Self> {
         let mut input = Input::new("send_name", message);
         let (flags, creation, text) = match input.u8()? {
@@ -214,8 +214,9 @@ impl Name {
                 (flags, Some(creation), input.sized()?)
             }
             b'n' => {
+                // OTP 23 and later put the highest version that they speak here.
                 let version = input.u16()?;
-                if version != OLD_VERSION {
+                if version < OLD_VERSION {
                     return Err(Error::PeerIncompatible(PeerIncompatible::Version(version)));
                 }
                 (u64::from(input.u32()?), None, input.rest())

@@ -9,6 +9,8 @@
 use super::*;
 use crate::error::ClosedBy;
 
+mod whitebox;
+
 const T0: Mono = Mono(1_000_000_000);
 
 fn hex(text: &str) -> Vec<u8> {
