@@ -14,6 +14,7 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 /// | [`Error::Malformed`] | closes | no: the peer will send the same again | `noconnection` |
 /// | [`Error::PeerMisbehaved`] | closes | rarely | `noconnection` |
 /// | [`Error::PeerIncompatible`] | is never set up | not before one side is upgraded or reconfigured | `noconnection` |
+/// | [`Error::NotSupportedByPeer`] | is untouched | not before the peer is upgraded | `notsup` |
 /// | [`Error::LimitExceeded`] | closes if a peer exceeded it; a local caller just gets the error | with a higher limit | `noconnection` / `system_limit` |
 /// | [`Error::Closed`] | is closed | yes | `noconnection` |
 /// | [`Error::ApiMisuse`] | is untouched | no: the calling code is wrong | `badarg` |
@@ -26,6 +27,8 @@ pub enum Error {
     PeerMisbehaved(PeerMisbehaved),
     /// A correct peer with which nothing in common could be agreed.
     PeerIncompatible(PeerIncompatible),
+    /// Something was to be sent for which the peer did not offer this distribution flag.
+    NotSupportedByPeer(&'static str),
     /// A bound of [`Limits`](crate::Limits) was reached.
     LimitExceeded {
         /// The field of [`Limits`](crate::Limits).
@@ -170,6 +173,7 @@ impl fmt::Display for Error {
             Self::Malformed(m) => m.fmt(f),
             Self::PeerMisbehaved(p) => p.fmt(f),
             Self::PeerIncompatible(p) => p.fmt(f),
+            Self::NotSupportedByPeer(flag) => write!(f, "the peer does not support {flag}"),
             Self::LimitExceeded { limit, value, max } => {
                 write!(
                     f,
