@@ -7,7 +7,15 @@
 //! Source: erts "Distribution Protocol", section "Protocol between Connected Nodes"; `erts/emulator/beam/dist.h`
 //! (`DOP_*`) and `erts_net_message` in `dist.c`.
 
+mod decode;
+mod encode;
+mod operation;
+
 use crate::etf::{Atom, Pid, RawTerm, Reference, Term};
+
+pub(crate) use decode::{Decoded, Ends, Payload, decode};
+pub(crate) use encode::Encoder;
+pub use operation::{OPERATIONS, Operation, PayloadKind};
 
 /// One control message, whichever opcode carried it.
 ///
@@ -151,6 +159,30 @@ pub enum ControlMessage {
         /// The new process, or why there is none (`notsup`, `badopt`, `system_limit`, …).
         result: Result<Pid, Atom>,
     },
+}
+
+impl ControlMessage {
+    /// Whether a payload belongs to it: the message, the reason or the list of arguments.
+    pub fn has_payload(&self) -> bool {
+        match self {
+            Self::Send { .. }
+            | Self::RegSend { .. }
+            | Self::AliasSend { .. }
+            | Self::Altact { .. }
+            | Self::Exit { .. }
+            | Self::Exit2 { .. }
+            | Self::MonitorPExit { .. }
+            | Self::SpawnRequest(_) => true,
+            Self::Link { .. }
+            | Self::Unlink { .. }
+            | Self::UnlinkId { .. }
+            | Self::UnlinkIdAck { .. }
+            | Self::MonitorP { .. }
+            | Self::DemonitorP { .. }
+            | Self::GroupLeader { .. }
+            | Self::SpawnReply { .. } => false,
+        }
+    }
 }
 
 /// The fields of [`ControlMessage::SpawnRequest`].

@@ -7,17 +7,28 @@
 //! | [`name`] | node names |
 //! | [`handshake`] | how a connection is set up, in both roles |
 //! | [`control`] | control messages and signals |
+//! | [`Inbound`], [`Outbound`] | the two halves of an established connection: frames, atom cache, fragments, lanes, ticks |
 
+mod atom_cache;
+mod channel;
 pub mod control;
 pub mod digest;
 pub mod flags;
+mod fragment;
+mod frame;
 pub mod handshake;
+mod header;
+mod inbound;
 mod lane;
 pub mod name;
+mod outbound;
 
+pub use channel::ChannelConfig;
 pub use control::{ControlMessage, Destination, Signal, SpawnRequest, Target};
 pub use digest::{Cookie, CookieError};
 pub use flags::DistributionFlags;
 pub use handshake::{HandshakeConfig, PeerInfo};
+pub use inbound::Inbound;
 pub use lane::{Lane, LaneClass};
 pub use name::{NameStyle, NodeName, NodeNameError};
+pub use outbound::{Outbound, Queued};

@@ -1,0 +1,197 @@
+//! Reassembly of messages that come in fragments.
+//!
+//! # Wire format
+//! Only the payload is cut; the first fragment has the header and the whole control message. Fragments are numbered down to
+//! 1, so the first says how many there are. Sequences of different senders interleave with each other and with whole
+//! messages; a sequence is never given up, except with the connection.
+//!
+//! Source: erts "External Term Format", section "Distribution Header for fragmented messages"; `erts_net_message` in `dist.c`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::error::PeerMisbehaved;
+use crate::{Error, Limits, Result};
+
+/// What a sequence costs beside its bytes when it is counted against the limit.
+const OVERHEAD: usize = 512;
+
+/// The open sequences of one connection. `T` is what the first fragment says about the message: kept until the last one.
+#[derive(Debug)]
+pub(crate) struct Reassembly<T> {
+    sequences: BTreeMap<u64, Sequence<T>>,
+    /// The cost of all of them.
+    bytes: usize,
+    max_sequences: usize,
+    max_fragments: u64,
+    max_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Sequence<T> {
+    /// The number of the fragment that must come next, at least 1.
+    next: u64,
+    about: T,
+    payload: Vec<u8>,
+}
+
+impl<T> Reassembly<T> {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            sequences: BTreeMap::new(),
+            bytes: 0,
+            max_sequences: limits.max_sequences,
+            max_fragments: limits.max_fragments,
+            max_bytes: limits.max_reassembly,
+        }
+    }
+
+    /// Whether a first fragment with these numbers is the whole message.
+    ///
+    /// # Errors
+    /// If there can be no such fragment, or not so many.
+    pub(crate) fn is_whole(&self, sequence: u64, fragment: u64) -> Result<bool> {
+        match (sequence, fragment) {
+            (_, 0) => bad("fragment 0"),
+            (_, 1) if !self.sequences.contains_key(&sequence) => Ok(true),
+            (0, _) => bad("several fragments in sequence 0"),
+            _ if self.sequences.contains_key(&sequence) => bad("the sequence is open already"),
+            _ if fragment > self.max_fragments => {
+                Err(Error::limit("max_fragments", fragment, self.max_fragments))
+            }
+            _ if self.sequences.len() >= self.max_sequences => {
+                Err(Error::limit("max_sequences", self.sequences.len() as u64 + 1, self.max_sequences as u64))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Opens a sequence that is not [whole](Self::is_whole) with its first fragment.
+    pub(crate) fn open(&mut self, sequence: u64, fragment: u64, about: T, payload: &[u8]) -> Result<()> {
+        if self.is_whole(sequence, fragment)? {
+            return bad("a whole message is no sequence");
+        }
+        self.charge(OVERHEAD + payload.len())?;
+        let next = fragment - 1;
+        self.sequences.insert(sequence, Sequence { next, about, payload: payload.to_vec() });
+        Ok(())
+    }
+
+    /// Adds a fragment; returns the message if it was the last one.
+    pub(crate) fn add(&mut self, sequence: u64, fragment: u64, part: &[u8]) -> Result<Option<(T, Bytes)>> {
+        self.charge(part.len())?;
+        let Some(open) = self.sequences.get_mut(&sequence) else { return bad("unknown sequence") };
+        if fragment != open.next {
+            return bad("out of order");
+        }
+        grow(&mut open.payload, part.len(), fragment);
+        open.payload.extend_from_slice(part);
+        if fragment > 1 {
+            open.next = fragment - 1;
+            return Ok(None);
+        }
+        Ok(self.sequences.remove(&sequence).map(|whole| {
+            self.bytes -= OVERHEAD + whole.payload.len();
+            (whole.about, whole.payload.into())
+        }))
+    }
+
+    /// How many sequences are open.
+    pub(crate) fn open_sequences(&self) -> usize {
+        self.sequences.len()
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<()> {
+        let total = self.bytes.saturating_add(bytes);
+        if total > self.max_bytes {
+            return Err(Error::limit("max_reassembly", total as u64, self.max_bytes as u64));
+        }
+        self.bytes = total;
+        Ok(())
+    }
+}
+
+/// Makes room for this fragment and, if fragments keep this size, for those after it: never more than was received so far,
+/// whatever number of fragments was announced.
+fn grow(payload: &mut Vec<u8>, part: usize, fragments_left: u64) {
+    if payload.capacity() - payload.len() < part {
+        let expected = part.saturating_mul(usize::try_from(fragments_left).unwrap_or(usize::MAX));
+        payload.reserve_exact(expected.min(payload.len()).max(part));
+    }
+}
+
+#[cold]
+fn bad<T>(why: &'static str) -> Result<T> {
+    Err(Error::PeerMisbehaved(PeerMisbehaved::BadFragment(why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reassembly() -> Reassembly<&'static str> {
+        Reassembly::new(&Limits {
+            max_sequences: 3,
+            max_fragments: 1000,
+            max_reassembly: 10_000,
+            ..Limits::default()
+        })
+    }
+
+    fn bad(why: &'static str) -> Error {
+        super::bad::<()>(why).unwrap_err()
+    }
+
+    #[test]
+    fn sequences_interleave_and_leave_nothing_behind() {
+        let mut all = reassembly();
+        all.open(7, 3, "seven", b"a").unwrap();
+        all.open(8, 2, "eight", b"x").unwrap();
+        assert_eq!(all.add(7, 2, b"").unwrap(), None);
+        assert_eq!(all.add(8, 1, b"y").unwrap(), Some(("eight", Bytes::from("xy"))));
+        assert_eq!(all.add(7, 1, b"b").unwrap(), Some(("seven", Bytes::from("ab"))));
+        assert_eq!((all.bytes, all.open_sequences()), (0, 0));
+        all.open(7, 2, "again", b"").unwrap();
+    }
+
+    #[test]
+    fn numbers_must_count_down_in_an_open_sequence() {
+        let mut all = reassembly();
+        assert_eq!(all.add(7, 2, b"").unwrap_err(), bad("unknown sequence"));
+        all.open(7, 3, "seven", b"a").unwrap();
+        assert_eq!(all.is_whole(7, 3).unwrap_err(), bad("the sequence is open already"));
+        assert_eq!(all.is_whole(7, 1).unwrap_err(), bad("the sequence is open already"));
+        for wrong in [0, 1, 3, u64::MAX] {
+            assert_eq!(all.add(7, wrong, b"").unwrap_err(), bad("out of order"));
+        }
+        assert_eq!(all.is_whole(5, 0).unwrap_err(), bad("fragment 0"));
+        assert_eq!(all.is_whole(0, 2).unwrap_err(), bad("several fragments in sequence 0"));
+        assert_eq!(all.is_whole(0, 1), Ok(true));
+        assert_eq!(all.is_whole(9, 1), Ok(true));
+    }
+
+    #[test]
+    fn every_limit_holds() {
+        let mut all = reassembly();
+        assert_eq!(all.is_whole(1, 1001).unwrap_err(), Error::limit("max_fragments", 1001, 1000));
+        for sequence in 1..=3 {
+            all.open(sequence, 1000, "", b"").unwrap();
+        }
+        assert_eq!(all.open(4, 2, "", b"").unwrap_err(), Error::limit("max_sequences", 4, 3));
+        assert!(all.add(1, 999, &[0; 8000]).is_ok());
+        let over = (3 * OVERHEAD + 8000 + 1000) as u64;
+        assert_eq!(all.add(2, 999, &[0; 1000]).unwrap_err(), Error::limit("max_reassembly", over, 10_000));
+    }
+
+    #[test]
+    fn room_is_made_for_what_came_not_for_what_was_announced() {
+        let mut all = Reassembly::new(&Limits::default());
+        all.open(1, 65_536, (), &[0; 100]).unwrap();
+        for fragment in (60_000..65_536).rev() {
+            all.add(1, fragment, &[0; 100]).unwrap();
+            let payload = &all.sequences.get(&1).unwrap().payload;
+            assert!(payload.capacity() <= 2 * payload.len());
+        }
+    }
+}

@@ -1,0 +1,161 @@
+use bytes::{BufMut, Bytes};
+
+use super::FRAGMENT;
+use super::schedule::{Fragments, Item, Size};
+use super::wire::Wire;
+use crate::dist::control::Encoder;
+use crate::dist::frame::LENGTH_BYTES;
+use crate::dist::header::{
+    DIST_FRAG_CONT, DIST_FRAG_HEADER, DIST_HEADER, FRAGMENT_PREFIX, HeaderMode, HeaderWriter, PASS_THROUGH,
+};
+use crate::dist::{ChannelConfig, ControlMessage};
+use crate::etf::RawTerm;
+use crate::etf::tag::VERSION_MAGIC;
+
+/// Payloads from this size on are referred to, not copied: below it a copy costs less than a slice of a vectored write.
+const SHARE_FROM: usize = 4 << 10;
+
+/// Writes signals as frames, in the order in which they reach the peer: atom cache and sequence numbers depend on it.
+#[derive(Debug)]
+pub(super) struct FrameWriter {
+    pub(super) encoder: Encoder,
+    pub(super) wire: Wire,
+    mode: HeaderMode,
+    atoms: HeaderWriter,
+    /// The control message that is being encoded; kept for its memory.
+    control: Vec<u8>,
+    last_sequence: u64,
+}
+
+impl FrameWriter {
+    pub(super) fn new(config: &ChannelConfig) -> Self {
+        let mode = HeaderMode::new(config.flags);
+        Self {
+            encoder: Encoder::new(config),
+            wire: Wire::default(),
+            mode,
+            atoms: HeaderWriter::new(mode),
+            control: Vec::new(),
+            last_sequence: 0,
+        }
+    }
+
+    /// Whether large signals are cut.
+    pub(super) fn can_fragment(&self) -> bool {
+        matches!(self.mode, HeaderMode::Header { fragments: true, .. })
+    }
+
+    /// Writes the signal or its next fragment; returns how many bytes that took and whether it was the last.
+    pub(super) fn write_next(&mut self, item: &mut Item) -> (usize, bool) {
+        let before = self.wire.len();
+        let complete = self.write_part(item);
+        (self.wire.len() - before, complete)
+    }
+
+    fn write_part(&mut self, item: &mut Item) -> bool {
+        if item.size == Size::Small || !self.can_fragment() {
+            self.write_whole(&item.control, item.payload.as_ref());
+            return true;
+        }
+        match &mut item.fragments {
+            Some(fragments) => self.write_fragment(fragments),
+            None => {
+                item.fragments = self.write_first_fragment(&item.control, item.payload.as_ref());
+                item.payload = None;
+                item.fragments.is_none()
+            }
+        }
+    }
+
+    /// Encodes the control message into `self.control` and collects the atoms of the message. Returns the payload as it goes
+    /// on the wire, if one follows.
+    #[inline]
+    fn encode_control(&mut self, control: &ControlMessage, payload: Option<&RawTerm>) -> Option<Bytes> {
+        self.atoms.clear();
+        self.control.clear();
+        let payload = payload.map(|payload| {
+            // A payload of another connection: either this message lists the very same atoms, or it is rewritten.
+            if payload.atoms().is_empty() || self.atoms.adopt(payload.atoms()) {
+                payload.as_bytes().clone()
+            } else {
+                payload.to_plain().as_bytes().clone()
+            }
+        });
+        let bytes = payload.as_deref().unwrap_or_default();
+        let follows = self.encoder.write(control, bytes, &mut self.atoms, &mut self.control);
+        payload.filter(|_| follows)
+    }
+
+    /// Writes the whole signal as one frame.
+    pub(super) fn write_whole(&mut self, control: &ControlMessage, payload: Option<&RawTerm>) {
+        let payload = self.encode_control(control, payload);
+        let payload_len = payload.as_ref().map_or(0, Bytes::len);
+        let (atoms, control) = (&self.atoms, &self.control);
+        let pass_through = self.mode == HeaderMode::PassThrough;
+        let length = 2
+            + if pass_through { usize::from(payload.is_some()) } else { atoms.len() }
+            + control.len()
+            + payload_len;
+        let shared = payload_len >= SHARE_FROM;
+        self.wire.append(|out| {
+            out.reserve(LENGTH_BYTES + length - if shared { payload_len } else { 0 });
+            out.put_u32(length as u32);
+            if pass_through {
+                out.put_slice(&[PASS_THROUGH, VERSION_MAGIC]);
+                out.put_slice(control);
+                if payload.is_some() {
+                    out.put_u8(VERSION_MAGIC);
+                }
+            } else {
+                out.put_slice(&[VERSION_MAGIC, DIST_HEADER]);
+                atoms.write(out);
+                out.put_slice(control);
+            }
+            if !shared && let Some(payload) = &payload {
+                out.put_slice(payload);
+            }
+        });
+        if shared && let Some(payload) = payload {
+            self.wire.share(payload);
+        }
+    }
+
+    /// The frame with the header, the control message and the start of the payload; returns what is left, if anything is.
+    fn write_first_fragment(
+        &mut self,
+        control: &ControlMessage,
+        payload: Option<&RawTerm>,
+    ) -> Option<Fragments> {
+        let mut rest = self.encode_control(control, payload).unwrap_or_default();
+        let first = rest.split_to(FRAGMENT.saturating_sub(self.control.len()).min(rest.len()));
+        let further = rest.len().div_ceil(FRAGMENT) as u64;
+        self.last_sequence += 1;
+        let sequence = self.last_sequence;
+        let (atoms, control) = (&self.atoms, &self.control);
+        let length = FRAGMENT_PREFIX + atoms.len() + control.len() + first.len();
+        self.wire.append(|out| {
+            out.put_u32(length as u32);
+            out.put_slice(&[VERSION_MAGIC, DIST_FRAG_HEADER]);
+            out.put_u64(sequence);
+            out.put_u64(further + 1);
+            atoms.write(out);
+            out.put_slice(control);
+        });
+        self.wire.share(first);
+        (further > 0).then_some(Fragments { sequence, next: further, rest })
+    }
+
+    /// A frame with the next part of a payload; true if it was the last.
+    fn write_fragment(&mut self, fragments: &mut Fragments) -> bool {
+        let part = fragments.rest.split_to(FRAGMENT.min(fragments.rest.len()));
+        self.wire.append(|out| {
+            out.put_u32((FRAGMENT_PREFIX + part.len()) as u32);
+            out.put_slice(&[VERSION_MAGIC, DIST_FRAG_CONT]);
+            out.put_u64(fragments.sequence);
+            out.put_u64(fragments.next);
+        });
+        self.wire.share(part);
+        fragments.next -= 1;
+        fragments.next == 0
+    }
+}

@@ -1,0 +1,478 @@
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::*;
+use crate::Limits;
+use crate::dist::control::altact;
+use crate::dist::header::tests::hex;
+use crate::dist::{
+    Destination, DistributionFlags as Flags, Inbound, LaneClass, Signal, SpawnRequest, Target,
+};
+use crate::etf::{Atom, Pid, Reference, Term};
+
+mod order;
+
+const US: Atom = Atom::new_static("us@127.0.0.1");
+const PEER: Atom = Atom::new_static("peer@127.0.0.1");
+const PEER_CREATION: u32 = 7;
+
+fn config(flags: Flags) -> ChannelConfig {
+    ChannelConfig::new(US, PEER, PEER_CREATION, flags)
+}
+
+fn outbound(flags: Flags) -> Outbound {
+    Outbound::new(&config(flags), Mono::ZERO)
+}
+
+/// The receiving half at the other end.
+fn far_end(flags: Flags) -> Inbound {
+    Inbound::new(&ChannelConfig::new(PEER, US, 3, flags), Mono::ZERO)
+}
+
+fn ours(id: u32) -> Pid {
+    Pid { node: US, id, serial: 0, creation: 3 }
+}
+
+fn theirs(id: u32) -> Pid {
+    Pid { node: PEER, id, serial: 0, creation: PEER_CREATION }
+}
+
+fn third() -> Pid {
+    Pid { node: Atom::new_static("third@host"), id: 1, serial: 0, creation: 1 }
+}
+
+fn stale() -> Pid {
+    Pid { creation: PEER_CREATION - 1, ..theirs(1) }
+}
+
+fn a_ref(node: Atom, words: usize) -> Reference {
+    Reference::new(node, 3, &[1, 2, 3, 4, 5][..words]).unwrap()
+}
+
+fn raw(term: impl Into<Term>) -> RawTerm {
+    RawTerm::from_term(&term.into()).unwrap()
+}
+
+fn binary(len: usize) -> RawTerm {
+    raw(Bytes::from(vec![b'x'; len]))
+}
+
+fn normal(sender: u64) -> Lane {
+    Lane { sender, class: LaneClass::Normal }
+}
+
+fn to(id: u32) -> ControlMessage {
+    ControlMessage::Send { from: Some(ours(1)), to: theirs(id) }
+}
+
+/// Writes at most `max` bytes.
+fn write(outbound: &mut Outbound, max: usize) -> Vec<u8> {
+    let mut slices = [IoSlice::new(&[]); 8];
+    let filled = outbound.poll_transmit(&mut slices);
+    let mut bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+    bytes.truncate(max);
+    outbound.advance(bytes.len());
+    bytes
+}
+
+/// Writes everything.
+fn write_all(outbound: &mut Outbound) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while !outbound.is_empty() {
+        bytes.extend(write(outbound, usize::MAX));
+    }
+    bytes
+}
+
+fn signals(inbound: &mut Inbound, bytes: &[u8]) -> Vec<Signal> {
+    inbound.handle_input(Mono::ZERO, &mut BytesMut::from(bytes));
+    std::iter::from_fn(|| inbound.poll_signal().unwrap()).collect()
+}
+
+fn send(outbound: &mut Outbound, control: &ControlMessage, payload: Option<&RawTerm>) -> Result<Queued> {
+    outbound.send(control, payload, normal(1))
+}
+
+/// Rows of what makes a BEAM close the connection that a caller could ask for.
+#[test]
+fn what_a_beam_closes_on_is_refused() {
+    use ControlMessage as C;
+    let mut outbound = outbound(Flags::HIDDEN);
+    let reason = raw(Atom::new_static("bye"));
+    let r = |node| a_ref(node, 3);
+    for (control, payload) in [
+        (C::Exit { from: ours(1), to: stale() }, true),
+        (C::UnlinkId { id: 1, from: ours(1), to: stale() }, false),
+        (C::UnlinkId { id: 0, from: ours(1), to: theirs(1) }, false),
+        (C::UnlinkIdAck { id: 1, from: ours(1), to: stale() }, false),
+        (C::UnlinkIdAck { id: 0, from: ours(1), to: theirs(1) }, false),
+        (C::Unlink { from: ours(1), to: theirs(1) }, false),
+        (C::Link { from: third(), to: theirs(1) }, false),
+        (C::Link { from: ours(1), to: third() }, false),
+        (C::Exit { from: third(), to: theirs(1) }, true),
+        (C::Exit2 { from: third(), to: theirs(1) }, true),
+        (C::Exit2 { from: ours(1), to: third() }, true),
+        (C::MonitorP { watcher: third(), target: Target::Pid(theirs(1)), reference: r(US) }, false),
+        (C::MonitorP { watcher: ours(1), target: Target::Pid(third()), reference: r(US) }, false),
+        (C::DemonitorP { watcher: third(), target: Target::Pid(theirs(1)), reference: r(US) }, false),
+        (C::MonitorPExit { target: Target::Pid(third()), watcher: theirs(1), reference: r(PEER) }, true),
+        (C::MonitorPExit { target: Target::Pid(ours(1)), watcher: third(), reference: r(PEER) }, true),
+        (C::SpawnReply { req_id: r(US), to: theirs(1), flags: 0, result: Ok(ours(1)) }, false),
+        (C::SpawnReply { req_id: r(PEER), to: third(), flags: 0, result: Ok(ours(1)) }, false),
+        (
+            C::Altact { flags: altact::EXIT, from: ours(1), to: Destination::Name(Atom::new_static("name")) },
+            true,
+        ),
+        (to(1), false),
+        (C::Link { from: ours(1), to: theirs(1) }, true),
+    ] {
+        let refused = send(&mut outbound, &control, payload.then_some(&reason));
+        assert!(matches!(refused, Err(Error::ApiMisuse(_))), "{control:?}: {refused:?}");
+    }
+    assert!(outbound.is_empty());
+    for (control, payload) in [
+        (C::Send { from: Some(third()), to: stale() }, true),
+        (C::RegSend { from: third(), to: Atom::new_static("name") }, true),
+        (C::Exit2 { from: ours(1), to: stale() }, true),
+        (C::MonitorP { watcher: ours(1), target: Target::Pid(stale()), reference: r(US) }, false),
+        (C::DemonitorP { watcher: ours(1), target: Target::Pid(stale()), reference: r(US) }, false),
+        (C::MonitorPExit { target: Target::Pid(ours(1)), watcher: stale(), reference: r(PEER) }, true),
+    ] {
+        assert_eq!(send(&mut outbound, &control, payload.then_some(&reason)), Ok(Queued::Ok), "{control:?}");
+    }
+}
+
+fn spawn_request() -> ControlMessage {
+    ControlMessage::SpawnRequest(Box::new(SpawnRequest {
+        req_id: a_ref(US, 3),
+        from: ours(1),
+        group_leader: ours(2),
+        module: Atom::new_static("m"),
+        function: Atom::new_static("f"),
+        arity: 0,
+        options: Term::List(Vec::new().into()),
+    }))
+}
+
+#[test]
+fn what_the_peer_did_not_offer_is_refused_with_the_name_of_the_flag() {
+    use ControlMessage as C;
+    let payload = raw(Term::List(Vec::new().into()));
+    let watch = C::MonitorP { watcher: ours(1), target: Target::Pid(theirs(1)), reference: a_ref(US, 3) };
+    let alias = C::AliasSend { from: ours(1), alias: a_ref(PEER, 3) };
+    let both = Flags::ALIAS | Flags::ALTACT_SIG;
+    let exit_to_alias =
+        C::Altact { flags: altact::EXIT, from: ours(1), to: Destination::Alias(a_ref(PEER, 3)) };
+    let ack = C::UnlinkIdAck { id: 1, from: ours(1), to: theirs(1) };
+    for (missing, name, control, has_payload) in [
+        (Flags::DIST_MONITOR, "DIST_MONITOR", watch.clone(), false),
+        (Flags::DIST_MONITOR_NAME, "DIST_MONITOR", watch, false),
+        (Flags::SPAWN, "SPAWN", spawn_request(), true),
+        (both, "ALIAS", alias, true),
+        (Flags::ALTACT_SIG, "ALTACT_SIG", exit_to_alias, true),
+        (Flags::UNLINK_ID, "UNLINK_ID", ack, false),
+        (Flags::V4_NC, "V4_NC", C::Send { from: Some(ours(1 << 15)), to: theirs(1) }, true),
+        (Flags::V4_NC, "V4_NC", C::AliasSend { from: ours(1), alias: a_ref(PEER, 5) }, true),
+        (Flags::V4_NC, "V4_NC", C::Link { from: Pid { serial: 1 << 13, ..ours(1) }, to: theirs(1) }, false),
+    ] {
+        let payload = has_payload.then_some(&payload);
+        let refused = send(&mut outbound(Flags::HIDDEN.without(missing)), &control, payload);
+        assert_eq!(refused, Err(Error::NotSupportedByPeer(name)), "{control:?}");
+        assert_eq!(send(&mut outbound(Flags::HIDDEN), &control, payload), Ok(Queued::Ok));
+    }
+}
+
+/// The control message as it arrives.
+fn arrives_as(flags: Flags, control: ControlMessage, payload: bool) -> (u8, ControlMessage) {
+    let mut outbound = outbound(flags);
+    let reason = raw(Atom::new_static("because"));
+    let _ = send(&mut outbound, &control, payload.then_some(&reason)).unwrap();
+    let bytes = write_all(&mut outbound);
+    // Length, header without atoms, tuple, opcode.
+    let opcode_at = if flags.contains(Flags::FRAGMENTS) { 10 } else { 9 };
+    let signal = signals(&mut far_end(flags), &bytes).pop().unwrap();
+    assert_eq!(signal.payload.map(|raw| raw.as_bytes().clone()), payload.then(|| reason.as_bytes().clone()));
+    (bytes[opcode_at], signal.control)
+}
+
+#[test]
+fn the_operation_follows_from_the_flags() {
+    use ControlMessage as C;
+    let all = Flags::HIDDEN.without(Flags::DIST_HDR_ATOM_CACHE);
+    let minimal = Flags::MANDATORY_25 | Flags::DIST_MONITOR | Flags::DIST_MONITOR_NAME;
+    let name = || Atom::new_static("name");
+    let unlink = C::Unlink { from: ours(1), to: theirs(1) };
+    let unlink_id = C::UnlinkId { id: 9, from: ours(1), to: theirs(1) };
+    let anonymous = C::Send { from: None, to: theirs(1) };
+    let exit = C::Exit { from: ours(1), to: theirs(1) };
+    let exit2 = C::Exit2 { from: ours(1), to: theirs(1) };
+    let down =
+        C::MonitorPExit { target: Target::Name(name()), watcher: theirs(1), reference: a_ref(PEER, 3) };
+    let altact = |flags, to| C::Altact { flags, from: ours(1), to };
+    let alias = || Destination::Alias(a_ref(PEER, 3));
+    let prio = altact::PRIORITY;
+    for (flags, control, opcode, arrives) in [
+        (all, to(1), 22, None),
+        (minimal, to(1), 2, Some(anonymous.clone())),
+        (all, anonymous.clone(), 2, None),
+        (all, exit.clone(), 24, None),
+        (minimal, exit, 3, None),
+        (all, exit2.clone(), 26, None),
+        (minimal, exit2.clone(), 8, None),
+        (all, down.clone(), 28, None),
+        (minimal, down, 21, None),
+        (all, unlink_id.clone(), 35, None),
+        (minimal, unlink_id, 4, Some(unlink.clone())),
+        (minimal, unlink, 4, None),
+        (all, altact(prio, Destination::Pid(theirs(1))), 37, None),
+        (minimal, altact(prio, Destination::Pid(theirs(1))), 2, Some(anonymous)),
+        (
+            all.without(Flags::ALTACT_SIG),
+            altact(prio, Destination::Name(name())),
+            6,
+            Some(C::RegSend { from: ours(1), to: name() }),
+        ),
+        (
+            all.without(Flags::ALTACT_SIG),
+            altact(prio, alias()),
+            33,
+            Some(C::AliasSend { from: ours(1), alias: a_ref(PEER, 3) }),
+        ),
+        (
+            all.without(Flags::ALTACT_SIG),
+            altact(prio | altact::EXIT, Destination::Pid(theirs(1))),
+            26,
+            Some(exit2.clone()),
+        ),
+        (minimal, altact(altact::EXIT, Destination::Pid(theirs(1))), 8, Some(exit2)),
+        (all, C::AliasSend { from: ours(1), alias: a_ref(PEER, 3) }, 37, Some(altact(0, alias()))),
+    ] {
+        let payload = control.has_payload();
+        let (sent_opcode, got) = arrives_as(flags, control.clone(), payload);
+        assert_eq!(sent_opcode, opcode, "{control:?}");
+        assert_eq!(got, arrives.unwrap_or(control));
+    }
+    let (opcode, control) = arrives_as(all, spawn_request(), true);
+    assert_eq!((opcode, control), (29, spawn_request()));
+}
+
+#[test]
+fn a_large_message_to_an_alias_has_no_priority() {
+    let control =
+        |flags| ControlMessage::Altact { flags, from: ours(1), to: Destination::Alias(a_ref(PEER, 3)) };
+    let mut outbound = outbound(Flags::HIDDEN);
+    let mut far_end = far_end(Flags::HIDDEN);
+    for (size, flags) in [(100, altact::PRIORITY), (40_000, 0)] {
+        let _ = send(&mut outbound, &control(altact::PRIORITY), Some(&binary(size))).unwrap();
+        let arrived = signals(&mut far_end, &write_all(&mut outbound)).pop().unwrap();
+        assert_eq!(arrived.control, control(flags));
+    }
+}
+
+#[test]
+fn the_atom_cache_makes_frames_short_from_the_second_on() {
+    let mut outbound = outbound(Flags::HIDDEN);
+    let mut far_end = far_end(Flags::HIDDEN);
+    let mut sizes = Vec::new();
+    for _ in 0..3 {
+        let _ = send(&mut outbound, &to(1), Some(&raw(1))).unwrap();
+        let bytes = write_all(&mut outbound);
+        sizes.push(bytes.len());
+        assert_eq!(signals(&mut far_end, &bytes).pop().unwrap().control, to(1));
+    }
+    // Length, 131 68, N, flags, two indices; {22, Pid, Pid} with 15 bytes a pid; the payload.
+    assert_eq!(sizes[1..], [4 + 2 + 5 + 4 + 30 + 2; 2]);
+    assert_eq!(sizes[0], sizes[1] + 2 + US.as_bytes().len() + PEER.as_bytes().len());
+}
+
+/// A payload that came over another connection refers to the atoms of its own header.
+#[test]
+fn a_payload_is_relayed_as_it_came_or_rewritten() {
+    let atoms: Arc<[Atom]> = ["ok", "third@host"].map(|text| Atom::new(text).unwrap()).into();
+    let encoded = Bytes::from(hex("68025200 520 1"));
+    let payload = RawTerm::new(encoded.clone(), Some(atoms), &Limits::default()).unwrap();
+    for flags in [Flags::HIDDEN, Flags::HIDDEN.without(Flags::DIST_HDR_ATOM_CACHE), Flags::MANDATORY_25] {
+        let mut outbound = outbound(flags);
+        let mut far_end = far_end(flags);
+        for _ in 0..3 {
+            let _ = send(&mut outbound, &to(1), Some(&payload)).unwrap();
+            let arrived = signals(&mut far_end, &write_all(&mut outbound)).pop().unwrap().payload.unwrap();
+            let limits = Limits::default();
+            assert_eq!(arrived.to_term(&limits), payload.to_term(&limits));
+            assert_eq!(*arrived.as_bytes() == encoded, flags == Flags::HIDDEN);
+        }
+    }
+}
+
+#[test]
+fn large_payloads_are_lent_and_never_copied() {
+    let mut outbound = outbound(Flags::HIDDEN);
+    let payload = binary(300_000);
+    let range = payload.as_bytes().as_ptr_range();
+    let _ = send(&mut outbound, &to(1), Some(&payload)).unwrap();
+    let mut lent = 0;
+    while !outbound.is_empty() {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = outbound.poll_transmit(&mut slices);
+        let mut total = 0;
+        for slice in &slices[..filled] {
+            total += slice.len();
+            lent += if range.contains(&slice.as_ptr()) { slice.len() } else { 0 };
+        }
+        outbound.advance(total);
+    }
+    assert_eq!(lent, payload.as_bytes().len());
+}
+
+/// Control message and payload of a fragment are 65,536 bytes together, as in OTP.
+#[test]
+fn fragments_have_the_size_that_otp_gives_them() {
+    let mut outbound = outbound(Flags::HIDDEN.without(Flags::DIST_HDR_ATOM_CACHE));
+    let _ = send(&mut outbound, &to(1), Some(&binary(200_000))).unwrap();
+    let bytes = write_all(&mut outbound);
+    let mut lengths = Vec::new();
+    let mut rest = &bytes[..];
+    while let Some((length, data)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        assert_eq!(data[1], if lengths.is_empty() { 69 } else { 70 });
+        lengths.push(length);
+        rest = &data[length..];
+    }
+    assert_eq!(lengths[..3], [18 + 1 + 65_536, 18 + 65_536, 18 + 65_536]);
+    assert_eq!(lengths.len(), 4);
+    // Without FRAGMENTS it is one frame.
+    let mut outbound = self::outbound(Flags::HIDDEN.without(Flags::FRAGMENTS));
+    let _ = send(&mut outbound, &to(1), Some(&binary(200_000))).unwrap();
+    let bytes = write_all(&mut outbound);
+    assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_be_bytes());
+}
+
+/// The position among the signals and in bytes at which the message to process 99 arrives.
+fn position_of_99(bytes: &[u8]) -> usize {
+    let mut far_end = far_end(Flags::HIDDEN);
+    let mut input = BytesMut::new();
+    for (at, chunk) in bytes.chunks(1024).enumerate() {
+        input.extend_from_slice(chunk);
+        far_end.handle_input(Mono::ZERO, &mut input);
+        while let Some(signal) = far_end.poll_signal().unwrap() {
+            if signal.control == to(99) {
+                return at * 1024;
+            }
+        }
+    }
+    panic!("it never arrived");
+}
+
+#[test]
+fn a_small_message_waits_for_little_of_what_others_send() {
+    let mut outbound = outbound(Flags::HIDDEN);
+    for sender in 1..=7 {
+        let _ = outbound.send(&to(1), Some(&binary(8 << 20)), normal(sender)).unwrap();
+    }
+    let mut before = Vec::new();
+    for _ in 0..50 {
+        before.extend(write(&mut outbound, 100_000));
+    }
+    let started = before.len();
+    let _ = outbound.send(&to(99), Some(&raw(1)), normal(11)).unwrap();
+    let mut bytes = before;
+    bytes.extend(write_all(&mut outbound));
+    let waited = position_of_99(&bytes) - started;
+    assert!(waited <= SETTLED + FRAGMENT + 1024, "it waited for {waited} bytes");
+}
+
+#[test]
+fn large_messages_take_turns_and_small_ones_do_not_starve_them() {
+    let mut outbound = outbound(Flags::HIDDEN);
+    let mut far_end = far_end(Flags::HIDDEN);
+    for (sender, class) in [(1, LaneClass::Normal), (2, LaneClass::Normal), (3, LaneClass::Bulk)] {
+        let _ = outbound
+            .send(&to(sender), Some(&binary(1 << 20)), Lane { sender: u64::from(sender), class })
+            .unwrap();
+    }
+    let mut arrived = Vec::new();
+    let mut written = 0;
+    while arrived.len() < 3 {
+        // There is always a small one that could go first.
+        for sender in 10..400 {
+            let _ = outbound.send(&to(99), Some(&binary(1000)), normal(sender)).unwrap();
+        }
+        let bytes = write(&mut outbound, 300_000);
+        written += bytes.len();
+        let large = signals(&mut far_end, &bytes).into_iter().map(|signal| signal.control);
+        arrived.extend(large.filter(|control| *control != to(99)).map(|control| (control, written)));
+        assert!(written < 64 << 20, "starved: {arrived:?}");
+    }
+    assert_eq!(arrived[2].0, to(3), "bulk stands back");
+    assert!(arrived[1].1 - arrived[0].1 < 1 << 20, "two equal ones end at about the same time");
+}
+
+#[test]
+fn limits_are_reported_and_then_enforced() {
+    let limits = Limits { busy_limit: 10_000, max_queued: 20_000, ..Limits::default() };
+    let mut outbound = Outbound::new(&ChannelConfig { limits, ..config(Flags::HIDDEN) }, Mono::ZERO);
+    let payload = binary(4000);
+    let results: Vec<_> = (0..7).map(|_| send(&mut outbound, &to(1), Some(&payload))).collect();
+    assert_eq!(results[..2], [Ok(Queued::Ok), Ok(Queued::Ok)]);
+    assert_eq!(results[2..5], [Ok(Queued::Busy), Ok(Queued::Busy), Ok(Queued::Busy)]);
+    assert!(matches!(results[5], Err(Error::LimitExceeded { limit: "max_queued", .. })), "{results:?}");
+    let queued = outbound.queued_bytes();
+    assert!(outbound.is_busy_for(normal(2), 0));
+    assert_eq!(write(&mut outbound, 15_000).len(), 15_000);
+    assert_eq!(outbound.queued_bytes(), queued - 15_000);
+    assert!(!outbound.is_busy_for(normal(2), 0));
+    assert_eq!(send(&mut outbound, &to(1), Some(&payload)), Ok(Queued::Ok));
+}
+
+#[test]
+fn large_messages_make_their_like_and_their_sender_wait_but_nobody_else() {
+    let mut outbound = outbound(Flags::HIDDEN);
+    let huge = binary(100 << 20);
+    assert_eq!(outbound.send(&to(1), Some(&huge), normal(1)), Ok(Queued::Busy));
+    assert!(outbound.is_busy_for(normal(1), 10), "the next of the same sender comes after it");
+    assert!(outbound.is_busy_for(normal(2), 1 << 20));
+    assert!(outbound.is_busy_for(Lane { sender: 2, class: LaneClass::Bulk }, 10));
+    assert!(!outbound.is_busy_for(normal(2), 10));
+    // It is beyond `max_queued`, but its sender had waited; others that cannot wait still have their room.
+    assert_eq!(outbound.send(&to(1), Some(&binary(60 << 20)), normal(2)), Ok(Queued::Busy));
+    assert_eq!(outbound.send(&to(1), Some(&binary(10 << 20)), normal(3)), Ok(Queued::Busy));
+    let refused = outbound.send(&to(1), Some(&raw(1)), normal(4));
+    assert!(matches!(refused, Err(Error::LimitExceeded { limit: "max_queued", .. })), "{refused:?}");
+    let mut far_end = Inbound::new(
+        &ChannelConfig {
+            limits: Limits { max_reassembly: 1 << 30, ..Limits::default() },
+            ..ChannelConfig::new(PEER, US, 3, Flags::HIDDEN)
+        },
+        Mono::ZERO,
+    );
+    let mut arrived = 0;
+    while !outbound.is_empty() {
+        arrived += signals(&mut far_end, &write(&mut outbound, usize::MAX)).len();
+    }
+    assert_eq!(arrived, 3);
+    assert_eq!(outbound.queued_bytes(), 0);
+}
+
+#[test]
+fn ticks_are_sent_only_when_nothing_else_is() {
+    let mut outbound = outbound(Flags::HIDDEN);
+    let at = |seconds| Mono::ZERO + Duration::from_secs(seconds);
+    assert_eq!(outbound.poll_timeout(), at(15));
+    outbound.handle_timeout(at(14));
+    assert!(outbound.is_empty(), "not yet");
+    outbound.handle_timeout(at(15));
+    assert_eq!(write_all(&mut outbound), [0; 4]);
+    outbound.handle_timeout(at(30));
+    assert!(outbound.is_empty(), "the tick itself was written since");
+    outbound.handle_timeout(at(45));
+    assert_eq!(write_all(&mut outbound), [0; 4]);
+    outbound.handle_timeout(at(60));
+    let _ = send(&mut outbound, &to(1), Some(&raw(1))).unwrap();
+    outbound.handle_timeout(at(75));
+    assert_eq!(signals(&mut far_end(Flags::HIDDEN), &write_all(&mut outbound)).len(), 1);
+    assert!(outbound.is_empty(), "the socket takes nothing: a tick would not help");
+    outbound.tick();
+    outbound.tick();
+    assert_eq!(write_all(&mut outbound), [0; 4]);
+}
