@@ -367,11 +367,32 @@ impl<'a> Writer<'a> {
     /// The characters of the text so far.
     fn count(&mut self) -> usize {
         if let Some(new) = self.flat.text.get(self.counted..) {
-            self.chars += new.chars().count();
+            self.chars +=
+                if new.is_ascii() { new.len() } else { new.chars().filter(|&c| !extends(c)).count() };
         }
         self.counted = self.flat.text.len();
         self.chars
     }
+}
+
+/// Whether a character joins the one before it: OTP counts those as one (`string:length/1`). The blocks of combining marks, joiners
+/// and variation selectors; what joins only in the scripts of South Asia is counted by itself, and Hangul by the letter.
+fn extends(c: char) -> bool {
+    matches!(
+        c,
+        '\u{300}'..='\u{36F}'
+            | '\u{483}'..='\u{489}'
+            | '\u{591}'..='\u{5BD}'
+            | '\u{610}'..='\u{61A}'
+            | '\u{64B}'..='\u{65F}'
+            | '\u{1AB0}'..='\u{1AFF}'
+            | '\u{1DC0}'..='\u{1DFF}'
+            | '\u{200C}'..='\u{200D}'
+            | '\u{20D0}'..='\u{20FF}'
+            | '\u{FE00}'..='\u{FE0F}'
+            | '\u{FE20}'..='\u{FE2F}'
+            | '\u{E0100}'..='\u{E01EF}'
+    )
 }
 
 fn write_reference(text: &mut String, node: usize, reference: &Reference) {

@@ -103,7 +103,10 @@ pub(super) fn write_float(out: &mut String, float: f64) {
         }
         None => mantissa,
     };
-    let digits: String = mantissa.chars().filter(|&c| c != '.').collect();
+    let mut digits: String = mantissa.chars().filter(|&c| c != '.').collect();
+    if digits.len() >= 15 {
+        round_tie_to_even(&mut digits, float);
+    }
     // The point stands after this many digits.
     let place = exponent.parse::<i32>().unwrap_or(0) + 1;
     let count = digits.len() as i32;
@@ -133,6 +136,20 @@ pub(super) fn write_float(out: &mut String, float: f64) {
     }
 }
 
+/// If the float lies exactly between two numbers of so many digits, OTP writes the even one.
+fn round_tie_to_even(digits: &mut String, float: f64) {
+    let exact: String = format!("{:.40e}", float.abs()).chars().filter(|&c| c != '.').collect();
+    let Some((down, beyond)) = exact.split_once('e').and_then(|(all, _)| all.split_at_checked(digits.len()))
+    else {
+        return;
+    };
+    let is_tie = beyond.strip_prefix('5').is_some_and(|zeros| zeros.bytes().all(|digit| digit == b'0'));
+    let down_is_even = down.bytes().last().is_some_and(|digit| digit % 2 == 0);
+    if is_tie && down_is_even {
+        down.clone_into(digits);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +176,9 @@ mod tests {
             (9_007_199_254_740_991.0, "9007199254740991.0"),
             (9_007_199_254_740_992.0, "9.007199254740992e15"),
             (123_456_789_012_345_680.0, "1.2345678901234568e17"),
+            (1_604_255_162_555_179.25, "1604255162555179.2"),
+            (17_836_802_634_788.062_5, "17836802634788.062"),
+            (723_794_509_824_299.75, "723794509824299.8"),
         ] {
             let mut out = String::new();
             write_float(&mut out, float);

@@ -1,6 +1,7 @@
 use core::fmt;
 
 use super::atom::Charset;
+use super::elixir::{self, ElixirStyle};
 use super::flat::{Style, flatten};
 use super::pretty::pretty;
 use crate::etf::{Atom, Term};
@@ -30,6 +31,7 @@ pub struct Printer {
     column: usize,
     line_length: usize,
     style: Style,
+    single_quoted_charlists: bool,
 }
 
 impl Default for Printer {
@@ -42,7 +44,7 @@ impl Printer {
     /// 80 columns, Latin-1.
     pub fn new() -> Self {
         let style = Style { charset: Charset::Latin1, strings: true, node: None };
-        Self { column: 1, line_length: 80, style }
+        Self { column: 1, line_length: 80, style, single_quoted_charlists: false }
     }
 
     /// The columns of a line, 80 by default; the field width of `~p`. 0: everything on one line, as `~0p`.
@@ -83,6 +85,13 @@ impl Printer {
         self
     }
 
+    /// Whether `inspect` writes `'abc'`, as Elixir before 1.15 does, instead of `~c"abc"`, which every release reads.
+    #[must_use]
+    pub fn single_quoted_charlists(mut self, single: bool) -> Self {
+        self.single_quoted_charlists = single;
+        self
+    }
+
     /// The term as `~p` prints it.
     pub fn print(&self, term: &Term) -> String {
         if self.line_length == 0 {
@@ -95,6 +104,25 @@ impl Printer {
     pub fn write(&self, term: &Term) -> String {
         flatten(term, &Style { strings: false, ..self.style.clone() }, false).text
     }
+
+    /// The term as Elixir's `inspect(term, pretty: true, limit: :infinity)` prints it.
+    ///
+    /// Any map with atom keys whose `__struct__` is an atom prints as a struct with all its fields: this node has no module that
+    /// could print it in a way of its own, as Elixir does for dates or sets.
+    pub fn inspect(&self, term: &Term) -> String {
+        let style = ElixirStyle {
+            node: self.style.node.as_ref(),
+            single_quoted_charlists: self.single_quoted_charlists,
+            strings: self.style.strings,
+        };
+        let width = (self.line_length > 0).then_some(self.line_length);
+        elixir::document(term, &style).layout(width)
+    }
+}
+
+/// The term as Elixir's `inspect/2` prints it, at 80 columns and in full.
+pub fn inspect(term: &Term) -> String {
+    Printer::new().inspect(term)
 }
 
 /// The term as `io:format("~p", [Term])` prints it: at 80 columns.

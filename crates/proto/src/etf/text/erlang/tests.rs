@@ -175,9 +175,9 @@ fn limits_are_errors_and_nesting_is_no_recursion() {
     let limits = Limits { max_frame: 100, ..Limits::default() };
     assert!(parse_erlang("<<0:808>>", &limits).is_err());
     assert!(parse_erlang(&format!("<<{}>>", "1,".repeat(99) + "1"), &limits).is_ok());
-    let deep = format!("{}{}", "[".repeat(6_000), "]".repeat(6_000));
+    let deep = format!("{}{}", "[".repeat(60_000), "]".repeat(60_000));
     assert_eq!(written(&deep), deep);
-    let deep = format!("{}x{}", "[a|".repeat(6_000), "]".repeat(6_000));
+    let deep = format!("{}x{}", "[a|".repeat(60_000), "]".repeat(60_000));
     assert!(written(&deep).ends_with("a,a|x]"));
     assert!(parse(&"9".repeat(9_864)).is_ok());
     assert!(parse(&"9".repeat(10_000)).is_err());
