@@ -38,15 +38,15 @@ impl RawTerm {
     /// As [`Tape::parse`].
     pub fn with_tape(
         tape: &mut Tape,
-        mut bytes: Bytes,
+        bytes: Bytes,
         atoms: Option<Arc<[Atom]>>,
         limits: &Limits,
     ) -> Result<Self> {
         let view = tape.parse(&bytes, atoms.as_deref().unwrap_or_default(), limits)?;
-        let len = view.encoded().len();
+        // The term does not start at 0 if it is the tail of lists without elements.
+        let term = view.span();
         let has_cache_refs = atoms.is_some() && cache_refs(view).next().is_some();
-        bytes.truncate(len);
-        Ok(Self { bytes, atoms: atoms.filter(|_| has_cache_refs) })
+        Ok(Self { bytes: bytes.slice(term), atoms: atoms.filter(|_| has_cache_refs) })
     }
 
     /// Encodes a term.

@@ -39,12 +39,17 @@ impl<'a> View<'a> {
         self.node.kind
     }
 
+    /// Where the term is in the bytes that were parsed.
+    pub(crate) fn span(self) -> core::ops::Range<usize> {
+        let start = self.node.at as usize;
+        start..start + self.node.size as usize
+    }
+
     /// The encoded term, without a version byte. Atoms may be references into the distribution header.
     ///
     /// An element of a list in the form STRING_EXT is a single byte without a tag.
     pub fn encoded(self) -> &'a [u8] {
-        let start = self.node.at as usize;
-        self.bytes.get(start..start + self.node.size as usize).unwrap_or_default()
+        self.bytes.get(self.span()).unwrap_or_default()
     }
 
     /// The tag and what follows it.
