@@ -1,7 +1,7 @@
 %% The terms whose encodings, hashes, order and printed forms are kept as golden files: every tag that OTP emits, and
 %% both sides of every boundary between two tags.
 -module(foundation_corpus).
--export([terms/0, encodings/0, order/0, printed/0]).
+-export([corpus/0, terms/0, encodings/0, order/0, printed/0]).
 
 %% {Name, Term}. Nothing in here depends on the node that evaluates it, except what starts with local_.
 corpus() ->
@@ -20,7 +20,7 @@ integers() ->
          {small_big_max, 1 bsl 2040 - 1}, {large_big, 1 bsl 2040}, {minus_large_big, -(1 bsl 2040) - 7}]].
 
 floats() ->
-    [{float_zero, 0.0}, {float_minus_zero, -0.0}, {float_one, 1.0}, {float_minus, -1.5}, {float_third, 1 / 3},
+    [{float_zero, 0.0}, {float_minus_zero, external(<<70, 1:1, 0:63>>)}, {float_one, 1.0}, {float_minus, -1.5}, {float_third, 1 / 3},
      {float_tenth, 0.1}, {float_pi, 3.141592653589793}, {float_max, 1.7976931348623157e308},
      {float_min, 2.2250738585072014e-308}, {float_denormal, 5.0e-324}, {float_large_integer, 9007199254740993.0},
      {float_1e21, 1.0e21}, {float_1e22, 1.0e22}, {float_1e23, 1.0e23}, {float_small, 1.0e-7}, {float_123456, 123456.789}].

@@ -5,10 +5,12 @@
 
 mod epmd;
 mod handshake;
+mod term;
 mod text;
 
 pub use epmd::{fuzz_epmd_request, fuzz_epmd_response, fuzz_epmd_server};
 pub use handshake::{fuzz_handshake_acceptor, fuzz_handshake_initiator};
+pub use term::fuzz_term;
 pub use text::fuzz_text;
 
 /// The pieces in which `data` arrives, after a moment of nothing: all at once, byte by byte, and cut where its own bytes

@@ -186,3 +186,15 @@ fn text() {
     }
     fuzz(fuzzing::fuzz_text, &seeds);
 }
+
+#[test]
+fn term() {
+    let mut seeds = Vec::new();
+    for release in golden::RELEASES {
+        let encodings = golden::read(release, "encodings.tsv");
+        seeds.extend(
+            golden::rows(&encodings).map(|row| golden::bytes(row[2])).filter(|bytes| bytes.len() < 2000),
+        );
+    }
+    fuzz(fuzzing::fuzz_term, &seeds);
+}
