@@ -6,11 +6,13 @@
 //! | [`digest`] | the cookie and its proof |
 //! | [`name`] | node names |
 //! | [`handshake`] | how a connection is set up, in both roles |
+//! | [`connection`] | one connection from its first byte to its last tick |
 //! | [`control`] | control messages and signals |
 //! | [`Inbound`], [`Outbound`] | the two halves of an established connection: frames, atom cache, fragments, lanes, ticks |
 
 mod atom_cache;
 mod channel;
+pub mod connection;
 pub mod control;
 pub mod digest;
 pub mod flags;
@@ -24,6 +26,7 @@ pub mod name;
 mod outbound;
 
 pub use channel::ChannelConfig;
+pub use connection::{Connection, ConnectionConfig, Established};
 pub use control::{ControlMessage, Destination, Signal, SpawnRequest, Target};
 pub use digest::{Cookie, CookieError};
 pub use flags::DistributionFlags;

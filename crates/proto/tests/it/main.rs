@@ -6,4 +6,5 @@ mod etf;
 mod fuzz;
 mod golden;
 mod handshake;
+mod pair;
 mod print;
