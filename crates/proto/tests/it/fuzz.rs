@@ -131,6 +131,27 @@ fn handshake_acceptor() {
     fuzz(fuzzing::fuzz_handshake_acceptor, &seeds.map(|seed| hex(&seed)));
 }
 
+/// The first frames of recorded connections, after an honest handshake, in each form of frames; and handshakes themselves.
+#[test]
+fn connection() {
+    let mut seeds = vec![hex(&format!("01 0003 73 6f6b {CHALLENGE} {ACK}")), vec![0]];
+    for release in golden::RELEASES {
+        for file in ["connection-hidden.txt", "connection-visible.txt"] {
+            let frames = golden::direction(&golden::read(release, file), '>');
+            let mut seed = vec![0];
+            for frame in frames.iter().skip(2).filter(|frame| frame.len() < 2000).take(12) {
+                seed.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+                seed.extend_from_slice(frame);
+            }
+            for choice in [2, 3, 2 | 4, 2 | 4 | 8, 2 | 16 | 32] {
+                seed[0] = choice;
+                seeds.push(seed.clone());
+            }
+        }
+    }
+    fuzz(fuzzing::fuzz_connection, &seeds);
+}
+
 #[test]
 fn epmd_request() {
     let seeds = [
