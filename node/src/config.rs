@@ -342,6 +342,18 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Something wrong with what was written at `place`.
+    pub fn source(place: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Source { place: place.into(), why: why.into() }
+    }
+
+    /// Whether it is about a key that does not exist.
+    pub fn is_unknown_key(&self) -> bool {
+        matches!(self, Self::Source { why, .. } if why.starts_with("unknown key"))
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -420,6 +432,33 @@ impl Layers {
         result.map_err(|why| ConfigError::Source { place: place.to_owned(), why })
     }
 
+    /// The same for a key whose value is text, which is not read as anything else: a cookie `true` is a cookie.
+    ///
+    /// # Errors
+    /// As [`Layers::set`].
+    pub fn set_text(&mut self, key: &str, text: &str, place: &str) -> Result<(), ConfigError> {
+        self.set_value(key, toml::Value::String(text.to_owned()))
+            .map_err(|why| ConfigError::Source { place: place.to_owned(), why })
+    }
+
+    /// Sets the cookie for one node.
+    ///
+    /// # Errors
+    /// If it cannot be a cookie.
+    pub fn set_cookie(&mut self, node: &str, cookie: &str, place: &str) -> Result<(), ConfigError> {
+        // Node names have dots, so this is no key with dots.
+        let mut cookies =
+            self.table.get("cookies").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        cookies.insert(node.to_owned(), toml::Value::String(cookie.to_owned()));
+        self.set_value("cookies", toml::Value::Table(cookies))
+            .map_err(|why| ConfigError::Source { place: place.to_owned(), why })
+    }
+
+    /// Takes back what earlier layers say about a key.
+    pub fn unset(&mut self, key: &str) {
+        self.table.remove(key);
+    }
+
     fn set_value(&mut self, key: &str, value: toml::Value) -> Result<(), String> {
         let mut table = self.table.clone();
         let mut place = &mut table;
@@ -451,14 +490,14 @@ impl Layers {
         // By name, so that the outcome does not depend on the order of the environment.
         let variables: BTreeMap<String, String> = variables.filter(|(_, value)| !value.is_empty()).collect();
         let get = |name: &str| variables.get(name).map(String::as_str);
-        for (variable, key) in [
-            ("ERL_EPMD_PORT", "epmd_port"),
-            ("RELEASE_NODE", "name"),
-            ("RELEASE_COOKIE", "cookie"),
-            ("FOUNDATION_NODE", "name"),
-        ] {
+        if let Some(port) = get("ERL_EPMD_PORT") {
+            self.set("epmd_port", port, "ERL_EPMD_PORT")?;
+        }
+        for (variable, key) in
+            [("RELEASE_NODE", "name"), ("RELEASE_COOKIE", "cookie"), ("FOUNDATION_NODE", "name")]
+        {
             if let Some(value) = get(variable) {
-                self.set(key, value, variable)?;
+                self.set_text(key, value, variable)?;
             }
         }
         if let Some(addresses) = get("ERL_EPMD_ADDRESS") {
@@ -485,7 +524,12 @@ impl Layers {
                 continue;
             };
             let key = key.to_lowercase().replace("__", ".");
-            match self.set(&key, value, variable) {
+            let set = if key == "cookie" {
+                self.set_text(&key, value, variable)
+            } else {
+                self.set(&key, value, variable)
+            };
+            match set {
                 Err(ConfigError::Source { why, .. }) if why.starts_with("unknown key") => {
                     unknown.push(variable.clone())
                 }

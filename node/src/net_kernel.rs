@@ -1,5 +1,535 @@
 //! Which node is connected through which link, and connecting on demand (kernel's `net_kernel`).
+//!
+//! # The table of peers
+//! Readers of [`NetKernel::link`] see a snapshot and take no lock; it changes only when a link comes or goes. Behind it
+//! stands one entry per peer:
+//!
+//! ```text
+//!                dial, or a handshake accepted                signal::up
+//!   (none) ──────────────────────────────────────► setting up ──────────► up ──┐
+//!      ▲                                                │                       │ the reader ends
+//!      │             refused, failed, timed out         │      signal::down     ▼
+//!      └────────────────────────────────────────────────┴──────────────── going down ──► (redial)
+//! ```
+//!
+//! # Invariants
+//! 1. A peer has at most one link; there is no `up` before the `down` of the link before it has been delivered.
+//! 2. At most one dial per peer is in flight; whoever wants the peer meanwhile waits for that one.
+//! 3. A connection that has not proved the cookie changes nothing here: a spoofed name neither ends a link nor stops a dial.
 
-/// The links of a node.
-#[derive(Debug, Default)]
-pub struct NetKernel {}
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use foundation_proto::dist::NodeName;
+use foundation_proto::dist::handshake::PeerState;
+use foundation_proto::etf::Atom;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+use tracing::{Instrument, debug, info, info_span};
+
+use crate::config::Reconnect;
+use crate::net::endpoint::{Identity, ListeningSlot};
+use crate::net::{ConnectError, DownReason, Established, Link, dialer};
+use crate::node::NodeInner;
+use crate::{random, signal};
+
+/// How often a lost peer is dialled at first, and for how long.
+const REDIAL_LEAST: Duration = Duration::from_millis(300);
+const REDIAL_MOST: Duration = Duration::from_millis(500);
+const REDIAL_OFTEN: Duration = Duration::from_secs(600);
+
+/// The most that the pause between two dials grows to after that.
+const REDIAL_SLOWEST: Duration = Duration::from_secs(30);
+
+/// The first pause for a peer that was never reached, or that refuses this node.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
+
+type Outcome = Result<Arc<Link>, ConnectError>;
+
+/// The links of a node, and how it gets them.
+pub struct NetKernel {
+    identity: Identity,
+    links: ArcSwap<HashMap<Atom, Arc<Link>>>,
+    peers: Mutex<BTreeMap<Atom, Peer>>,
+    /// One link is put in place at a time, because that may have to wait for another one to go.
+    installing: tokio::sync::Mutex<()>,
+    dials: Semaphore,
+    stopping: AtomicBool,
+    node: OnceLock<Weak<NodeInner>>,
+    pub(crate) listening: ListeningSlot,
+}
+
+/// What is known of one peer.
+#[derive(Default)]
+struct Peer {
+    /// Up, or going down and not yet delivered.
+    link: Option<Arc<Link>>,
+    dial: Option<Dial>,
+    /// Accepted handshakes that are under way; each has a number.
+    accepting: usize,
+    /// One of them will replace the link.
+    replacing: bool,
+    redial: Option<AbortHandle>,
+    was_up: bool,
+}
+
+/// A dial in flight.
+struct Dial {
+    number: u64,
+    stage: Stage,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// How far a dial has come.
+enum Stage {
+    /// The peer has heard nothing yet.
+    LookingUp,
+    /// The peer knows of it.
+    Dialled,
+    /// The peer has refused it with `nok`: its own attempt goes first and is awaited.
+    GivesWay,
+    /// It has failed, but a connection of the peer is in its handshake and may still be what is waited for.
+    Failed(ConnectError),
+}
+
+/// Which connected nodes to list (`erlang:nodes/1`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum NodeType {
+    /// Both sides are visible.
+    Visible,
+    /// At least one side is hidden.
+    Hidden,
+    /// Both kinds.
+    Connected,
+}
+
+/// An accepted handshake that has named its peer. Dropped without [`NetKernel::install`], it leaves nothing behind.
+pub(crate) struct Accepting<'a> {
+    kernel: &'a NetKernel,
+    peer: Atom,
+    replaces: bool,
+}
+
+impl NetKernel {
+    pub(crate) fn new(identity: Identity) -> Self {
+        let dials = Semaphore::new(identity.config.limits.dials);
+        Self {
+            identity,
+            links: ArcSwap::default(),
+            peers: Mutex::default(),
+            installing: tokio::sync::Mutex::default(),
+            dials,
+            stopping: AtomicBool::new(false),
+            node: OnceLock::new(),
+            listening: ListeningSlot::default(),
+        }
+    }
+
+    /// Makes the node known to the tasks that will be started for it.
+    pub(crate) fn attach(&self, node: &Arc<NodeInner>) {
+        // A node attaches its own kernel once, right after both were made.
+        let _already = self.node.set(Arc::downgrade(node));
+    }
+
+    /// Who this node is towards its peers.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The link to a connected node.
+    pub fn link(&self, node: &Atom) -> Option<Arc<Link>> {
+        self.links.load().get(node).cloned()
+    }
+
+    /// The link to a connected node, or a new one. Whoever asks while a dial is under way shares its outcome.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn connect(&self, node: &Atom) -> Result<Arc<Link>, ConnectError> {
+        match self.link(node) {
+            Some(link) if !link.is_closing() => Ok(link),
+            _ => self.dial(node)?.await,
+        }
+    }
+
+    /// Joins the dial of this peer, or starts one.
+    fn dial(&self, node: &Atom) -> Result<impl Future<Output = Outcome> + use<>, ConnectError> {
+        let name = NodeName::try_from(node)
+            .map_err(|why| ConnectError::BadName { name: node.as_str().to_owned(), why })?;
+        if name == self.identity.name {
+            return Err(ConnectError::Self_);
+        }
+        let inner = self.node.get().and_then(Weak::upgrade).ok_or(ConnectError::Stopping)?;
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(ConnectError::Stopping);
+        }
+        let mut peers = self.peers();
+        let peer = peers.entry(node.clone()).or_default();
+        let mut outcome = match &peer.dial {
+            Some(dial) => dial.outcome.subscribe(),
+            None => {
+                let number = self.identity.next_number();
+                let (sender, outcome) = watch::channel(None);
+                peer.dial = Some(Dial { number, stage: Stage::LookingUp, outcome: sender });
+                let span = info_span!(parent: None, "dial", peer = name.as_str());
+                tokio::spawn(dial(inner, name, number).instrument(span));
+                outcome
+            }
+        };
+        drop(peers);
+        Ok(async move {
+            match outcome.wait_for(Option::is_some).await {
+                Ok(done) => done.clone().unwrap_or(Err(ConnectError::Stopping)),
+                Err(_) => Err(ConnectError::Stopping),
+            }
+        })
+    }
+
+    /// The names of the connected nodes, in order.
+    pub fn nodes(&self, which: NodeType) -> Vec<Atom> {
+        let links = self.links.load();
+        let mut names: Vec<Atom> = links
+            .values()
+            .filter(|link| match which {
+                NodeType::Visible => !link.peer().hidden,
+                NodeType::Hidden => link.peer().hidden,
+                NodeType::Connected => true,
+            })
+            .map(|link| link.peer().name.clone())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The live links, in the order of the names of their peers.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        let mut links: Vec<Arc<Link>> = self.links.load().values().cloned().collect();
+        links.sort_by(|a, b| a.peer().name.cmp(&b.peer().name));
+        links
+    }
+
+    /// Ends the connection to a node and does not dial it again unasked (`erlang:disconnect_node/1`). `false` if there was
+    /// none. When this returns, `nodedown` and what it causes have been delivered.
+    pub async fn disconnect(&self, node: &Atom) -> bool {
+        let link = {
+            let mut peers = self.peers();
+            let Some(peer) = peers.get_mut(node) else { return false };
+            if let Some(redial) = peer.redial.take() {
+                redial.abort();
+            }
+            peer.link.clone()
+        };
+        let Some(link) = link else { return false };
+        link.close(DownReason::Disconnect);
+        link.wait_down().await;
+        true
+    }
+
+    /// Ends all connections and takes no new ones. When this returns, every `nodedown` has been delivered.
+    pub(crate) async fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let links: Vec<Arc<Link>> = {
+            let mut peers = self.peers();
+            for peer in peers.values_mut() {
+                if let Some(redial) = peer.redial.take() {
+                    redial.abort();
+                }
+            }
+            peers.values().filter_map(|peer| peer.link.clone()).collect()
+        };
+        for link in &links {
+            link.close(DownReason::Shutdown);
+        }
+        for link in links {
+            link.wait_down().await;
+        }
+    }
+
+    // -- a peer connects to this node ------------------------------------------------------------------------------------
+
+    /// What stands in the way of a handshake that `peer` has opened, if it is to be considered at all.
+    pub(crate) fn peer_state(&self, peer: &NodeName) -> PeerState {
+        let peers = self.peers();
+        let Some(entry) = peers.get(peer.as_atom()) else { return PeerState::Unknown };
+        match (&entry.link, &entry.dial) {
+            (Some(_), _) if entry.replacing => PeerState::Replacing,
+            (Some(_), _) => PeerState::Connected,
+            (None, Some(Dial { stage: Stage::Dialled, .. })) => PeerState::Dialled,
+            (None, Some(Dial { stage: Stage::LookingUp, .. })) => PeerState::LookingUp,
+            // The attempt we wait for since we were told `nok`, or one more beside another.
+            (None, _) if entry.accepting > 0 => PeerState::Accepting,
+            (None, _) => PeerState::Unknown,
+        }
+    }
+
+    /// A handshake with `peer` goes on as the acceptor.
+    pub(crate) fn accepting(&self, peer: &NodeName, replaces: bool) -> Accepting<'_> {
+        let mut peers = self.peers();
+        let entry = peers.entry(peer.as_atom().clone()).or_default();
+        entry.accepting += 1;
+        entry.replacing |= replaces;
+        Accepting { kernel: self, peer: peer.as_atom().clone(), replaces }
+    }
+
+    /// Takes the link to `peer` down, if there is one: the peer has proved that it is the same node and has lost it.
+    pub(crate) async fn replace(&self, peer: &Atom) {
+        let old = self.peers().get(peer).and_then(|entry| entry.link.clone());
+        if let Some(old) = old {
+            old.close(DownReason::Replaced);
+            old.wait_down().await;
+        }
+    }
+
+    /// Whether one more peer may connect.
+    pub(crate) fn has_room(&self) -> bool {
+        self.links.load().len() < self.identity.config.limits.peers
+    }
+
+    // -- links come and go -----------------------------------------------------------------------------------------------
+
+    /// Puts an established connection in place: `signal::up`, then everybody can find it, then it is read.
+    pub(crate) async fn install(&self, node: &Arc<NodeInner>, established: Established) -> Arc<Link> {
+        let _one_at_a_time = self.installing.lock().await;
+        let name = established.peer().clone();
+        // Both sides may have come to think that theirs is the one that survives. The later proof wins; what matters is
+        // that there is no `up` before the `down` of the other.
+        self.replace(&name).await;
+        let (link, start) = established.into_link(&self.identity);
+        let outcome = {
+            let mut peers = self.peers();
+            let entry = peers.entry(name.clone()).or_default();
+            entry.link = Some(Arc::clone(&link));
+            entry.was_up = true;
+            if let Some(redial) = entry.redial.take() {
+                redial.abort();
+            }
+            entry.dial.take()
+        };
+        signal::up(node, &link);
+        self.links.rcu(|links| {
+            let mut links = HashMap::clone(links);
+            links.insert(name.clone(), Arc::clone(&link));
+            links
+        });
+        let peer = link.peer();
+        info!(
+            peer = peer.name.as_str(),
+            address = %peer.address,
+            kind = if peer.hidden { "hidden" } else { "visible" },
+            "nodeup"
+        );
+        start.run(node);
+        if let Some(dial) = outcome {
+            dial.outcome.send_replace(Some(Ok(Arc::clone(&link))));
+        }
+        if self.stopping.load(Ordering::Acquire) {
+            link.close(DownReason::Shutdown);
+        }
+        link
+    }
+
+    /// Nobody finds this link any more. Called by its reader before the `down` is delivered.
+    pub(crate) fn withdraw(&self, link: &Arc<Link>) {
+        self.links.rcu(|links| {
+            let mut links = HashMap::clone(links);
+            if links.get(&link.peer().name).is_some_and(|current| Arc::ptr_eq(current, link)) {
+                links.remove(&link.peer().name);
+            }
+            links
+        });
+    }
+
+    /// The `down` of this link has been delivered: the peer may come back, or is dialled again.
+    pub(crate) fn down(&self, link: &Arc<Link>, reason: &DownReason) {
+        let name = &link.peer().name;
+        let mut peers = self.peers();
+        if let Some(entry) = peers.get_mut(name) {
+            entry.link = None;
+            let lost = !reason.is_deliberate() && *reason != DownReason::Replaced;
+            if lost
+                && self.identity.config.reconnect != Reconnect::Never
+                && !self.stopping.load(Ordering::Acquire)
+            {
+                self.redial(name, entry, true);
+            }
+        }
+        forget_if_idle(&mut peers, name);
+        drop(peers);
+        link.set_down();
+    }
+
+    fn redial(&self, name: &Atom, entry: &mut Peer, was_up: bool) {
+        if entry.redial.is_some() {
+            return;
+        }
+        let Some(node) = self.node.get().and_then(Weak::upgrade) else { return };
+        let span = info_span!(parent: None, "redial", peer = name.as_str());
+        entry.redial = Some(tokio::spawn(redial(node, name.clone(), was_up).instrument(span)).abort_handle());
+    }
+
+    /// The peer is about to hear of this dial.
+    pub(crate) fn dialled(&self, peer: &Atom, number: u64) {
+        self.set_stage(peer, number, Stage::Dialled);
+    }
+
+    /// The peer prefers its own attempt to this dial.
+    pub(crate) fn gives_way(&self, peer: &Atom, number: u64) {
+        self.set_stage(peer, number, Stage::GivesWay);
+    }
+
+    fn set_stage(&self, peer: &Atom, number: u64, stage: Stage) {
+        if let Some(dial) = self.peers().get_mut(peer).and_then(|entry| entry.dial.as_mut())
+            && dial.number == number
+        {
+            dial.stage = stage;
+        }
+    }
+
+    /// Whether a dial should replace a connection that only the peer still believes in. Not if there is a link, or one is
+    /// being set up from the other side: then the peer's belief is the newer one.
+    pub(crate) fn should_replace(&self, peer: &Atom) -> bool {
+        self.peers().get(peer).is_none_or(|entry| entry.link.is_none() && entry.accepting == 0)
+    }
+
+    /// A dial has ended without a link.
+    fn dial_failed(&self, name: &Atom, number: u64, error: ConnectError) {
+        let mut peers = self.peers();
+        if let Some(entry) = peers.get_mut(name) {
+            match &mut entry.dial {
+                Some(dial) if dial.number == number && entry.accepting > 0 => {
+                    dial.stage = Stage::Failed(error);
+                    return;
+                }
+                Some(dial) if dial.number == number => {
+                    dial.outcome.send_replace(Some(Err(error)));
+                    entry.dial = None;
+                }
+                _ => {}
+            }
+            self.redial_always(name, entry);
+        }
+        forget_if_idle(&mut peers, name);
+    }
+
+    fn redial_always(&self, name: &Atom, entry: &mut Peer) {
+        let always = self.identity.config.reconnect == Reconnect::Always;
+        if always && entry.link.is_none() && !self.stopping.load(Ordering::Acquire) {
+            let was_up = entry.was_up;
+            self.redial(name, entry, was_up);
+        }
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<Atom, Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An entry is kept as long as it says something; otherwise names that were tried would pile up.
+fn forget_if_idle(peers: &mut BTreeMap<Atom, Peer>, name: &Atom) {
+    if peers.get(name).is_some_and(|peer| {
+        peer.link.is_none() && peer.dial.is_none() && peer.accepting == 0 && peer.redial.is_none()
+    }) {
+        peers.remove(name);
+    }
+}
+
+impl Accepting<'_> {
+    /// The peer's name.
+    pub(crate) fn peer(&self) -> &Atom {
+        &self.peer
+    }
+}
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        let mut peers = self.kernel.peers();
+        if let Some(entry) = peers.get_mut(&self.peer) {
+            entry.accepting -= 1;
+            if self.replaces {
+                entry.replacing = false;
+            }
+            if entry.accepting == 0
+                && let Some(dial) = entry.dial.take_if(|dial| matches!(dial.stage, Stage::Failed(_)))
+            {
+                if let Stage::Failed(error) = dial.stage {
+                    dial.outcome.send_replace(Some(Err(error)));
+                }
+                self.kernel.redial_always(&self.peer, entry);
+            }
+        }
+        forget_if_idle(&mut peers, &self.peer);
+    }
+}
+
+/// One dial, from the look-up to the link.
+async fn dial(node: Arc<NodeInner>, name: NodeName, number: u64) {
+    let kernel = &node.net_kernel;
+    let peer = name.as_atom().clone();
+    let result = async {
+        // Fails only if the semaphore is closed, which nobody does.
+        let _slot = kernel.dials.acquire().await.map_err(|_| ConnectError::Stopping)?;
+        dialer::dial(kernel, &name, number).await
+    }
+    .await;
+    match result {
+        Ok(established) => {
+            kernel.install(&node, established).await;
+        }
+        Err(error) => {
+            debug!(%error, "not connected");
+            kernel.dial_failed(&peer, number, error);
+        }
+    }
+}
+
+/// Dials a peer until it is up again or nobody wants it any more.
+async fn redial(node: Arc<NodeInner>, peer: Atom, was_up: bool) {
+    let since = Instant::now();
+    let mut back_off = FIRST_BACK_OFF;
+    // Held weakly in the pauses: a node that is dropped must not be kept alive by what it tries.
+    let weak = Arc::downgrade(&node);
+    drop(node);
+    let mut often = was_up;
+    loop {
+        let pause = if often && since.elapsed() < REDIAL_OFTEN {
+            random::between(REDIAL_LEAST, REDIAL_MOST)
+        } else {
+            back_off = (back_off * 2).min(REDIAL_SLOWEST);
+            random::between(Duration::ZERO, back_off)
+        };
+        tokio::time::sleep(pause).await;
+        let Some(node) = weak.upgrade() else { return };
+        // The dial itself is a task of its own: aborting this one, when the peer comes by itself, must not end it.
+        let Ok(outcome) = node.net_kernel.dial(&peer) else { return };
+        drop(node);
+        match outcome.await {
+            Ok(_) => return,
+            Err(error) if error.is_final() => {
+                info!(%error, "not dialling this peer again");
+                break;
+            }
+            // It is there and does not want us: that will not change within the second.
+            Err(error) => often = was_up && !error.is_refusal(),
+        }
+    }
+    if let Some(node) = weak.upgrade() {
+        let mut peers = node.net_kernel.peers();
+        if let Some(entry) = peers.get_mut(&peer) {
+            entry.redial = None;
+        }
+        forget_if_idle(&mut peers, &peer);
+    }
+}
+
+impl std::fmt::Debug for NetKernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetKernel")
+            .field("connected", &self.nodes(NodeType::Connected))
+            .finish_non_exhaustive()
+    }
+}

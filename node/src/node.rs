@@ -24,7 +24,21 @@ pub struct NodeInner {
     pub(crate) net_kernel: NetKernel,
 }
 
+impl NodeInner {
+    pub(crate) fn new(config: NodeConfig, name: Atom, creation: u32, net_kernel: NetKernel) -> Arc<Self> {
+        Arc::new(Self { config, name, creation, net_kernel })
+    }
+}
+
 impl Node {
+    pub(crate) fn from_inner(inner: Arc<NodeInner>) -> Self {
+        Self { inner }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<NodeInner> {
+        &self.inner
+    }
+
     /// The name that peers know this node by.
     pub fn name(&self) -> &Atom {
         &self.inner.name

@@ -1,3 +1,46 @@
 //! Listener, dialer and the task of a connection.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`link`] | one live connection as the rest of the node sees it; sending |
+//! | [`connection`] | the two tasks of a connection: reading and delivering, writing and ticking |
+//! | [`handshake`] | carries the bytes of a handshake, in both roles |
+//! | [`dialer`] | from a node name to a connected socket |
+//! | [`listener`] | listening sockets, connections that have not proved themselves yet |
+//! | [`endpoint`] | what a node has before it has peers: name, cookie, sockets, registration |
 
+mod connection;
+pub(crate) mod dialer;
+pub(crate) mod endpoint;
+mod handshake;
+mod link;
 pub(crate) mod listener;
+
+use std::time::{Duration, Instant};
+
+use foundation_proto::Mono;
+
+pub use dialer::ConnectError;
+pub(crate) use endpoint::Identity;
+pub use endpoint::StartError;
+pub(crate) use handshake::Established;
+pub use link::{DownReason, Link, PeerInfo, SendError};
+
+/// The monotonic clock of one node: its origin is the start of the node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Mono {
+        Mono::ZERO + self.0.elapsed()
+    }
+
+    pub(crate) async fn sleep_until(self, at: Mono) {
+        let at = self.0 + at.saturating_since(Mono::ZERO).min(Duration::from_secs(365 * 86_400));
+        tokio::time::sleep_until(at.into()).await;
+    }
+}

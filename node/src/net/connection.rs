@@ -1,0 +1,228 @@
+//! The two tasks of a connection: one reads and delivers, one writes what could not leave at once and keeps the ticks.
+//!
+//! ```text
+//! socket ── reader ── Inbound ── signal::deliver ── mailboxes        a sender's own task ── Link::send ── socket
+//!                                                                   writer (only when the socket was full, or ticks)
+//! ```
+//!
+//! The reader owns the life of the connection: `signal::up`, then each signal in the order of arrival, then
+//! `signal::down` exactly once. It ends when anybody calls `Link::close`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use foundation_proto::dist::Inbound;
+use foundation_proto::{Error, Mono};
+use tracing::{Instrument, Span, debug, info, warn};
+
+use super::Clock;
+use super::link::{DownReason, Flushed, Link};
+use crate::node::NodeInner;
+use crate::signal;
+
+/// Bytes of a read. Frames of small messages come by the hundred in it; larger frames grow the buffer as they arrive.
+const READ: usize = 64 << 10;
+
+/// Reads after which other tasks of this thread get their turn, although more is there.
+const READS_IN_A_ROW: usize = 16;
+
+/// How long a connection that this side closed is still read, and everything thrown away: closing a socket with unread bytes
+/// makes the kernel send a reset, which can destroy what was written last.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Starts the tasks of an established connection. `leftover` is what came behind the handshake.
+pub(super) fn start(
+    node: &Arc<NodeInner>,
+    link: Arc<Link>,
+    inbound: Inbound,
+    leftover: BytesMut,
+    clock: Clock,
+    span: Span,
+) {
+    tokio::spawn(write(Arc::clone(&link), clock).instrument(span.clone()));
+    tokio::spawn(read(Arc::clone(node), link, inbound, leftover, clock).instrument(span));
+}
+
+async fn read(
+    node: Arc<NodeInner>,
+    link: Arc<Link>,
+    mut inbound: Inbound,
+    mut buffer: BytesMut,
+    clock: Clock,
+) {
+    let reason = match receive(&node, &link, &mut inbound, &mut buffer, clock).await {
+        // Closed by this side: the reason is there already.
+        Ok(()) => link.reason(),
+        Err(reason) => {
+            link.close(reason);
+            link.reason()
+        }
+    };
+    drop((inbound, buffer));
+    let peer = link.peer();
+    match &reason {
+        DownReason::Protocol(error) => warn!(
+            peer = peer.name.as_str(), address = %peer.address, %error,
+            "connection closed: the peer broke the protocol; what it sent before was delivered"
+        ),
+        DownReason::Overflow => {
+            warn!(peer = peer.name.as_str(), address = %peer.address, %reason, "connection closed")
+        }
+        reason => info!(peer = peer.name.as_str(), %reason, "nodedown"),
+    }
+    node.net_kernel.withdraw(&link);
+    signal::down(&node, &link, &reason);
+    node.net_kernel.down(&link, &reason);
+    linger(&link).await;
+}
+
+/// Reads and delivers until the connection ends; `Ok` if this side has closed it.
+async fn receive(
+    node: &Arc<NodeInner>,
+    link: &Arc<Link>,
+    inbound: &mut Inbound,
+    buffer: &mut BytesMut,
+    clock: Clock,
+) -> Result<(), DownReason> {
+    let undelivered = Arc::clone(link.mld().undelivered());
+    let mut reads = 0;
+    loop {
+        if !buffer.is_empty() {
+            deliver(node, link, inbound, buffer, clock.now()).map_err(down_reason)?;
+        }
+        if link.is_closing() {
+            return Ok(());
+        }
+        if undelivered.is_full() {
+            debug!(bytes = undelivered.bytes(), "reading no further until processes have caught up");
+            tokio::select! {
+                () = undelivered.caught_up() => {}
+                () = link.closed() => return Ok(()),
+            }
+        }
+        buffer.reserve(inbound.read_hint(buffer).max(READ));
+        match link.stream.try_read_buf(buffer) {
+            Ok(0) => return Err(DownReason::ConnectionClosed),
+            Ok(read) => {
+                link.count_in(read);
+                reads += 1;
+                if reads % READS_IN_A_ROW == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if buffer.is_empty() {
+                    // An idle connection holds no buffer.
+                    *buffer = BytesMut::new();
+                }
+                tokio::select! {
+                    ready = link.stream.readable() => {
+                        if ready.is_err() {
+                            return Err(DownReason::ConnectionClosed);
+                        }
+                    }
+                    () = clock.sleep_until(inbound.poll_timeout()) => {
+                        inbound.handle_timeout(clock.now()).map_err(down_reason)?;
+                    }
+                    () = link.closed() => return Ok(()),
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                debug!(%error, "read");
+                return Err(DownReason::ConnectionClosed);
+            }
+        }
+    }
+}
+
+/// Takes the frames out of the buffer and hands their signals on. A bad frame does not take back the ones before it.
+fn deliver(
+    node: &Arc<NodeInner>,
+    link: &Arc<Link>,
+    inbound: &mut Inbound,
+    buffer: &mut BytesMut,
+    now: Mono,
+) -> Result<(), Error> {
+    inbound.handle_input(now, buffer);
+    while let Some(signal) = inbound.poll_signal()? {
+        signal::deliver(node, link, signal)?;
+    }
+    Ok(())
+}
+
+fn down_reason(error: Error) -> DownReason {
+    use foundation_proto::error::PeerMisbehaved;
+    match error {
+        Error::PeerMisbehaved(PeerMisbehaved::TickTimeout) => DownReason::NetTickTimeout,
+        Error::Closed(_) => DownReason::ConnectionClosed,
+        error => DownReason::Protocol(error),
+    }
+}
+
+async fn write(link: Arc<Link>, clock: Clock) {
+    let mut heard_at_tick = 0;
+    loop {
+        let (flushed, tick_at) = {
+            let mut out = link.out();
+            if link.is_closing() {
+                return;
+            }
+            let now = clock.now();
+            if now >= out.outbound.poll_timeout() {
+                out.outbound.handle_timeout(now);
+                // A C node is hidden and does not tick by itself: it answers ticks.
+                let heard = link.bytes().0;
+                if link.peer().hidden && heard == heard_at_tick {
+                    out.outbound.tick();
+                }
+                heard_at_tick = heard;
+            }
+            let flushed = link.flush(&mut out, now);
+            out.writer_has_it = matches!(flushed, Flushed::Blocked);
+            (flushed, out.outbound.poll_timeout())
+        };
+        match flushed {
+            Flushed::Everything => {
+                tokio::select! {
+                    () = link.work.notified() => {
+                        // Others of this thread may be about to send as well; all of it then leaves in one write.
+                        tokio::task::yield_now().await;
+                    }
+                    () = clock.sleep_until(tick_at) => {}
+                }
+            }
+            Flushed::Blocked => {
+                tokio::select! {
+                    ready = link.stream.writable() => {
+                        if ready.is_err() {
+                            link.close(DownReason::ConnectionClosed);
+                        }
+                    }
+                    () = link.closed() => return,
+                }
+            }
+            Flushed::Failed(error) => {
+                debug!(%error, "write");
+                link.close(DownReason::ConnectionClosed);
+                return;
+            }
+        }
+    }
+}
+
+async fn linger(link: &Link) {
+    let drain = async {
+        let mut nothing = [0; 4096];
+        while link.stream.readable().await.is_ok() {
+            match link.stream.try_read(&mut nothing) {
+                Ok(0) => return,
+                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return,
+                _ => {}
+            }
+        }
+    };
+    // A peer that does not close in time is cut off.
+    let _late = tokio::time::timeout(LINGER, drain).await;
+}

@@ -1,0 +1,395 @@
+//! What a node has before it has peers: a name, a cookie, listening sockets, its registration. And starting and stopping it.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use foundation_proto::dist::handshake::OpenChallenges;
+use foundation_proto::dist::{Cookie, DistributionFlags, NameStyle, NodeName};
+use foundation_proto::epmd::NodeInfo;
+use foundation_proto::etf::Atom;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::listener::{self, HalfOpen};
+use super::{Clock, ConnectError, Link};
+use crate::config::{ConfigError, NodeConfig};
+use crate::cookie::{self, CookieFileError};
+use crate::epmd::{EpmdError, Registration};
+use crate::names::{self, NameError};
+use crate::net_kernel::{NetKernel, NodeType};
+use crate::node::{Node, NodeInner};
+use crate::random;
+
+/// Why a node did not start. Each text says what happened and how to mend it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration.
+    Config(ConfigError),
+    /// The name of the node.
+    Name(NameError),
+    /// The cookie.
+    Cookie(CookieFileError),
+    /// The host part of the name does not lead to this machine.
+    Host {
+        /// The host.
+        host: String,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// No socket to listen on.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The port mapper.
+    Epmd(EpmdError),
+    /// The system has no random source.
+    Random(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Name(error) => error.fmt(f),
+            Self::Cookie(error) => error.fmt(f),
+            Self::Host { host, error } => write!(
+                f,
+                "the host part {host:?} of the node's name cannot be resolved: {error}\nOther nodes could not find this one. \
+                 Add it to DNS or /etc/hosts, write an IP address (--name app@192.0.2.1), or give the addresses to listen \
+                 on (inet_dist_use_interface)."
+            ),
+            Self::Listen { address, error } => write!(
+                f,
+                "cannot listen on {address}: {error}\nThe host part of the node's name must resolve to an address of this \
+                 machine, and the port must be free; inet_dist_use_interface and inet_dist_listen_min/max choose others."
+            ),
+            Self::Epmd(EpmdError::NameTaken { alive }) => {
+                write!(f, "Protocol 'inet_tcp': {}", EpmdError::NameTaken { alive: alive.clone() })
+            }
+            Self::Epmd(error) => write!(f, "Protocol 'inet_tcp': register/listen error: {error}"),
+            Self::Random(error) => write!(f, "no random numbers: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Who a node is towards its peers.
+pub(crate) struct Identity {
+    pub(crate) name: NodeName,
+    pub(crate) style: NameStyle,
+    pub(crate) creation: u32,
+    pub(crate) flags: DistributionFlags,
+    cookie: Cookie,
+    pub(crate) open_challenges: OpenChallenges,
+    pub(crate) config: NodeConfig,
+    pub(crate) clock: Clock,
+    numbers: AtomicU64,
+}
+
+impl Identity {
+    /// The cookie that is used with a peer.
+    pub(crate) fn cookie_for(&self, peer: Option<&NodeName>) -> &Cookie {
+        peer.and_then(|peer| self.config.cookies.get(peer.as_str())).unwrap_or(&self.cookie)
+    }
+
+    /// Whether a peer may connect: `net_kernel:allow/1` takes node names, hosts, and `name@`.
+    pub(crate) fn allows(&self, peer: &NodeName) -> bool {
+        let allow = &self.config.allow;
+        allow.is_empty()
+            || allow.iter().any(|entry| match entry.strip_suffix('@') {
+                Some(alive) => alive == peer.alive(),
+                None => entry == peer.as_str() || entry == peer.host(),
+            })
+    }
+
+    pub(crate) fn step_timeout(&self) -> Duration {
+        Duration::from_secs(u64::from(self.config.net_setuptime))
+    }
+
+    pub(crate) fn total_timeout(&self) -> Duration {
+        Duration::from_secs(u64::from(self.config.limits.handshake_seconds)).max(self.step_timeout())
+    }
+
+    /// A number that nobody else of this node has.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A node that listens, is registered and has no peers yet.
+pub(crate) struct Endpoint {
+    pub(crate) identity: Identity,
+    listeners: Vec<TcpListener>,
+    registration: Option<Registration>,
+}
+
+/// What keeps a started node in reach; dropped, it accepts no more connections and its name is free.
+#[derive(Debug, Default)]
+pub(crate) struct Listening {
+    _accepting: JoinSet<()>,
+    registration: Option<Registration>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Endpoint {
+    async fn open(mut config: NodeConfig) -> Result<Self, StartError> {
+        config.check().map_err(StartError::Config)?;
+        let name = own_name(&config)?;
+        let style = config.name_domain.map_or_else(|| name.style(), NameStyle::from);
+        let (cookie, source) = cookie::find(&config).map_err(StartError::Cookie)?;
+        tracing::debug!(%source, "cookie");
+        config.cookie = None;
+        let (listeners, registration) = if config.dist_listen {
+            let (ips, implicit) = listen_addresses(&config, &name).await?;
+            let listeners = listen(&config, &ips, &implicit)?;
+            let port =
+                listeners.first().and_then(|listener| listener.local_addr().ok()).map_or(0, |a| a.port());
+            let node = NodeInfo::new(name.alive(), port, config.hidden);
+            let registration = Registration::start(&config, node, &ips).await.map_err(StartError::Epmd)?;
+            (listeners, Some(registration))
+        } else {
+            (Vec::new(), None)
+        };
+        let creation = match &registration {
+            Some(registration) => registration.creation(),
+            None => random::creation().map_err(StartError::Random)?,
+        };
+        let flags = if config.hidden {
+            DistributionFlags::HIDDEN
+        } else {
+            DistributionFlags::HIDDEN | DistributionFlags::PUBLISHED
+        };
+        let identity = Identity {
+            name,
+            style,
+            creation,
+            flags,
+            cookie,
+            open_challenges: OpenChallenges::new(),
+            config,
+            clock: Clock::start(),
+            numbers: AtomicU64::new(0),
+        };
+        Ok(Self { identity, listeners, registration })
+    }
+
+    /// Begins to accept connections.
+    fn run(
+        listeners: Vec<TcpListener>,
+        registration: Option<Registration>,
+        node: &Arc<NodeInner>,
+    ) -> Listening {
+        let limits = &node.net_kernel.identity().config.limits;
+        let half_open = Arc::new(HalfOpen::new(limits.unauthenticated, limits.unauthenticated_per_ip));
+        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(listener::run(Arc::downgrade(node), listener, Arc::clone(&half_open)));
+        }
+        Listening { _accepting: accepting, registration, addresses }
+    }
+}
+
+fn own_name(config: &NodeConfig) -> Result<NodeName, StartError> {
+    let wanted = match &config.name {
+        Some(name) => name.clone(),
+        None => names::default_alive(random::bits32().map_err(StartError::Random)? as u16),
+    };
+    let style = config.name_domain.map_or_else(
+        || NodeName::parse(&wanted).map_or(NameStyle::Short, |name| name.style()),
+        NameStyle::from,
+    );
+    names::complete(&wanted, style).map_err(StartError::Name)
+}
+
+/// The addresses to listen on; the second part says which of them may be missing on this machine.
+async fn listen_addresses(
+    config: &NodeConfig,
+    name: &NodeName,
+) -> Result<(Vec<IpAddr>, Vec<IpAddr>), StartError> {
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    if !config.inet_dist_use_interface.is_empty() {
+        return Ok((config.inet_dist_use_interface.clone(), Vec::new()));
+    }
+    let mut ips = names::resolve(name.host())
+        .await
+        .map_err(|error| StartError::Host { host: name.host().to_owned(), error })?;
+    let implicit: Vec<IpAddr> = loopback.into_iter().filter(|ip| !ips.contains(ip)).collect();
+    ips.extend(&implicit);
+    Ok((ips, implicit))
+}
+
+/// Listens on all the addresses with one port: EPMD knows one port per node.
+fn listen(config: &NodeConfig, ips: &[IpAddr], implicit: &[IpAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let ports = match config.erl_epmd_node_listen_port {
+        Some(port) => port..=port,
+        None => {
+            let least = config.inet_dist_listen_min;
+            least..=config.inet_dist_listen_max.unwrap_or(least).max(least)
+        }
+    };
+    // With a port of the system's choice, the first address decides; the others may by chance have it taken.
+    let tries = if *ports.start() == 0 { 16 } else { 1 };
+    let mut failure = None;
+    for port in std::iter::repeat_n(ports, tries).flatten() {
+        match listen_on(ips, implicit, port) {
+            Ok(listeners) => return Ok(listeners),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| StartError::Listen {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        error: io::ErrorKind::AddrNotAvailable.into(),
+    }))
+}
+
+fn listen_on(ips: &[IpAddr], implicit: &[IpAddr], mut port: u16) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::new();
+    for ip in ips {
+        let address = SocketAddr::new(*ip, port);
+        match listener::bind(address) {
+            Ok(listener) => {
+                port = listener.local_addr().map_err(|error| StartError::Listen { address, error })?.port();
+                listeners.push(listener);
+            }
+            Err(_) if listener::covers(&listeners, *ip) => {}
+            Err(error) if implicit.contains(ip) && error.kind() != io::ErrorKind::AddrInUse => {
+                tracing::debug!(%address, %error, "not listening here");
+            }
+            Err(error) => return Err(StartError::Listen { address, error }),
+        }
+    }
+    Ok(listeners)
+}
+
+impl Node {
+    /// Starts a node on the current tokio runtime: finds its name and cookie, listens, registers.
+    ///
+    /// # Errors
+    /// Why not, in words that say how to mend it.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// use foundation_node::Node;
+    /// use foundation_node::config::NodeConfig;
+    ///
+    /// let node = Node::start(NodeConfig::new("app@127.0.0.1").cookie("secret")).await?;
+    /// node.connect("elixir@127.0.0.1").await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        let Endpoint { identity, listeners, registration } = Endpoint::open(config).await?;
+        warn_of_open_addresses(&listeners);
+        let config = identity.config.clone();
+        let name = identity.name.as_atom().clone();
+        let creation = identity.creation;
+        let inner = NodeInner::new(config, name, creation, NetKernel::new(identity));
+        inner.net_kernel.attach(&inner);
+        let listening = Endpoint::run(listeners, registration, &inner);
+        info!(
+            name = inner.name.as_str(),
+            creation,
+            listening = ?listening.addresses,
+            hidden = inner.config.hidden,
+            "node started"
+        );
+        inner.net_kernel.listening(listening);
+        Ok(Self::from_inner(inner))
+    }
+
+    /// Stops the node: its name is free, its connections are closed, links and monitors across them have fired. Processes
+    /// of this node live on, without peers.
+    pub async fn stop(&self) {
+        let kernel = &self.inner().net_kernel;
+        let listening = kernel.stop_listening();
+        if let Some(registration) = &listening.registration {
+            let own = kernel.identity().name.alive();
+            let others: Vec<String> = registration.serves().into_iter().filter(|name| name != own).collect();
+            if !others.is_empty() {
+                warn!(
+                    names = others.join(", "),
+                    "this node served the EPMD of these; other nodes cannot find them until one that can serve takes over \
+                     or an epmd is started"
+                );
+            }
+        }
+        drop(listening);
+        kernel.stop().await;
+        info!(name = self.name().as_str(), "node stopped");
+    }
+
+    /// Connects to a node, or finds it connected (`net_kernel:connect_node/1`).
+    ///
+    /// # Errors
+    /// Why not, in words that say how to mend it.
+    pub async fn connect(&self, node: &str) -> Result<Arc<Link>, ConnectError> {
+        let name =
+            NodeName::parse(node).map_err(|why| ConnectError::BadName { name: node.to_owned(), why })?;
+        self.inner().net_kernel.connect(name.as_atom()).await
+    }
+
+    /// Ends the connection to a node (`erlang:disconnect_node/1`); `false` if there was none.
+    pub async fn disconnect(&self, node: &str) -> bool {
+        match Atom::new(node) {
+            Ok(node) => self.inner().net_kernel.disconnect(&node).await,
+            Err(_) => false,
+        }
+    }
+
+    /// The connected nodes (`erlang:nodes/1`), in order.
+    pub fn nodes(&self, which: NodeType) -> Vec<Atom> {
+        self.inner().net_kernel.nodes(which)
+    }
+
+    /// The live connections, in the order of the names of their peers.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        self.inner().net_kernel.links()
+    }
+
+    /// Where this node listens; the port is the same everywhere. Empty if it does not.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.inner().net_kernel.addresses()
+    }
+}
+
+fn warn_of_open_addresses(listeners: &[TcpListener]) {
+    let open: Vec<SocketAddr> = listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .filter(|address| !address.ip().is_loopback())
+        .collect();
+    if !open.is_empty() {
+        warn!(
+            addresses = ?open,
+            "listening without TLS beyond this machine: whoever can watch or change this traffic can take over the cluster"
+        );
+    }
+}
+
+impl NetKernel {
+    pub(crate) fn listening(&self, listening: Listening) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = listening;
+    }
+
+    fn stop_listening(&self) -> Listening {
+        std::mem::take(&mut *self.listening.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).addresses.clone()
+    }
+}
+
+/// The state of [`NetKernel`] that belongs to this module.
+pub(crate) type ListeningSlot = Mutex<Listening>;
