@@ -4,6 +4,7 @@
 //! can pass 100 microseconds have a twin on a dirty scheduler; the Elixir side picks by size. A panic is turned into
 //! an Elixir exception by rustler, which needs unwinding: never build this with `panic = "abort"`.
 
+mod hash;
 #[cfg(feature = "probe")]
 mod probe;
 

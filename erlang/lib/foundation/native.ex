@@ -5,9 +5,15 @@ defmodule Foundation.Native do
   The library is `priv/native/foundation_native.so`; one file serves OTP 22 to 29 (NIF version 2.15). It is loaded by plain
   `:erlang.load_nif/2`. If that fails the application starts all the same: pure functions run their Elixir
   fallback, which gives the same results, and `status/0` says why.
+
+  Terms cross as binaries in the external term format. Above 64 KiB they go to a dirty scheduler, so that no call holds a
+  normal one for more than about 100 microseconds.
   """
 
   alias Foundation.Native.Loader
+
+  # Hashing runs at about 1 ns a byte in a release build: 64 KiB is well under 100 microseconds.
+  @dirty_above 64 * 1024
 
   @doc """
   Loads the native functions; the application does so when it starts.
@@ -55,6 +61,32 @@ defmodule Foundation.Native do
          {__MODULE__, :load_error},
          "Foundation's native functions are not loaded: load/0 was not called yet."
        )}
+    end
+  end
+
+  @doc """
+  `:erlang.phash2(term, range)`, computed by the Rust implementation.
+
+  `range` is 1 to 2^32, 2^27 if not given. Equal to the VM's own function for every term; nodes written in Rust place
+  keys on the same ring with it.
+  """
+  @spec phash2(term(), 1..4_294_967_296) :: non_neg_integer()
+  def phash2(term, range \\ 134_217_728)
+      when is_integer(range) and range >= 1 and range <= 4_294_967_296 do
+    if loaded?() do
+      binary = :erlang.term_to_binary(term)
+
+      hash =
+        if byte_size(binary) > @dirty_above,
+          do: Loader.phash2_external_dirty(binary, range),
+          else: Loader.phash2_external(binary, range)
+
+      case hash do
+        {:ok, hash} -> hash
+        {:error, :badterm} -> :erlang.phash2(term, range)
+      end
+    else
+      :erlang.phash2(term, range)
     end
   end
 end

@@ -37,4 +37,79 @@ defmodule Foundation.NativeTest do
     assert output =~ "Elixir fallbacks serve"
     assert output =~ "{false, :error}"
   end
+
+  describe "phash2" do
+    @tag :property
+    test "equals :erlang.phash2 for every kind of term" do
+      for seed <- 1..6000 do
+        :rand.seed(:exsss, {8, 2, seed})
+        term = Foundation.Generator.term()
+
+        range =
+          Enum.random([1, 2, 271, 4096, 134_217_728, 4_294_967_296, :rand.uniform(4_294_967_296)])
+
+        assert Native.phash2(term) == :erlang.phash2(term), "seed #{seed}: #{inspect(term)}"
+
+        assert Native.phash2(term, range) == :erlang.phash2(term, range),
+               "seed #{seed}, range #{range}"
+      end
+    end
+
+    test "equals it at the edges of the format" do
+      edges =
+        for exponent <- [7, 8, 27, 28, 31, 32, 59, 60, 63, 64, 65, 127, 128, 2040, 4000],
+            sign <- [1, -1],
+            by <- [-1, 0, 1] do
+          sign * (2 ** exponent + by)
+        end
+
+      others = [
+        -0.0,
+        0.0,
+        5.0e-324,
+        1.7976931348623157e308,
+        <<0::1>>,
+        <<1::7>>,
+        <<255, 1::1>>,
+        String.duplicate("x", 15),
+        String.duplicate("x", 16),
+        String.duplicate("x", 17),
+        Enum.to_list(1..300),
+        List.duplicate(?a, 70_000),
+        Map.new(1..33, &{&1, &1}),
+        Map.new(1..1000, &{{&1, "k"}, [&1]}),
+        List.to_tuple(Enum.to_list(1..300)),
+        self(),
+        hd(Port.list()),
+        make_ref(),
+        :erlang.alias(),
+        &Enum.map/2,
+        fn -> 1 end,
+        String.to_atom(String.duplicate("é", 255)),
+        [1 | 2],
+        %{%{} => %{}},
+        Date.utc_today()
+      ]
+
+      for term <- edges ++ others,
+          do: assert(Native.phash2(term) == :erlang.phash2(term), inspect(term))
+    end
+
+    test "goes to a dirty scheduler above 64 KiB, with the same result" do
+      for size <- [65_000, 66_000, 1_000_000] do
+        term = {:large, :rand.bytes(size)}
+        assert Native.phash2(term, 1000) == :erlang.phash2(term, 1000)
+      end
+    end
+
+    test "bytes that are no term are an error, not a crash" do
+      for bytes <- ["", <<131>>, <<1, 2>>, <<131, 104, 255>>, <<131, 108, -1::32>>] do
+        assert Native.Loader.phash2_external(bytes, 10) == {:error, :badterm}
+        assert Native.Loader.phash2_external_dirty(bytes, 10) == {:error, :badterm}
+      end
+
+      assert_raise ArgumentError, fn -> Native.Loader.phash2_external(:no_binary, 10) end
+      assert_raise FunctionClauseError, fn -> Native.phash2(:x, 0) end
+    end
+  end
 end

@@ -14,6 +14,8 @@ defmodule Foundation.Native.Loader do
   end
 
   def loaded, do: error()
+  def phash2_external(_binary, _range), do: error()
+  def phash2_external_dirty(_binary, _range), do: error()
   def panic_probe, do: error()
 
   defp path do
