@@ -1,11 +1,66 @@
 defmodule Foundation.Application do
   @moduledoc false
+  # The tree, one_for_one under Foundation.Supervisor:
+  #
+  #     Registry (Foundation.ProcessRegistry)
+  #     ConfigServer, EventStore, TelemetryService        by name in that registry, namespace :production
+  #     Infrastructure.ConnectionManager
+  #     Infrastructure.RateLimiter.HammerBackend
+  #     Task.Supervisor (Foundation.TaskSupervisor)
+  #     Infrastructure.Fuse                               only if the host application has no :fuse
+  #
+  # The registry comes first because the services register there; nothing else depends on the order, so one that dies
+  # restarts alone.
+
   use Application
   require Logger
 
   @impl true
   def start(_type, _args) do
+    # Tables that belong to the application rather than to any of its services.
+    Foundation.ProcessRegistry.ensure_backup()
+    Foundation.Host.Telemetry.create_table()
+    Foundation.Host.detect()
     with {:error, message} <- Foundation.Native.load(), do: Logger.warning(message)
-    Supervisor.start_link([], strategy: :one_for_one, name: Foundation.Supervisor)
+
+    children =
+      [
+        Foundation.ProcessRegistry,
+        {Foundation.Services.ConfigServer, namespace: :production},
+        {Foundation.Services.EventStore, namespace: :production},
+        {Foundation.Services.TelemetryService, namespace: :production},
+        Foundation.Infrastructure.ConnectionManager,
+        Foundation.Infrastructure.RateLimiter.HammerBackend,
+        {Task.Supervisor, name: Foundation.TaskSupervisor}
+      ] ++ own_engines() ++ test_children()
+
+    case Supervisor.start_link(children, strategy: :one_for_one, name: Foundation.Supervisor) do
+      {:ok, pid} ->
+        Logger.info("Foundation application started successfully")
+        {:ok, pid}
+
+      {:error, reason} ->
+        Logger.error("Failed to start Foundation application: #{inspect(reason)}")
+        {:error, reason}
+    end
+  end
+
+  @impl true
+  def stop(_state) do
+    Logger.info("Stopping Foundation application...")
+    :ok
+  end
+
+  defp own_engines do
+    if Foundation.Host.has?(:fuse), do: [], else: [Foundation.Infrastructure.Fuse]
+  end
+
+  # A module of the applications' test support, as in 1.x.
+  defp test_children do
+    supervisor = Foundation.TestSupport.TestSupervisor
+
+    if Application.get_env(:foundation, :test_mode, false) and Code.ensure_loaded?(supervisor),
+      do: [supervisor],
+      else: []
   end
 end

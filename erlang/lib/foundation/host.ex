@@ -1,0 +1,58 @@
+defmodule Foundation.Host do
+  @moduledoc """
+  The optional libraries: the host application's own when it has them, small equivalents when not.
+
+  | library | used for | otherwise |
+  |---|---|---|
+  | `:telemetry` | emitting events | `Foundation.Host.Telemetry` keeps the handlers itself |
+  | `Jason` | JSON of fallback events and of the HTTP mock | `Foundation.Host.Json` |
+  | `:fuse` | circuit breakers | `Foundation.Infrastructure.Fuse` |
+  | `:poolboy` | connection pools | `Foundation.Infrastructure.Pool` |
+  | `Hammer` 7 | rate limits | the same fixed windows in `Foundation.Infrastructure.RateLimiter.HammerBackend` |
+
+  What is there is found out once, when the application starts. `config :foundation, use_host_libraries: false` never uses them.
+  """
+
+  @libraries [
+    telemetry: :telemetry,
+    jason: Jason,
+    fuse: :fuse,
+    poolboy: :poolboy,
+    hammer: Hammer.ETS.FixWindow
+  ]
+
+  @type library :: :telemetry | :jason | :fuse | :poolboy | :hammer
+
+  @doc """
+  Looks for the libraries and starts those that are applications of their own.
+  """
+  @spec detect() :: :ok
+  def detect do
+    wanted? = Application.get_env(:foundation, :use_host_libraries, true)
+
+    for {library, module} <- @libraries do
+      :persistent_term.put({__MODULE__, library}, wanted? and usable?(library, module))
+    end
+
+    :ok
+  end
+
+  @doc """
+  Whether the host application has a library.
+  """
+  @spec has?(library()) :: boolean()
+  def has?(library) do
+    case :persistent_term.get({__MODULE__, library}, :unknown) do
+      :unknown ->
+        detect()
+        :persistent_term.get({__MODULE__, library})
+
+      known ->
+        known
+    end
+  end
+
+  defp usable?(library, module) do
+    Code.ensure_loaded?(module) and match?({:ok, _}, Application.ensure_all_started(library))
+  end
+end

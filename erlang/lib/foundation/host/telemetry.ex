@@ -1,0 +1,108 @@
+defmodule Foundation.Host.Telemetry do
+  @moduledoc """
+  `execute/3`, `attach/4`, `attach_many/4` and `detach/1` with the meaning that the `:telemetry` library gives them.
+
+  With `:telemetry` in the host application they are its functions. Without it handlers are kept in a table here: they run
+  in the emitting process, and one that raises is logged and detached.
+  """
+
+  alias Foundation.Host
+  require Logger
+
+  @compile {:no_warn_undefined, :telemetry}
+  @table __MODULE__
+
+  @type handler :: ([atom()], map(), map(), term() -> term())
+
+  @doc """
+  Calls every handler attached to the event.
+  """
+  @spec execute([atom()], map(), map()) :: :ok
+  def execute(event, measurements, metadata) do
+    if Host.has?(:telemetry),
+      do: :telemetry.execute(event, measurements, metadata),
+      else: execute_own(event, measurements, metadata)
+  end
+
+  @doc """
+  Attaches a handler to one event.
+  """
+  @spec attach(term(), [atom()], handler(), term()) :: :ok | {:error, :already_exists}
+  def attach(id, event, fun, config), do: attach_many(id, [event], fun, config)
+
+  @doc """
+  Attaches a handler to several events under one id.
+  """
+  @spec attach_many(term(), [[atom()]], handler(), term()) :: :ok | {:error, :already_exists}
+  def attach_many(id, events, fun, config) when is_function(fun, 4) do
+    if Host.has?(:telemetry) do
+      :telemetry.attach_many(id, events, fun, config)
+    else
+      create_table()
+
+      if :ets.select_count(@table, own(id)) == 0 do
+        :ets.insert(@table, for(event <- events, do: {event, id, fun, config}))
+        :ok
+      else
+        {:error, :already_exists}
+      end
+    end
+  end
+
+  @doc """
+  Detaches a handler from all its events.
+  """
+  @spec detach(term()) :: :ok | {:error, :not_found}
+  def detach(id) do
+    if Host.has?(:telemetry), do: :telemetry.detach(id), else: detach_own(id)
+  end
+
+  @doc false
+  @spec create_table() :: :ok
+  def create_table do
+    if :ets.whereis(@table) == :undefined do
+      :ets.new(@table, [:named_table, :public, :duplicate_bag, read_concurrency: true])
+    end
+
+    :ok
+  rescue
+    # Two processes made it at once.
+    ArgumentError -> :ok
+  end
+
+  defp execute_own(event, measurements, metadata) do
+    for {_event, id, fun, config} <- handlers(event) do
+      try do
+        fun.(event, measurements, metadata, config)
+      catch
+        kind, reason ->
+          detach_own(id)
+
+          Logger.error(
+            "Handler #{inspect(id)} has failed and has been detached. " <>
+              Exception.format(kind, reason, __STACKTRACE__)
+          )
+      end
+    end
+
+    :ok
+  end
+
+  defp handlers(event) do
+    :ets.lookup(@table, event)
+  rescue
+    ArgumentError -> []
+  end
+
+  defp detach_own(id) do
+    create_table()
+
+    case :ets.select_delete(@table, own(id)) do
+      0 -> {:error, :not_found}
+      _count -> :ok
+    end
+  end
+
+  # An id may be any term, so it is compared and never used as a pattern.
+  defp own(id), do: [{{:_, :"$1", :_, :_}, [{:"=:=", :"$1", {:const, id}}], [true]}]
+end

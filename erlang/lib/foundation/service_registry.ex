@@ -1,0 +1,247 @@
+defmodule Foundation.ServiceRegistry do
+  @moduledoc """
+  `Foundation.ProcessRegistry` for services: typed errors, telemetry, health checks, waiting.
+
+  Emits `[:foundation, :foundation, :registry, :lookup]` with `%{duration: native}` and
+  `[:foundation, :foundation, :registry, :register]` with `%{count: 1}`, both with metadata
+  `%{namespace: _, service: _, result: :ok | :error}`, from the calling process.
+  """
+
+  alias Foundation.Host
+  alias Foundation.ProcessRegistry
+  alias Foundation.Types.Error
+  require Logger
+
+  @type namespace :: ProcessRegistry.namespace()
+  @type service_name :: ProcessRegistry.service_name()
+  @type registration_result :: :ok | {:error, {:already_registered, pid()}}
+  @type lookup_result :: {:ok, pid()} | {:error, Error.t()}
+  @type health_error ::
+          :process_dead
+          | :health_check_timeout
+          | {:health_check_failed, term()}
+          | {:health_check_error, term()}
+          | {:health_check_crashed, term()}
+
+  @poll_ms 10
+
+  @doc """
+  Registers a process; see `Foundation.ProcessRegistry.register/3` for names that services hold.
+  """
+  @spec register(namespace(), service_name(), pid()) :: registration_result()
+  def register(namespace, service, pid) when is_pid(pid) do
+    result = ProcessRegistry.register(namespace, service, pid)
+
+    case result do
+      :ok ->
+        Logger.info(fn -> "Successfully registered service #{describe(namespace, service)}" end)
+
+      {:error, {:already_registered, holder}} ->
+        Logger.warning(
+          "Failed to register service #{describe(namespace, service)}: " <>
+            "already registered to PID #{inspect(holder)}"
+        )
+    end
+
+    emit(:register, %{count: 1}, namespace, service, result)
+    result
+  end
+
+  @doc """
+  The process of a name, or an error `:service_not_found`, code 5001.
+  """
+  @spec lookup(namespace(), service_name()) :: lookup_result()
+  def lookup(namespace, service) do
+    start = System.monotonic_time()
+
+    result =
+      with :error <- ProcessRegistry.lookup(namespace, service) do
+        {:error, not_found(namespace, service)}
+      end
+
+    emit(:lookup, %{duration: System.monotonic_time() - start}, namespace, service, result)
+    result
+  end
+
+  @doc """
+  Removes a name.
+  """
+  @spec unregister(namespace(), service_name()) :: :ok
+  def unregister(namespace, service) do
+    :ok = ProcessRegistry.unregister(namespace, service)
+    Logger.info(fn -> "Unregistered service #{describe(namespace, service)}" end)
+    :ok
+  end
+
+  @doc """
+  The names of a namespace.
+  """
+  @spec list_services(namespace()) :: [service_name()]
+  def list_services(namespace), do: ProcessRegistry.list_services(namespace)
+
+  @doc """
+  Whether a service is there and well.
+
+  Options: `health_check`, a function of the pid that returns `:ok`, `{:ok, _}` or `true` for good health and runs in a
+  process of its own; `timeout` for it, 5000 ms by default. Without the function a live process is healthy.
+
+  | error | when |
+  |---|---|
+  | `%Foundation.Types.Error{error_type: :service_not_found}` | no such name |
+  | `:process_dead` | it died since |
+  | `{:health_check_failed, value}` | the function returned something else |
+  | `{:health_check_error, exception}` | it raised a `RuntimeError` |
+  | `{:health_check_crashed, reason}` | it raised another exception or exited |
+  | `:health_check_timeout` | it took too long |
+  """
+  @spec health_check(namespace(), service_name(), keyword()) ::
+          {:ok, pid()} | {:error, health_error() | Error.t()}
+  def health_check(namespace, service, opts \\ []) do
+    with {:ok, pid} <- lookup(namespace, service) do
+      check = opts[:health_check]
+
+      cond do
+        node(pid) == node() and not Process.alive?(pid) ->
+          Logger.warning("Service #{inspect(service)} found but process is dead")
+          {:error, :process_dead}
+
+        check == nil ->
+          {:ok, pid}
+
+        is_function(check, 1) ->
+          run_check(check, pid, service, Keyword.get(opts, :timeout, 5000))
+      end
+    end
+  end
+
+  defp run_check(check, pid, service, timeout) do
+    # Not linked: the check's crash is an answer, and must not reach the caller.
+    {worker, ref} = spawn_monitor(fn -> exit({:checked, check.(pid)}) end)
+
+    result =
+      receive do
+        {:DOWN, ^ref, :process, ^worker, reason} -> verdict(reason)
+      after
+        timeout ->
+          Process.demonitor(ref, [:flush])
+          Process.exit(worker, :kill)
+          {:error, :health_check_timeout}
+      end
+
+    case result do
+      :ok ->
+        {:ok, pid}
+
+      {:error, reason} ->
+        Logger.warning("Health check of #{inspect(service)} failed: #{inspect(reason)}")
+        {:error, reason}
+    end
+  end
+
+  defp verdict({:checked, healthy}) when healthy in [:ok, true], do: :ok
+  defp verdict({:checked, {:ok, _value}}), do: :ok
+  defp verdict({:checked, value}), do: {:error, {:health_check_failed, value}}
+
+  defp verdict({%RuntimeError{} = exception, stacktrace}) when is_list(stacktrace),
+    do: {:error, {:health_check_error, exception}}
+
+  defp verdict({reason, stacktrace}) when is_list(stacktrace),
+    do: {:error, {:health_check_crashed, reason}}
+
+  defp verdict(reason), do: {:error, {:health_check_crashed, reason}}
+
+  @doc """
+  Waits until a name is there, at most `timeout` ms (5000 by default).
+  """
+  @spec wait_for_service(namespace(), service_name(), non_neg_integer()) ::
+          {:ok, pid()} | {:error, :timeout}
+  def wait_for_service(namespace, service, timeout \\ 5000) do
+    wait(namespace, service, timeout, System.monotonic_time(:millisecond))
+  end
+
+  defp wait(namespace, service, timeout, start) do
+    with {:error, _not_found} <- lookup(namespace, service) do
+      elapsed = System.monotonic_time(:millisecond) - start
+
+      if elapsed >= timeout do
+        Logger.warning("Timeout waiting for service #{inspect(service)} after #{elapsed}ms")
+        {:error, :timeout}
+      else
+        Process.sleep(@poll_ms)
+        wait(namespace, service, timeout, start)
+      end
+    end
+  end
+
+  @doc """
+  The services of a namespace, each `%{pid: _, alive: _, uptime_ms: _}`, with their number and the number of live ones.
+
+  `uptime_ms` is the VM's monotonic clock for a live process and 0 for a dead one, as in 1.x.
+  """
+  @spec get_service_info(namespace()) :: %{
+          namespace: namespace(),
+          services: %{service_name() => map()},
+          total_services: non_neg_integer(),
+          healthy_services: non_neg_integer()
+        }
+  def get_service_info(namespace) do
+    services =
+      Map.new(ProcessRegistry.get_all_services(namespace), fn {service, pid} ->
+        alive = node(pid) != node() or Process.alive?(pid)
+        uptime = if alive, do: System.monotonic_time(:millisecond), else: 0
+        {service, %{pid: pid, alive: alive, uptime_ms: uptime}}
+      end)
+
+    %{
+      namespace: namespace,
+      services: services,
+      total_services: map_size(services),
+      healthy_services: Enum.count(services, fn {_name, info} -> info.alive end)
+    }
+  end
+
+  @doc """
+  See `Foundation.ProcessRegistry.cleanup_test_namespace/1`.
+  """
+  @spec cleanup_test_namespace(reference()) :: :ok
+  def cleanup_test_namespace(test_ref) do
+    if ProcessRegistry.count_services({:test, test_ref}) > 0 do
+      ProcessRegistry.cleanup_test_namespace(test_ref)
+    end
+
+    :ok
+  end
+
+  @doc """
+  See `Foundation.ProcessRegistry.via_tuple/2`.
+  """
+  @spec via_tuple(namespace(), service_name()) ::
+          {:via, Registry, {module(), {namespace(), service_name()}}}
+  def via_tuple(namespace, service), do: ProcessRegistry.via_tuple(namespace, service)
+
+  defp emit(event, measurements, namespace, service, result) do
+    status = if match?({:error, _}, result), do: :error, else: :ok
+
+    Host.Telemetry.execute(
+      [:foundation, :foundation, :registry, event],
+      measurements,
+      %{namespace: namespace, service: service, result: status}
+    )
+  end
+
+  defp not_found(namespace, service) do
+    Error.new(
+      code: 5001,
+      error_type: :service_not_found,
+      message: "Service #{inspect(service)} not found in namespace #{inspect(namespace)}",
+      severity: :medium,
+      category: :system,
+      subcategory: :discovery,
+      context: %{namespace: namespace, service: service}
+    )
+  end
+
+  defp describe(namespace, service) do
+    "#{inspect(service)} in namespace #{inspect(namespace)}"
+  end
+end

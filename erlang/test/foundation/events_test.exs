@@ -1,0 +1,217 @@
+defmodule Foundation.EventsTest do
+  use ExUnit.Case
+  @moduletag :integration
+
+  alias Foundation.Events
+  alias Foundation.Logic.EventLogic
+  alias Foundation.Services.EventStore
+  alias Foundation.Types.Error
+
+  setup do
+    :ok = EventStore.reset_state()
+  end
+
+  defp event(opts \\ []) do
+    {:ok, event} =
+      Events.new_event(Keyword.get(opts, :type, :x), opts[:data], Keyword.delete(opts, :type))
+
+    event
+  end
+
+  test "stores and gets" do
+    event = event()
+    assert Events.store(event) == {:ok, event.event_id}
+    assert Events.get(event.event_id) == {:ok, event}
+    assert {:ok, id} = Events.new_event(:piped, 1) |> Events.store()
+    assert {:ok, %{event_type: :piped}} = Events.get(id)
+    assert Events.store({:error, :passed}) == {:error, :passed}
+
+    assert {:error, %Error{error_type: :invalid_argument, code: 2005, context: %{received: :odd}}} =
+             Events.store(:odd)
+
+    assert {:error, %Error{error_type: :not_found, code: 3001, severity: :low}} = Events.get(1)
+    for odd <- [0, -1, "1"], do: assert_raise(FunctionClauseError, fn -> Events.get(odd) end)
+  end
+
+  test "a batch is stored whole or not at all" do
+    events = [event(), event()]
+    assert Events.store_batch(events) == {:ok, Enum.map(events, & &1.event_id)}
+
+    assert {:error, %Error{code: 2001}} =
+             Events.store_batch([event(), %{event() | event_type: nil}])
+
+    assert {:ok, %{current_event_count: 2, events_stored: 2}} = Events.stats()
+    assert Events.store_batch([]) == {:ok, []}
+  end
+
+  test "finds the events of a correlation id, whenever they were stored" do
+    assert Events.get_by_correlation("c") == {:ok, []}
+    late = event(correlation_id: "c", timestamp: 20)
+    early = event(correlation_id: "c", timestamp: 10)
+    {:ok, _} = Events.store(late)
+    {:ok, _} = Events.store(event(correlation_id: "other"))
+    assert Events.get_by_correlation("c") == {:ok, [late]}
+    {:ok, _} = Events.store_batch([early, event(correlation_id: nil)])
+    assert Events.get_by_correlation("c") == {:ok, [early, late]}
+    assert Events.get_correlation_chain("c") == {:ok, [early, late]}
+
+    # Stored anew, also under another correlation id.
+    {:ok, _} = Events.store(early)
+    assert Events.get_by_correlation("c") == {:ok, [early, late]}
+    {:ok, _} = Events.store(%{early | correlation_id: "d"})
+    assert Events.get_by_correlation("c") == {:ok, [late]}
+    assert {:ok, [%{correlation_id: "d"}]} = Events.get_by_correlation("d")
+  end
+
+  test "queries" do
+    times = [3, 1, 2, 5, 4]
+
+    events =
+      for {time, n} <- Enum.with_index(times),
+          do: event(type: Enum.at([:a, :b], rem(n, 2)), timestamp: time)
+
+    {:ok, ids} = Events.store_batch(events)
+
+    query = fn opts ->
+      with {:ok, found} <- Events.query(opts), do: Enum.map(found, & &1.timestamp)
+    end
+
+    assert query.(order_by: :timestamp) == [1, 2, 3, 4, 5]
+    assert query.(%{event_type: :a, order_by: :timestamp}) == [2, 3, 4]
+    assert query.(time_range: {2, 4}, order_by: :timestamp) == [2, 3, 4]
+    assert query.(order_by: :timestamp, offset: 1, limit: 2) == [2, 3]
+    assert query.(order_by: :timestamp, limit: 0) == [1, 2, 3, 4, 5]
+    assert query.(order_by: :timestamp, offset: 9) == []
+    assert query.(event_type: :never) == []
+    assert {:ok, found} = Events.query(order_by: :event_id)
+    assert Enum.map(found, & &1.event_id) == Enum.sort(ids)
+    assert {:ok, [%{timestamp: 1}, %{timestamp: 2}]} = Events.get_recent(2)
+    assert {:ok, [%{timestamp: 4}, %{timestamp: 5}]} = Events.get_time_range(4, 9)
+  end
+
+  test "prunes" do
+    kept = event(correlation_id: "c", timestamp: 10)
+    {:ok, _} = Events.store_batch([event(correlation_id: "c", timestamp: 9), kept])
+    assert Events.prune_before(10) == {:ok, 1}
+    assert Events.get_by_correlation("c") == {:ok, [kept]}
+    assert {:ok, stats} = Events.stats()
+
+    assert %{
+             events_pruned: 1,
+             current_event_count: 1,
+             events_stored: 2,
+             memory_usage_estimate: 1000
+           } = stats
+
+    assert is_integer(stats.start_time) and stats.uptime_ms >= 0
+  end
+
+  test "the next id is above every id" do
+    {:ok, _} = Events.store(event(event_id: 41))
+    assert {:ok, %{status: :running, event_count: 1, next_id: 42}} = Events.status()
+  end
+
+  test "every raw call is answered, in any namespace" do
+    namespace = {:test, make_ref()}
+    {:ok, pid} = start_supervised({EventStore, namespace: namespace})
+    e = event(correlation_id: "c")
+    assert {:ok, id} = GenServer.call(pid, {:store_event, e})
+    assert {:ok, [^id]} = GenServer.call(pid, {:store_batch, [e]})
+    assert {:ok, ^e} = GenServer.call(pid, {:get_event, id})
+    assert {:ok, [^e]} = GenServer.call(pid, {:query_events, %{}})
+    assert {:ok, [^e]} = GenServer.call(pid, {:get_by_correlation, "c"})
+    assert {:ok, 0} = GenServer.call(pid, {:prune_before, -1_000_000_000_000})
+    assert {:ok, %{current_event_count: 1}} = GenServer.call(pid, :get_stats)
+    assert {:ok, %{event_count: 1}} = GenServer.call(pid, :get_status)
+    assert :ok = GenServer.call(pid, :reset_state)
+    assert Events.get_by_correlation("c") == {:ok, []}
+
+    assert {:error,
+            %Error{error_type: :operation_not_supported, code: 4001, context: %{operation: :drop}}} =
+             GenServer.call(pid, {:drop, :all})
+  end
+
+  test "is unavailable while it restarts, and back afterwards" do
+    {:ok, pid} = Foundation.ServiceRegistry.lookup(:production, :event_store)
+    e = event(correlation_id: "c")
+    {:ok, _} = Events.store(e)
+    {:ok, _} = Events.get_by_correlation("c")
+    ref = Process.monitor(pid)
+    Process.exit(pid, :kill)
+    assert_receive {:DOWN, ^ref, :process, ^pid, :killed}
+
+    case Events.get_by_correlation("c") do
+      {:ok, []} -> :ok
+      {:error, error} -> assert error.error_type == :service_unavailable
+    end
+
+    {:ok, _} = Foundation.ServiceRegistry.wait_for_service(:production, :event_store)
+    assert Events.get_by_correlation("c") == {:ok, []}
+    assert {:ok, _} = Events.store(e)
+  end
+
+  @tag :property
+  test "agrees with a plain list under random operations" do
+    :rand.seed(:exsss, {1, 2, 3})
+
+    Enum.reduce(1..400, %{}, fn _n, model ->
+      case :rand.uniform(5) do
+        1 ->
+          e =
+            event(
+              event_id: :rand.uniform(60),
+              timestamp: :rand.uniform(30),
+              correlation_id: correlation()
+            )
+
+          {:ok, _} = Events.store(e)
+          Map.put(model, e.event_id, e)
+
+        2 ->
+          batch =
+            for _n <- 1..:rand.uniform(5),
+                do:
+                  event(
+                    event_id: :rand.uniform(60),
+                    timestamp: :rand.uniform(30),
+                    correlation_id: correlation()
+                  )
+
+          {:ok, _} = Events.store_batch(batch)
+          Map.merge(model, Map.new(batch, &{&1.event_id, &1}))
+
+        3 ->
+          id = correlation()
+
+          expected =
+            model
+            |> Map.values()
+            |> Enum.sort_by(&{&1.timestamp, &1.event_id})
+            |> EventLogic.extract_correlation_chain(id)
+
+          assert Events.get_by_correlation(id) == {:ok, expected}
+          model
+
+        4 ->
+          {first, last} = Enum.min_max([:rand.uniform(30), :rand.uniform(30)])
+
+          expected =
+            model
+            |> Map.values()
+            |> EventLogic.filter_by_time_range(first, last)
+            |> Enum.sort_by(&{&1.timestamp, &1.event_id})
+
+          assert Events.get_time_range(first, last) == {:ok, expected}
+          model
+
+        5 ->
+          cutoff = :rand.uniform(8)
+          {gone, kept} = Enum.split_with(model, fn {_id, e} -> e.timestamp < cutoff end)
+          assert Events.prune_before(cutoff) == {:ok, length(gone)}
+          Map.new(kept)
+      end
+    end)
+  end
+
+  defp correlation, do: "c#{:rand.uniform(5)}"
+end
