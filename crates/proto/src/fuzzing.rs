@@ -3,12 +3,14 @@
 //! They run in two places: under a coverage-guided fuzzer (`fuzz/`), and with seeded mutations in `cargo test`. Each
 //! checks more than the absence of panics: what it asserts stands in its documentation.
 
+mod channel;
 mod connection;
 mod epmd;
 mod handshake;
 mod term;
 mod text;
 
+pub use channel::{fuzz_control, fuzz_fragment, fuzz_header, fuzz_inbound};
 pub use connection::fuzz_connection;
 pub use epmd::{fuzz_epmd_request, fuzz_epmd_response, fuzz_epmd_server};
 pub use handshake::{fuzz_handshake_acceptor, fuzz_handshake_initiator};

@@ -47,6 +47,8 @@ pub struct Inbound {
     limits: Limits,
     net_ticktime: core::time::Duration,
     last_heard: Mono,
+    /// Why the connection has to be closed.
+    failed: Option<Error>,
 }
 
 /// Memory for looking at terms of up to this many bytes is kept for the next one.
@@ -76,6 +78,7 @@ impl Inbound {
             limits: config.limits.clone(),
             net_ticktime: config.net_ticktime,
             last_heard: now,
+            failed: None,
         }
     }
 
@@ -85,6 +88,9 @@ impl Inbound {
     pub fn handle_input(&mut self, now: Mono, input: &mut BytesMut) {
         if input.len() != self.rest {
             self.last_heard = now;
+        }
+        if self.failed.is_some() {
+            input.clear();
         }
         self.deframer.take(input);
         self.rest = input.len();
@@ -99,9 +105,21 @@ impl Inbound {
     /// The next signal, if a whole one has arrived.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::PeerMisbehaved`] or [`Error::LimitExceeded`]. The connection has to be closed.
+    /// [`Error::Malformed`], [`Error::PeerMisbehaved`] or [`Error::LimitExceeded`], and from then on always the same. The
+    /// connection has to be closed.
     #[inline]
     pub fn poll_signal(&mut self) -> Result<Option<Signal>> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let next = self.next_signal();
+        if let Err(error) = &next {
+            self.failed = Some(error.clone());
+        }
+        next
+    }
+
+    fn next_signal(&mut self) -> Result<Option<Signal>> {
         loop {
             let Some(frame) = self.deframer.next_frame()? else { return Ok(None) };
             let header = Header::read(self.mode, frame.data(), &mut self.cache)?;

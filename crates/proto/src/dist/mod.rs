@@ -10,16 +10,16 @@
 //! | [`control`] | control messages and signals |
 //! | [`Inbound`], [`Outbound`] | the two halves of an established connection: frames, atom cache, fragments, lanes, ticks |
 
-mod atom_cache;
+pub(crate) mod atom_cache;
 mod channel;
 pub mod connection;
 pub mod control;
 pub mod digest;
 pub mod flags;
-mod fragment;
+pub(crate) mod fragment;
 mod frame;
 pub mod handshake;
-mod header;
+pub(crate) mod header;
 mod inbound;
 mod lane;
 pub mod name;
