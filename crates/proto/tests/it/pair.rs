@@ -537,6 +537,40 @@ fn ticks_keep_an_idle_connection_and_their_absence_ends_it() {
     );
 }
 
+/// A hidden peer that only listens is asked for a sign of life, also while messages are sent to it; a visible one has to
+/// tick by itself.
+#[test]
+fn a_hidden_peer_that_is_silent_gets_a_tick_amid_traffic() {
+    for (flags, ticks) in [(DistributionFlags::HIDDEN, true), (DistributionFlags::VISIBLE, false)] {
+        let offer = |own, creation| {
+            let mut config = config(own, creation);
+            config.handshake.flags = flags;
+            config
+        };
+        let mut pair = Pair::new(offer("a@h", 11), "b@h", offer("b@h", 22));
+        pair.run_for(Duration::from_secs(1));
+        pair.assert_up();
+        let mut connection = pair.initiator.connection;
+        let (control, payload) = message("a@h", 11, "again");
+        let mut is_ticked = false;
+        for _ in 0..3 {
+            let _ = connection.send(&control, Some(&payload), lane(1)).unwrap();
+            let deadline = loop {
+                match connection.poll_output() {
+                    Output::Transmit(bytes) => is_ticked |= *bytes == [0; 4],
+                    Output::Timeout(timeout) => break timeout.unwrap(),
+                    Output::Event(event) => panic!("{event:?}"),
+                }
+            };
+            connection.handle_timeout(deadline);
+            while let Output::Transmit(bytes) = connection.poll_output() {
+                is_ticked |= *bytes == [0; 4];
+            }
+        }
+        assert_eq!(is_ticked, ticks);
+    }
+}
+
 #[test]
 fn nothing_is_sent_before_the_connection_is_up() {
     let mut pair = Pair::new(config("a@h", 11), "b@h", config("b@h", 22));

@@ -555,6 +555,22 @@ fn a_challenge_of_our_own_is_not_answered() {
     assert_eq!(feed(&mut initiator, &hex(CHALLENGE_29)).unwrap().0, hex(REPLY_29));
 }
 
+/// The same towards an acceptor: a peer with the cookie that passes on what it was asked is not answered either.
+#[test]
+fn a_challenge_of_our_own_in_a_reply_is_not_answered() {
+    let own = config("n29@127.0.0.1", 7);
+    let _other = initiate(own.clone(), "x@127.0.0.1", 0x4468_971e);
+    let mut acceptor = accept(own, 0xe879_547e);
+    feed(&mut acceptor, &hex(NAME_29)).unwrap();
+    acceptor.decide(T0, Decision::Ok).unwrap();
+    drain(&mut acceptor);
+    assert_eq!(
+        feed(&mut acceptor, &hex(REPLY_29)),
+        Err(Error::PeerMisbehaved(PeerMisbehaved::ReflectedChallenge))
+    );
+    assert_eq!(drain(&mut acceptor), (vec![], vec![]));
+}
+
 #[test]
 fn tls_at_a_plain_port() {
     let tls = Err(Error::PeerIncompatible(PeerIncompatible::SpeaksTls));

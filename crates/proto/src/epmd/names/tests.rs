@@ -339,6 +339,17 @@ fn partial_packet() {
     closed_in_time(b"\0\x64only a few bytes");
 }
 
+/// A client that keeps sending is not kept for longer: only a whole request counts.
+#[test]
+fn bytes_do_not_move_the_deadline() {
+    let mut epmd = Epmd::new();
+    let connection = epmd.connect();
+    for byte in [0, 100, b'z', b'a'] {
+        epmd.send(connection, &[byte]);
+        assert_eq!(epmd.names.poll_timeout(), Some(NOW + REQUEST_TIMEOUT));
+    }
+}
+
 #[test]
 fn a_registered_node_has_no_deadline() {
     let mut epmd = Epmd::new();
