@@ -1,0 +1,140 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One write: the `number`-th of a replica.
+///
+/// A replica is one incarnation of one member; DeltaCrdt draws its number at random from 1 to 10⁹.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Dot {
+    /// The replica.
+    pub replica: i64,
+    /// Counts from 1.
+    pub number: i64,
+}
+
+/// The writes that a member has seen: what it does not hold although it has seen it was removed.
+///
+/// DeltaCrdt keeps one number for each replica and means "all up to here". Taking a peer's numbers over with only a part
+/// of its keys then declares the rest as seen and removed, which is how it loses data as soon as a sync is truncated. This
+/// context keeps the dots beyond the gapless start one by one, so that it never claims more than was seen.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Context {
+    /// All dots of the replica up to this number have been seen.
+    upto: BTreeMap<i64, i64>,
+    /// Dots beyond `upto`, not adjacent to it.
+    beyond: BTreeSet<Dot>,
+}
+
+impl Context {
+    /// Whether a dot has been seen.
+    pub fn contains(&self, dot: Dot) -> bool {
+        self.upto.get(&dot.replica).is_some_and(|upto| dot.number <= *upto) || self.beyond.contains(&dot)
+    }
+
+    /// The next dot of a replica that only ever takes its dots from here.
+    pub fn next(&self, replica: i64) -> Dot {
+        let last =
+            self.beyond.range(Dot { replica, number: 0 }..=Dot { replica, number: i64::MAX }).next_back();
+        let last = last.map_or(0, |dot| dot.number).max(self.upto(replica));
+        Dot { replica, number: last.saturating_add(1) }
+    }
+
+    /// The number up to which all dots of a replica have been seen; 0 if none.
+    pub fn upto(&self, replica: i64) -> i64 {
+        self.upto.get(&replica).copied().unwrap_or(0)
+    }
+
+    /// Notes one dot.
+    pub fn insert(&mut self, dot: Dot) {
+        if !self.contains(dot) {
+            self.beyond.insert(dot);
+            self.close(dot.replica);
+        }
+    }
+
+    /// Notes all dots of a replica up to a number.
+    pub fn insert_upto(&mut self, replica: i64, number: i64) {
+        if number > self.upto(replica) {
+            self.upto.insert(replica, number);
+            self.close(replica);
+        }
+    }
+
+    /// Notes all that another context has seen.
+    pub fn merge(&mut self, other: &Self) {
+        for (&replica, &number) in &other.upto {
+            self.insert_upto(replica, number);
+        }
+        for &dot in &other.beyond {
+            self.insert(dot);
+        }
+    }
+
+    /// The gapless part: the number of each replica. This is what goes over the wire, as it claims nothing unseen.
+    pub fn compact(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.upto.iter().map(|(replica, number)| (*replica, *number))
+    }
+
+    /// The dots that stand alone.
+    pub fn beyond(&self) -> impl Iterator<Item = Dot> {
+        self.beyond.iter().copied()
+    }
+
+    /// How many numbers it takes to keep this.
+    pub fn size(&self) -> usize {
+        self.upto.len() + self.beyond.len()
+    }
+
+    /// Moves the dots that have become adjacent, or covered, into the gapless part.
+    fn close(&mut self, replica: i64) {
+        let mut upto = self.upto(replica);
+        while let Some(&dot) = self.beyond.range(Dot { replica, number: i64::MIN }..).next() {
+            if dot.replica != replica || dot.number > upto.saturating_add(1) {
+                break;
+            }
+            self.beyond.remove(&dot);
+            upto = upto.max(dot.number);
+        }
+        if upto > 0 {
+            self.upto.insert(replica, upto);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dot(replica: i64, number: i64) -> Dot {
+        Dot { replica, number }
+    }
+
+    #[test]
+    fn gaps_stay_open_until_they_are_filled() {
+        let mut context = Context::default();
+        context.insert(dot(1, 1));
+        context.insert(dot(1, 4));
+        context.insert(dot(1, 3));
+        assert_eq!(context.compact().collect::<Vec<_>>(), [(1, 1)]);
+        assert!(!context.contains(dot(1, 2)));
+        assert_eq!(context.next(1), dot(1, 5));
+        context.insert(dot(1, 2));
+        assert_eq!(context.compact().collect::<Vec<_>>(), [(1, 4)]);
+        assert_eq!(context.size(), 1);
+    }
+
+    #[test]
+    fn merging_is_union() {
+        let mut a = Context::default();
+        a.insert_upto(1, 3);
+        a.insert(dot(2, 2));
+        let mut b = Context::default();
+        b.insert(dot(1, 5));
+        b.insert_upto(2, 1);
+        let mut ab = a.clone();
+        ab.merge(&b);
+        b.merge(&a);
+        assert_eq!(ab, b);
+        assert_eq!(ab.compact().collect::<Vec<_>>(), [(1, 3), (2, 2)]);
+        assert_eq!(ab.beyond().collect::<Vec<_>>(), [dot(1, 5)]);
+    }
+}
