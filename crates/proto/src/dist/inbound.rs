@@ -217,7 +217,7 @@ impl Terms<'_> {
         let bytes = frame.data().get(body..).unwrap_or_default();
         let list = atoms.as_deref().unwrap_or_default();
         let tuple = self.tape.parse(bytes, list, self.limits)?;
-        let end = body + tuple.encoded().len();
+        let end = body + tuple.span().end;
         let Decoded { control, token, payload } = decode(tuple, list, self.ends)?;
         let token = token.map(|token| frame.share(token.encoded()));
         let reason = match payload {
