@@ -14,6 +14,7 @@
 //! | [`signal`] | what a signal of a peer does to the processes of this node |
 //! | [`gen_server`] | the behaviour, calls and casts in the protocol of OTP's `gen` (which is a keyword here) |
 //! | [`rpc`] | `erpc` and `rpc`, as caller and as callee |
+//! | `io` | the I/O protocol: printing, and printing for others |
 //! | [`event`] | connections that come and go, as a stream |
 //! | [`net`] | listener, dialer, the task of a connection |
 //! | [`net_kernel`] | which node is connected through which link, and connecting on demand |
@@ -33,6 +34,7 @@ pub mod epmd;
 pub mod error;
 pub mod event;
 pub mod gen_server;
+mod io;
 pub mod names;
 pub mod net;
 pub mod net_kernel;
@@ -42,4 +44,6 @@ mod random;
 pub mod rpc;
 pub mod signal;
 
+pub use error::{Error, Result};
 pub use node::Node;
+pub use process::{Handle, Process};

@@ -1,16 +1,29 @@
 //! The handle that everything starts from.
 
-use std::sync::Arc;
+use core::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
-use foundation_proto::etf::Atom;
+use foundation_proto::Limits;
+use foundation_proto::etf::{Atom, Pid};
+use tokio::runtime;
 
 use crate::config::NodeConfig;
+use crate::error::{Error, Result};
+use crate::event::{Events, Publisher};
+use crate::io::Output;
+use crate::net::Link;
 use crate::net_kernel::NetKernel;
+use crate::process::{Dest, Handle, Ids, MailboxLimit, Names, Proc, Process, ProcessTable, SpawnOptions};
+use crate::rpc::Exports;
 
 /// A running node; cheap to clone, usable from any task.
+///
+/// Through [`Deref`] it sends, calls and spawns in its own name, as a process that never ends and receives nothing:
+/// `node.call(("counter", "app@host"), …)`. What has to be received, linked or monitored needs a [`Process`].
 #[derive(Clone, Debug)]
 pub struct Node {
     inner: Arc<NodeInner>,
+    handle: Handle,
 }
 
 /// What the tasks of one node share.
@@ -22,21 +35,125 @@ pub struct NodeInner {
     /// This incarnation of the name, as the port mapper gave it.
     pub(crate) creation: u32,
     pub(crate) net_kernel: NetKernel,
+    pub(crate) ids: Ids,
+    pub(crate) processes: ProcessTable,
+    pub(crate) names: Names,
+    pub(crate) exports: Exports,
+    pub(crate) events: Publisher,
+    pub(crate) output: Output,
+    pub(crate) runtime: runtime::Handle,
+    pub(crate) mailbox_limit: MailboxLimit,
+    pub(crate) process_limit: usize,
+    /// The process in whose name the node itself acts.
+    system: OnceLock<Arc<Proc>>,
+    /// Who prints for processes that were not given anybody else.
+    group_leader: OnceLock<Pid>,
 }
 
+/// As many processes as a BEAM has by default (`+P`).
+const PROCESS_LIMIT: usize = 262_144;
+
 impl NodeInner {
+    /// A node without connections, on the current tokio runtime.
     pub(crate) fn new(config: NodeConfig, name: Atom, creation: u32, net_kernel: NetKernel) -> Arc<Self> {
-        Arc::new(Self { config, name, creation, net_kernel })
+        let mut mailbox_limit = MailboxLimit::DEFAULT;
+        mailbox_limit.messages = config.limits.mailbox_messages;
+        mailbox_limit.bytes = config.limits.mailbox_bytes;
+        let node = Arc::new(Self {
+            config,
+            ids: Ids::new(name.clone(), creation, false),
+            name,
+            creation,
+            net_kernel,
+            processes: ProcessTable::new(),
+            names: Names::new(),
+            exports: Exports::default(),
+            events: Publisher::new(),
+            output: Output::default(),
+            runtime: runtime::Handle::current(),
+            mailbox_limit,
+            process_limit: PROCESS_LIMIT,
+            system: OnceLock::new(),
+            group_leader: OnceLock::new(),
+        });
+        node.start_system();
+        node
+    }
+
+    /// Starts what every node has: the process it acts as itself, `user`, `rex` and `net_kernel`.
+    fn start_system(self: &Arc<Self>) {
+        let system = self.system();
+        let _ = self.group_leader.set(crate::io::start(self));
+        system.state().group_leader = self.default_group_leader();
+        crate::rpc::start(self);
+    }
+
+    /// The process in whose name the node itself acts.
+    pub(crate) fn system(self: &Arc<Self>) -> Arc<Proc> {
+        let system = self.system.get_or_init(|| {
+            let number = self.ids.next_number();
+            let system = Arc::new(Proc::system(self.ids.pid(number), number));
+            // The first process of the table cannot find its number taken.
+            let _ = self.processes.insert(Arc::clone(&system));
+            system
+        });
+        Arc::clone(system)
+    }
+
+    pub(crate) fn default_group_leader(&self) -> Pid {
+        match (self.group_leader.get(), self.system.get()) {
+            (Some(leader), _) => leader.clone(),
+            (None, Some(system)) => system.pid.clone(),
+            (None, None) => self.ids.pid(1),
+        }
+    }
+
+    /// The handle of a process of this node.
+    pub(crate) fn handle(self: &Arc<Self>, proc: &Arc<Proc>) -> Handle {
+        Handle { node: Arc::clone(self), proc: Arc::clone(proc) }
+    }
+
+    /// A process of this node, if it lives and is of this incarnation.
+    pub(crate) fn process(&self, pid: &Pid) -> Option<Arc<Proc>> {
+        self.processes.get(self.ids.number(pid)?)
+    }
+
+    /// The node that a destination is on; `None` if it is this one.
+    pub(crate) fn remote_node<'a>(&self, to: &'a Dest) -> Option<&'a Atom> {
+        let node = match to {
+            Dest::Pid(pid) => &pid.node,
+            Dest::Remote { node, .. } => node,
+            Dest::Alias(alias) => &alias.node,
+            Dest::Name(_) | Dest::Nobody => return None,
+        };
+        (*node != self.name).then_some(node)
+    }
+
+    /// The connection to a node, made if there is none.
+    pub(crate) async fn connection(&self, node: &Atom) -> Result<Arc<Link>> {
+        if let Some(link) = self.net_kernel.link(node) {
+            return Ok(link);
+        }
+        self.net_kernel
+            .connect(node)
+            .await
+            .map_err(|error| Error::NoConnection { node: node.clone(), why: Some(error.to_string()) })
+    }
+
+    /// What a term may be that this node decodes.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.config.limits.wire
     }
 }
 
 impl Node {
-    pub(crate) fn from_inner(inner: Arc<NodeInner>) -> Self {
-        Self { inner }
-    }
-
     pub(crate) fn inner(&self) -> &Arc<NodeInner> {
         &self.inner
+    }
+
+    pub(crate) fn from_inner(inner: Arc<NodeInner>) -> Self {
+        let handle = inner.handle(&inner.system());
+        Self { inner, handle }
     }
 
     /// The name that peers know this node by.
@@ -52,5 +169,68 @@ impl Node {
     /// Which incarnation of the name this is.
     pub fn creation(&self) -> u32 {
         self.inner.creation
+    }
+
+    /// A process that whoever holds it receives from; dropping it ends it.
+    ///
+    /// # Errors
+    /// [`Error::SystemLimit`].
+    pub fn process(&self) -> Result<Process> {
+        self.process_opt(&SpawnOptions::default())
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// [`Error::SystemLimit`].
+    pub fn process_opt(&self, options: &SpawnOptions) -> Result<Process> {
+        let proc = self.inner.new_proc(None, options)?;
+        Ok(Process::new(Arc::clone(&self.inner), proc))
+    }
+
+    /// A process with a registered name, for others to send to.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`], [`Error::SystemLimit`].
+    pub fn mailbox(&self, name: &str) -> Result<Process> {
+        let process = self.process()?;
+        let name = Atom::new(name).map_err(|_| {
+            Error::Term(foundation_proto::Error::ApiMisuse("an atom has at most 255 characters"))
+        })?;
+        process.register(name)?;
+        Ok(process)
+    }
+
+    /// The process that has this name on this node.
+    pub fn whereis(&self, name: &str) -> Option<Pid> {
+        Some(self.inner.names.whereis(&Atom::new(name).ok()?)?.pid.clone())
+    }
+
+    /// All names that processes of this node have, in Erlang's order.
+    pub fn registered(&self) -> Vec<Atom> {
+        self.inner.names.all()
+    }
+
+    /// The processes of this node.
+    pub fn processes(&self) -> Vec<Pid> {
+        self.inner.processes.all().into_iter().map(|proc| proc.pid.clone()).collect()
+    }
+
+    /// Whether a process of this node lives.
+    pub fn is_process_alive(&self, pid: &Pid) -> bool {
+        self.inner.process(pid).is_some_and(|proc| proc.exit_reason().is_none())
+    }
+
+    /// Nodes that come and go from now on.
+    pub fn events(&self) -> Events {
+        self.inner.events.subscribe()
+    }
+}
+
+impl Deref for Node {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
     }
 }

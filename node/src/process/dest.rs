@@ -1,0 +1,81 @@
+use foundation_proto::etf::{Atom, Pid, Reference};
+
+/// Where a message can go.
+///
+/// Made from a [`Pid`], a name on this node (`"worker"` or an [`Atom`]), a name on another (`("worker", "app@host")`) or an alias.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Dest {
+    /// To a process.
+    Pid(Pid),
+    /// To a registered name of this node.
+    Name(Atom),
+    /// To a registered name of a node.
+    Remote {
+        /// The name.
+        name: Atom,
+        /// The node.
+        node: Atom,
+    },
+    /// To an alias. It says itself which node made it.
+    Alias(Reference),
+    /// A name or node of more than 255 characters: nobody can have it.
+    Nobody,
+}
+
+impl From<Pid> for Dest {
+    fn from(pid: Pid) -> Self {
+        Self::Pid(pid)
+    }
+}
+
+impl From<&Pid> for Dest {
+    fn from(pid: &Pid) -> Self {
+        Self::Pid(pid.clone())
+    }
+}
+
+impl From<Atom> for Dest {
+    fn from(name: Atom) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl From<&str> for Dest {
+    fn from(name: &str) -> Self {
+        Atom::new(name).map_or(Self::Nobody, Self::Name)
+    }
+}
+
+impl From<(Atom, Atom)> for Dest {
+    fn from((name, node): (Atom, Atom)) -> Self {
+        Self::Remote { name, node }
+    }
+}
+
+impl From<(&str, &str)> for Dest {
+    fn from((name, node): (&str, &str)) -> Self {
+        match (Atom::new(name), Atom::new(node)) {
+            (Ok(name), Ok(node)) => Self::Remote { name, node },
+            _ => Self::Nobody,
+        }
+    }
+}
+
+impl From<(&str, &Atom)> for Dest {
+    fn from((name, node): (&str, &Atom)) -> Self {
+        Atom::new(name).map_or(Self::Nobody, |name| Self::Remote { name, node: node.clone() })
+    }
+}
+
+impl From<Reference> for Dest {
+    fn from(alias: Reference) -> Self {
+        Self::Alias(alias)
+    }
+}
+
+impl From<&Reference> for Dest {
+    fn from(alias: &Reference) -> Self {
+        Self::Alias(alias.clone())
+    }
+}

@@ -1,0 +1,251 @@
+//! The queue of messages of one process.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::Notify;
+
+use super::message::Message;
+use super::undelivered::Credit;
+
+/// How much a mailbox holds, and what happens to the process when it gets more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct MailboxLimit {
+    /// Messages that were not received yet.
+    pub messages: usize,
+    /// Bytes of encoded terms in them.
+    pub bytes: usize,
+    /// What happens beyond that.
+    pub overflow: Overflow,
+}
+
+/// What happens when a message arrives at a full mailbox.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The process exits with `{mailbox_overflow, N}`, `N` being the messages it had; links and monitors fire.
+    Exit,
+    /// Senders on this node wait for room. Nobody can make a remote sender wait, so what arrives from other nodes, and
+    /// what cannot wait (exit messages, `DOWN`), still ends the process as [`Overflow::Exit`] does.
+    Block,
+}
+
+impl MailboxLimit {
+    /// 100,000 messages or 64 MiB, beyond which the process exits: more than a healthy process ever has, less than
+    /// what endangers the node.
+    pub const DEFAULT: Self = Self { messages: 100_000, bytes: 64 << 20, overflow: Overflow::Exit };
+
+    /// No limit, as on the BEAM. A sender that is faster than the receiver then takes all memory.
+    pub const UNBOUNDED: Self = Self { messages: usize::MAX, bytes: usize::MAX, overflow: Overflow::Exit };
+
+    /// At most this many messages, and the bytes of the default.
+    pub const fn messages(messages: usize) -> Self {
+        Self { messages, ..Self::DEFAULT }
+    }
+
+    /// The same limit with another way to deal with what exceeds it.
+    #[must_use]
+    pub const fn overflow(self, overflow: Overflow) -> Self {
+        Self { overflow, ..self }
+    }
+}
+
+impl Default for MailboxLimit {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// A message that waits, with what it holds back on the connection it came through.
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    pub(crate) message: Message,
+    pub(crate) credit: Option<Credit>,
+}
+
+/// What became of a message.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Push {
+    /// It waits in the mailbox, or the process has ended and it is nobody's.
+    Done,
+    /// The mailbox held this many messages and could take no more.
+    Full(usize),
+}
+
+/// The end that senders use. The receiving end is [`Receiver`]; there is one.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    limit: MailboxLimit,
+    /// Counts include what the receiver has taken over but not handed out yet.
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: VecDeque<Envelope>,
+    waker: Option<Waker>,
+    closed: bool,
+    /// Made by the first sender that has to wait.
+    room: Option<Arc<Notify>>,
+}
+
+impl Mailbox {
+    pub(crate) fn new(limit: MailboxLimit) -> Self {
+        Self { limit, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), shared: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn blocks(&self) -> bool {
+        self.limit.overflow == Overflow::Block
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.messages.load(Ordering::Relaxed) >= self.limit.messages
+            || self.bytes.load(Ordering::Relaxed) >= self.limit.bytes
+    }
+
+    /// Appends a message. Never waits.
+    pub(crate) fn push(&self, envelope: Envelope) -> Push {
+        let size = envelope.message.encoded_len();
+        let mut shared = self.lock();
+        if shared.closed {
+            return Push::Done;
+        }
+        if self.is_full() {
+            return Push::Full(self.messages.load(Ordering::Relaxed));
+        }
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        shared.queue.push_back(envelope);
+        let waker = shared.waker.take();
+        drop(shared);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Push::Done
+    }
+
+    /// Waits until there is room, or the process has ended.
+    pub(crate) async fn room(&self) {
+        while self.is_full() {
+            let room = {
+                let mut shared = self.lock();
+                if shared.closed {
+                    return;
+                }
+                Arc::clone(shared.room.get_or_insert_default())
+            };
+            let waiting = room.notified();
+            // Registered first, then looked again: what makes room in between is not missed.
+            tokio::pin!(waiting);
+            waiting.as_mut().enable();
+            if self.is_full() {
+                waiting.await;
+            }
+        }
+    }
+
+    /// The process has ended: drops what waits and everything that still comes, and wakes everybody who waits.
+    pub(crate) fn close(&self) {
+        let mut shared = self.lock();
+        shared.closed = true;
+        let dropped = core::mem::take(&mut shared.queue);
+        let waker = shared.waker.take();
+        let room = shared.room.take();
+        drop(shared);
+        // Outside the lock: dropping a message can be long work.
+        drop(dropped);
+        self.messages.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        if let Some(room) = room {
+            room.notify_waiters();
+        }
+    }
+
+    fn taken(&self, envelope: &Envelope) {
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(envelope.message.encoded_len(), Ordering::Relaxed);
+        if self.limit.overflow == Overflow::Block
+            && let Some(room) = &self.lock().room
+        {
+            room.notify_waiters();
+        }
+    }
+}
+
+/// The end that the process receives from.
+#[derive(Debug, Default)]
+pub(crate) struct Receiver {
+    /// Taken over from the mailbox in one go, so that most receives touch no lock.
+    ready: VecDeque<Envelope>,
+}
+
+impl Receiver {
+    /// The first message that `wanted` accepts; the others keep their places. `scanned` is how many were refused already and
+    /// belongs to this receive. Ready with `None` once the process has ended.
+    pub(crate) fn poll(
+        &mut self,
+        mailbox: &Mailbox,
+        scanned: &mut usize,
+        mut wanted: impl FnMut(&Message) -> bool,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Message>> {
+        loop {
+            while let Some(envelope) = self.ready.get(*scanned) {
+                if !wanted(&envelope.message) {
+                    *scanned += 1;
+                    continue;
+                }
+                let Some(envelope) = self.ready.remove(*scanned) else { break };
+                mailbox.taken(&envelope);
+                // Dropping the credit lets the connection read on.
+                drop(envelope.credit);
+                return Poll::Ready(Some(envelope.message));
+            }
+            let mut shared = mailbox.lock();
+            if shared.closed {
+                drop(shared);
+                self.ready.clear();
+                return Poll::Ready(None);
+            }
+            if shared.queue.is_empty() {
+                if !shared.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                    shared.waker = Some(context.waker().clone());
+                }
+                return Poll::Pending;
+            }
+            if self.ready.is_empty() {
+                core::mem::swap(&mut self.ready, &mut shared.queue);
+            } else {
+                self.ready.append(&mut shared.queue);
+            }
+        }
+    }
+
+    /// Removes what `unwanted` accepts from everything that has arrived.
+    pub(crate) fn flush(&mut self, mailbox: &Mailbox, mut unwanted: impl FnMut(&Message) -> bool) {
+        self.ready.append(&mut mailbox.lock().queue);
+        self.ready.retain(|envelope| {
+            let keep = !unwanted(&envelope.message);
+            if !keep {
+                mailbox.taken(envelope);
+            }
+            keep
+        });
+    }
+}

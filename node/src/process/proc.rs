@@ -1,0 +1,196 @@
+//! What a process is to everybody else: its identity, its mailbox and what it is connected with.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foundation_proto::dist::{Lane, LaneClass, Target};
+use foundation_proto::etf::{Atom, Pid, RawTerm, Reference};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::id::RefWords;
+use super::link_table::LinkTable;
+use super::mailbox::{Mailbox, MailboxLimit};
+use super::reason::Reason;
+use crate::error::Error;
+use crate::net::Link;
+
+/// A process of this node, as the table holds it.
+///
+/// Locks are taken in one order: the states of two processes by ascending number, then a mailbox or the outbound side of a
+/// connection. Nothing is ever sent or delivered for a process after it ended, because both happen under its state.
+pub(crate) struct Proc {
+    pub(crate) pid: Pid,
+    pub(crate) number: u64,
+    pub(crate) mailbox: Mailbox,
+    state: Mutex<State>,
+    /// Calls whose replies are waited for. Only while there are any does a message have to be looked at on arrival.
+    pub(crate) calls: AtomicUsize,
+    system: bool,
+}
+
+/// Everything about a process that others change. All maps are empty once it has ended.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Why the process ended.
+    pub(crate) exited: Option<Reason>,
+    pub(crate) trap_exit: bool,
+    pub(crate) group_leader: Pid,
+    pub(crate) name: Option<Atom>,
+    /// `None` as the connection is a link within this node.
+    pub(crate) links: LinkTable<Option<Arc<Link>>>,
+    /// By the references of this process: monitors, aliases, calls and spawn requests.
+    pub(crate) references: BTreeMap<RefWords, Entry>,
+    /// Who monitors this process.
+    pub(crate) watchers: BTreeMap<Reference, Watcher>,
+    /// The task that runs the process, if it was spawned with one.
+    pub(crate) task: Option<AbortHandle>,
+    /// What the process runs, for those who ask.
+    pub(crate) initial_call: (Atom, Atom, u8),
+    pub(crate) parent: Option<Pid>,
+}
+
+/// What one reference of a process stands for.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) monitor: Option<Monitor>,
+    pub(crate) alias: Option<AliasKind>,
+    pub(crate) spawn: Option<SpawnWait>,
+    /// Who waits for what comes through this reference; the mailbox if nobody does.
+    pub(crate) waiting: Option<oneshot::Sender<Answer>>,
+}
+
+/// How an alias ends. See `erlang:alias/1` and the option `alias` of `erlang:monitor/3`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum AliasKind {
+    /// Only by `unalias`.
+    ExplicitUnalias,
+    /// With the first message that comes through it.
+    Reply,
+    /// With its monitor: by `demonitor` or when the `DOWN` is delivered.
+    Demonitor,
+    /// As [`AliasKind::Demonitor`], or with the first message that comes through it, which removes the monitor too.
+    ReplyDemonitor,
+}
+
+/// What a monitor of this process watches.
+#[derive(Debug)]
+pub(crate) enum Monitor {
+    /// A process of this node; the name if it was monitored by that.
+    Local { number: u64, pid: Pid, name: Option<Atom> },
+    /// Something on the other end of a connection.
+    Remote { link: Arc<Link>, target: Target },
+}
+
+/// Somebody who monitors this process.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    pub(crate) by: WatcherKind,
+    /// The name that this process was monitored by, which may not be its name any more.
+    pub(crate) name: Option<Atom>,
+}
+
+#[derive(Debug)]
+pub(crate) enum WatcherKind {
+    /// A process of this node.
+    Local(u64),
+    /// A process on the other end of a connection.
+    Remote { link: Arc<Link>, pid: Pid },
+}
+
+/// A spawn request that was not answered yet.
+#[derive(Debug)]
+pub(crate) struct SpawnWait {
+    pub(crate) link: Arc<Link>,
+    /// Dropped by a caller that gave up.
+    pub(crate) reply: oneshot::Sender<Result<Pid, Error>>,
+}
+
+/// What came through a reference that somebody waits for.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The message that was sent to the alias.
+    Reply(RawTerm),
+    /// The end of the process that was asked.
+    Down(Reason),
+}
+
+impl Proc {
+    pub(crate) fn new(pid: Pid, number: u64, limit: MailboxLimit, group_leader: Pid) -> Self {
+        Self {
+            pid,
+            number,
+            mailbox: Mailbox::new(limit),
+            state: Mutex::new(State {
+                exited: None,
+                trap_exit: false,
+                group_leader,
+                name: None,
+                links: LinkTable::default(),
+                references: BTreeMap::new(),
+                watchers: BTreeMap::new(),
+                task: None,
+                initial_call: (Atom::new_static("proc_lib"), Atom::new_static("init_p"), 5),
+                parent: None,
+            }),
+            calls: AtomicUsize::new(0),
+            system: false,
+        }
+    }
+
+    /// The process in whose name a node itself acts: nobody ends it, and what is sent to it is nobody's.
+    pub(crate) fn system(pid: Pid, number: u64) -> Self {
+        let system = Self { system: true, ..Self::new(pid.clone(), number, MailboxLimit::DEFAULT, pid) };
+        system.mailbox.close();
+        system
+    }
+
+    /// Whether it is the process in whose name the node itself acts.
+    pub(crate) fn is_system(&self) -> bool {
+        self.system
+    }
+
+    /// The state, whether or not the process has ended.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state of a process that has not ended.
+    pub(crate) fn alive(&self) -> Option<MutexGuard<'_, State>> {
+        Some(self.state()).filter(|state| state.exited.is_none())
+    }
+
+    /// Why the process ended; `None` while it lives.
+    pub(crate) fn exit_reason(&self) -> Option<Reason> {
+        self.state().exited.clone()
+    }
+
+    /// The lane of the messages that this process sends.
+    pub(crate) fn lane(&self) -> Lane {
+        Lane { sender: self.number, class: LaneClass::Normal }
+    }
+
+    /// The states of two different processes, the first one's first. Taken in the order that makes it safe.
+    pub(crate) fn both<'a>(a: &'a Self, b: &'a Self) -> (MutexGuard<'a, State>, MutexGuard<'a, State>) {
+        if a.number < b.number {
+            let first = a.state();
+            (first, b.state())
+        } else {
+            let second = b.state();
+            (a.state(), second)
+        }
+    }
+
+    pub(crate) fn has_calls(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) != 0
+    }
+}
+
+impl fmt::Debug for Proc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proc").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}

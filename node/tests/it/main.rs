@@ -1,0 +1,7 @@
+//! Nodes as a program uses them: processes within one node, and nodes connected over loopback.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod gen_server;
+mod local;
+mod remote;
+mod support;
