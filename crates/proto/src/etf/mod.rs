@@ -19,6 +19,8 @@ mod map;
 mod nest;
 mod order;
 mod raw;
+#[cfg(feature = "serde")]
+pub mod serde;
 pub mod tag;
 mod tape;
 mod term;

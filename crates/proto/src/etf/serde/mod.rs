@@ -1,0 +1,118 @@
+//! Terms from and to Rust values, through serde.
+//!
+//! | Rust | term | also read from |
+//! |---|---|---|
+//! | `bool` | `true`, `false` | |
+//! | integers up to 128 bits | integer | |
+//! | `f32`, `f64` (finite) | float | integer |
+//! | `char` | integer, as `$a` | binary or atom of one character |
+//! | `String`, `&str` | binary of UTF-8 | atom, list of characters |
+//! | [`Charlist`] | list of characters | binary, atom |
+//! | [`Binary`] | binary; shares the buffer it came in | |
+//! | `&[u8]` and what serialises as bytes | binary | list of integers |
+//! | `Vec<T>`, sets, iterators | list | for bytes: binary |
+//! | `(A, B)`, `[T; N]`, `struct P(A, B)` | tuple | |
+//! | `struct N(T)` | as `T` | |
+//! | `HashMap<K, V>`, `BTreeMap<K, V>` | map | property list or keyword list |
+//! | `struct S { a: A }` | `#{a => A}` | property list or keyword list |
+//! | the same with `#[serde(rename = "Elixir.My.Struct")]` | `%My.Struct{a: A}` | |
+//! | `struct U;` | the atom `'U'` | |
+//! | `()` | `nil` | `undefined`, `ok` |
+//! | `Option<T>` | `nil`, or as `T` | `undefined` |
+//! | [`OrUndefined<T>`](OrUndefined) | `undefined`, or as `T` | `nil` |
+//! | `enum` variant `A` | the atom `'A'` | |
+//! | variant `A(T)` | `{'A', T}` | |
+//! | variant `A(T, U)` | `{'A', T, U}` | |
+//! | variant `A { x: T }` | `{'A', #{x => T}}` | map: property list |
+//! | [`Atom`](crate::etf::Atom), [`Pid`](crate::etf::Pid), [`Port`](crate::etf::Port), [`Reference`](crate::etf::Reference), [`Term`], [`RawTerm`] | themselves | |
+//!
+//! Names of structs, fields and variants become atoms as serde gives them, so `#[serde(rename_all = "snake_case")]` makes
+//! `{set_limit, 5}` of `SetLimit(5)`. `#[serde(other)]`, `default`, `skip` and the rest work as usual; `untagged` and `flatten` go through
+//! serde's own buffers, which cannot hold the last row of the table.
+//!
+//! ```
+//! use foundation_proto::etf::serde::{from_term, to_term};
+//! use foundation_proto::etf::text::print;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, Deserialize, PartialEq, Serialize)]
+//! #[serde(rename_all = "snake_case")]
+//! enum Request {
+//!     Get(String),
+//!     Put { key: String, value: Option<i64> },
+//!     Stop,
+//! }
+//!
+//! let request = Request::Put { key: "a".into(), value: None };
+//! let term = to_term(&request)?;
+//! assert_eq!(print(&term), "{put,#{key => <<\"a\">>,value => nil}}");
+//! assert_eq!(from_term::<Request>(&term)?, request);
+//! # Ok::<(), foundation_proto::etf::serde::Error>(())
+//! ```
+
+mod de;
+mod error;
+mod native;
+mod ser;
+mod sink;
+mod source;
+mod types;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Limits;
+use crate::etf::{RawTerm, Tape, Term, View};
+
+pub use de::MAX_DEPTH;
+pub use error::Error;
+pub use types::{Binary, Charlist, OrUndefined};
+
+/// The term of a value.
+///
+/// # Errors
+/// If something in the value has no term: a float that is not finite, a name of more than 255 characters.
+pub fn to_term<T: Serialize + ?Sized>(value: &T) -> Result<Term, Error> {
+    let mut terms = sink::Terms::default();
+    value.serialize(ser::Serializer { sink: &mut terms })?;
+    terms.finish()
+}
+
+/// The encoded term of a value, made without a tree in between.
+///
+/// # Errors
+/// As [`to_term`]; also if the value exceeds the default [`Limits`] of what a peer would take, or has a map with a key twice.
+pub fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<RawTerm, Error> {
+    let mut encoded = sink::Encoded::default();
+    value.serialize(ser::Serializer { sink: &mut encoded })?;
+    encoded.finish(&Limits::default())
+}
+
+/// The value of a term.
+///
+/// # Errors
+/// If the term is not what the type wants; says where.
+pub fn from_term<'de, T: Deserialize<'de>>(term: &'de Term) -> Result<T, Error> {
+    T::deserialize(de::Deserializer::new(term))
+}
+
+/// The value of an encoded term.
+///
+/// # Errors
+/// As [`from_term`].
+pub fn from_raw<T: DeserializeOwned>(raw: &RawTerm) -> Result<T, Error> {
+    let mut tape = Tape::new();
+    let view = raw.view(&mut tape).map_err(|error| Error::new(error.to_string()))?;
+    T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }))
+}
+
+/// The value of a term inside an encoded one, which `view` looks at; text and bytes can be borrowed from it.
+///
+/// # Errors
+/// As [`from_term`].
+pub fn from_view<'de, T: Deserialize<'de>>(raw: &'de RawTerm, view: View<'de>) -> Result<T, Error> {
+    T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! Types that serde's data model has no word for pass through it by hand: the value waits in a slot of the thread while serde
+//! carries a newtype struct of a reserved name from one side to the other.
+//!
+//! serde offers no other way to get a value through unchanged (its own formats use reserved names likewise); the slot is empty before and
+//! after each such hand-over.
+
+use core::cell::Cell;
+use core::fmt;
+use core::marker::PhantomData;
+
+use bytes::Bytes;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+use crate::etf::{Atom, Pid, Port, RawTerm, Reference, Term};
+
+/// The reserved name: any term.
+pub(super) const TERM: &str = "$foundation::Term";
+/// The reserved name: an encoded term.
+pub(super) const RAW: &str = "$foundation::RawTerm";
+
+/// What waits in the slot.
+pub(super) enum Native {
+    Term(Term),
+    Raw(RawTerm),
+}
+
+std::thread_local! {
+    static SLOT: Cell<Option<Native>> = const { Cell::new(None) };
+}
+
+/// Leaves a value for the other side.
+pub(super) fn put(native: Native) {
+    SLOT.set(Some(native));
+}
+
+/// Takes the value that the other side left, if it did.
+pub(super) fn take() -> Option<Native> {
+    SLOT.take()
+}
+
+/// Serialises `native` as itself into terms, and as `fallback` into any other format.
+fn serialize<S: Serializer>(
+    serializer: S,
+    name: &'static str,
+    native: Native,
+    fallback: &impl Serialize,
+) -> Result<S::Ok, S::Error> {
+    put(native);
+    let result = serializer.serialize_newtype_struct(name, fallback);
+    // Another format has left it.
+    let _ = take();
+    result
+}
+
+/// Printed as text for other formats; made only if one asks.
+struct Printed<'a>(&'a Term);
+
+impl Serialize for Printed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
+    }
+}
+
+impl Serialize for Term {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(serializer, TERM, Native::Term(self.clone()), &Printed(self))
+    }
+}
+
+impl<'de> Deserialize<'de> for Term {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer, "a term", Some)
+    }
+}
+
+impl Serialize for RawTerm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(serializer, RAW, Native::Raw(self.clone()), &serde_bytes(self.as_bytes()))
+    }
+}
+
+impl<'de> Deserialize<'de> for RawTerm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(RAW, RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl Visitor<'_> for RawVisitor {
+    type Value = RawTerm;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an encoded term")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<RawTerm, E> {
+        match take() {
+            Some(Native::Raw(raw)) => Ok(raw),
+            _ => Err(E::custom("an encoded term can only be read from terms")),
+        }
+    }
+}
+
+struct BytesOf<'a>(&'a [u8]);
+
+fn serde_bytes(bytes: &Bytes) -> BytesOf<'_> {
+    BytesOf(bytes)
+}
+
+impl Serialize for BytesOf<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+/// Atoms are strings to other formats.
+impl Serialize for Atom {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(serializer, TERM, Native::Term(Term::Atom(self.clone())), &self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Atom {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer, "an atom", |term| match term {
+            Term::Atom(atom) => Some(atom),
+            _ => None,
+        })
+    }
+}
+
+macro_rules! identifier {
+    ($type:ident, $expected:literal, $term:expr, $pattern:pat => $value:expr) => {
+        /// Identifiers are printed for other formats, and cannot be read back from them.
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let term = $term(self.clone());
+                serialize(serializer, TERM, Native::Term(term.clone()), &Printed(&term))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserialize(deserializer, $expected, |term| match term {
+                    $pattern => Some($value),
+                    _ => None,
+                })
+            }
+        }
+    };
+}
+
+identifier!(Pid, "a pid", Term::Pid, Term::Pid(pid) => pid);
+identifier!(Port, "a port", |port| Term::Port(Box::new(port)), Term::Port(port) => *port);
+identifier!(
+    Reference,
+    "a reference",
+    |reference| Term::Reference(Box::new(reference)),
+    Term::Reference(reference) => *reference
+);
+
+/// Serialises bytes without copying them.
+pub(super) fn serialize_binary<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serialize(serializer, TERM, Native::Term(Term::Binary(bytes.clone())), &BytesOf(bytes))
+}
+
+/// Reads bytes without copying them if they come from a term that shares its buffer.
+pub(super) fn deserialize_binary<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    deserialize(deserializer, "a binary", |term| match term {
+        Term::Binary(bytes) => Some(bytes),
+        _ => None,
+    })
+}
+
+fn deserialize<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    convert: fn(Term) -> Option<T>,
+) -> Result<T, D::Error> {
+    deserializer.deserialize_newtype_struct(TERM, NativeVisitor { expected, convert, lifetime: PhantomData })
+}
+
+struct NativeVisitor<T> {
+    expected: &'static str,
+    convert: fn(Term) -> Option<T>,
+    lifetime: PhantomData<T>,
+}
+
+impl<T> NativeVisitor<T> {
+    fn convert<E: de::Error>(self, term: Term) -> Result<T, E> {
+        let got = super::de::describe(&term);
+        (self.convert)(term).ok_or_else(|| E::custom(format_args!("expected {}, got {got}", self.expected)))
+    }
+}
+
+impl<'de, T> Visitor<'de> for NativeVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    /// From terms.
+    fn visit_unit<E: de::Error>(self) -> Result<T, E> {
+        match take() {
+            Some(Native::Term(term)) => self.convert(term),
+            _ => Err(E::custom(format_args!("{} can only be read from terms", self.expected))),
+        }
+    }
+
+    /// From other formats: what they can say.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        let atom = Atom::new(text).map_err(E::custom)?;
+        self.convert(Term::Atom(atom))
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<T, E> {
+        self.convert(Term::Binary(Bytes::copy_from_slice(bytes)))
+    }
+}
