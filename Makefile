@@ -2,12 +2,13 @@
 #
 #   make test     everything: unit, property, golden bytes, fuzz smoke, real BEAM nodes
 #   make matrix   every interop case on OTP 23, 25, 27 and 29; writes docs/compatibility.md
+#   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
 #   make verify   formatting, lints, documentation, layout: read-only
 #   make fix      what of that a tool can mend
 #
 # Needed: Rust (rustup), a C linker (Debian: gcc libc6-dev), make. Erlang and Elixir are installed if missing (script/erlang).
 
-.PHONY: help test matrix verify fix
+.PHONY: help test matrix fuzz verify fix
 
 ERLANG := script/erlang
 
@@ -23,6 +24,9 @@ matrix:
 	rm -rf target/interop/results
 	FOUNDATION_INTEROP=all $(ERLANG) cargo test -p foundation-interop-tests -- --nocapture; status=$$?; \
 	$(ERLANG) cargo run --quiet -p foundation-interop-tests --bin compatibility && exit $$status
+
+fuzz:
+	script/fuzz
 
 verify:
 	cargo fmt --all --check

@@ -44,6 +44,7 @@ fn fuzz(target: fn(&[u8]), seeds: &[Vec<u8>]) {
             resume_unwind(panic);
         }
     };
+    keep(seeds);
     run(&[]);
     for seed in seeds {
         run(seed);
@@ -54,6 +55,19 @@ fn fuzz(target: fn(&[u8]), seeds: &[Vec<u8>]) {
             mutate(&mut random, &mut input, seeds);
         }
         run(&input);
+    }
+}
+
+/// Leaves the seeds as the first corpus of the target of the same name, if `FUZZ_CORPUS` says where.
+#[allow(clippy::disallowed_methods, reason = "a test run is configured by its environment")]
+fn keep(seeds: &[Vec<u8>]) {
+    let Ok(corpus) = std::env::var("FUZZ_CORPUS") else { return };
+    let thread = std::thread::current();
+    let target = thread.name().and_then(|name| name.rsplit("::").next()).expect("the name of the test");
+    let dir = std::path::Path::new(&corpus).join(target);
+    std::fs::create_dir_all(&dir).unwrap();
+    for (index, seed) in seeds.iter().enumerate() {
+        std::fs::write(dir.join(format!("recorded-{index}")), seed).unwrap();
     }
 }
 
