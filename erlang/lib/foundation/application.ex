@@ -52,7 +52,7 @@ defmodule Foundation.Application do
   end
 
   defp own_engines do
-    if Foundation.Host.has?(:fuse), do: [], else: [Foundation.Infrastructure.Fuse]
+    if Foundation.Host.module(:fuse), do: [], else: [Foundation.Infrastructure.Fuse]
   end
 
   # A module of the applications' test support, as in 1.x.

@@ -31,17 +31,18 @@ defmodule Foundation.Host do
     wanted? = Application.get_env(:foundation, :use_host_libraries, true)
 
     for {library, module} <- @libraries do
-      :persistent_term.put({__MODULE__, library}, wanted? and usable?(library, module))
+      found = if wanted? and usable?(library, module), do: module
+      :persistent_term.put({__MODULE__, library}, found)
     end
 
     :ok
   end
 
   @doc """
-  Whether the host application has a library.
+  The module of a library, or `nil`. Its functions are called through this, so that nothing here depends on it.
   """
-  @spec has?(library()) :: boolean()
-  def has?(library) do
+  @spec module(library()) :: module() | nil
+  def module(library) do
     case :persistent_term.get({__MODULE__, library}, :unknown) do
       :unknown ->
         detect()

@@ -6,14 +6,14 @@ defmodule Foundation.Native do
   `:erlang.load_nif/2`. If that fails the application starts all the same: pure functions run their Elixir
   fallback, which gives the same results, and `status/0` says why.
 
-  Terms cross as binaries in the external term format. Above 64 KiB they go to a dirty scheduler, so that no call holds a
+  Terms cross as binaries in the external term format. Above 2 KiB they go to a dirty scheduler, so that no call holds a
   normal one for more than about 100 microseconds.
   """
 
   alias Foundation.Native.Loader
 
-  # Hashing runs at about 1 ns a byte in a release build: 64 KiB is well under 100 microseconds.
-  @dirty_above 64 * 1024
+  # The slowest terms, lists of small integers, hash at up to 50 ns a byte (release build, busy machine).
+  @dirty_above 2 * 1024
 
   @doc """
   Loads the native functions; the application does so when it starts.
@@ -67,8 +67,9 @@ defmodule Foundation.Native do
   @doc """
   `:erlang.phash2(term, range)`, computed by the Rust implementation.
 
-  `range` is 1 to 2^32, 2^27 if not given. Equal to the VM's own function for every term; nodes written in Rust place
-  keys on the same ring with it.
+  `range` is 1 to 2^32, 2^27 if not given. Equal to the VM's own function for every term: nodes written in Rust place keys on
+  the same ring with it, and this is how the two are held together. It is slower than `:erlang.phash2/2` for all but
+  binaries, because the term is encoded first; code that only wants the hash calls that.
   """
   @spec phash2(term(), 1..4_294_967_296) :: non_neg_integer()
   def phash2(term, range \\ 134_217_728)

@@ -95,8 +95,8 @@ defmodule Foundation.NativeTest do
           do: assert(Native.phash2(term) == :erlang.phash2(term), inspect(term))
     end
 
-    test "goes to a dirty scheduler above 64 KiB, with the same result" do
-      for size <- [65_000, 66_000, 1_000_000] do
+    test "goes to a dirty scheduler above 2 KiB, with the same result" do
+      for size <- [2_000, 2_100, 66_000, 1_000_000] do
         term = {:large, :rand.bytes(size)}
         assert Native.phash2(term, 1000) == :erlang.phash2(term, 1000)
       end

@@ -7,16 +7,15 @@ defmodule Foundation.Host.Json do
 
   alias Foundation.Host
 
-  @compile {:no_warn_undefined, Jason}
-
   @doc """
   The term as JSON. Raises what the encoder raises if it has no JSON form.
   """
   @spec encode!(term()) :: String.t()
   def encode!(term) do
-    if Host.has?(:jason),
-      do: Jason.encode!(term),
-      else: term |> encode() |> IO.iodata_to_binary()
+    case Host.module(:jason) do
+      nil -> term |> encode() |> IO.iodata_to_binary()
+      jason -> jason.encode!(term)
+    end
   end
 
   @doc """
@@ -24,13 +23,9 @@ defmodule Foundation.Host.Json do
   """
   @spec decode!(String.t(), keyword()) :: term()
   def decode!(text, opts \\ []) do
-    if Host.has?(:jason) do
-      Jason.decode!(text, opts)
-    else
-      case value(skip(text), Keyword.get(opts, :keys, :strings)) do
-        {term, rest} ->
-          if skip(rest) == "", do: term, else: invalid(rest)
-      end
+    case Host.module(:jason) do
+      nil -> decode(text, Keyword.get(opts, :keys, :strings))
+      jason -> jason.decode!(text, opts)
     end
   end
 
@@ -79,7 +74,12 @@ defmodule Foundation.Host.Json do
 
   defp escape_codepoint(codepoint), do: <<codepoint::utf8>>
 
-  ## Decoding: each function gives {term, rest}
+  ## Decoding: each function but the first gives {term, rest}
+
+  defp decode(text, keys) do
+    {term, rest} = value(skip(text), keys)
+    if skip(rest) == "", do: term, else: invalid(rest)
+  end
 
   defp value("null" <> rest, _keys), do: {nil, rest}
   defp value("true" <> rest, _keys), do: {true, rest}

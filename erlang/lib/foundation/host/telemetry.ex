@@ -9,7 +9,6 @@ defmodule Foundation.Host.Telemetry do
   alias Foundation.Host
   require Logger
 
-  @compile {:no_warn_undefined, :telemetry}
   @table __MODULE__
 
   @type handler :: ([atom()], map(), map(), term() -> term())
@@ -19,9 +18,10 @@ defmodule Foundation.Host.Telemetry do
   """
   @spec execute([atom()], map(), map()) :: :ok
   def execute(event, measurements, metadata) do
-    if Host.has?(:telemetry),
-      do: :telemetry.execute(event, measurements, metadata),
-      else: execute_own(event, measurements, metadata)
+    case Host.module(:telemetry) do
+      nil -> execute_own(event, measurements, metadata)
+      telemetry -> telemetry.execute(event, measurements, metadata)
+    end
   end
 
   @doc """
@@ -35,17 +35,9 @@ defmodule Foundation.Host.Telemetry do
   """
   @spec attach_many(term(), [[atom()]], handler(), term()) :: :ok | {:error, :already_exists}
   def attach_many(id, events, fun, config) when is_function(fun, 4) do
-    if Host.has?(:telemetry) do
-      :telemetry.attach_many(id, events, fun, config)
-    else
-      create_table()
-
-      if :ets.select_count(@table, own(id)) == 0 do
-        :ets.insert(@table, for(event <- events, do: {event, id, fun, config}))
-        :ok
-      else
-        {:error, :already_exists}
-      end
+    case Host.module(:telemetry) do
+      nil -> attach_own(id, events, fun, config)
+      telemetry -> telemetry.attach_many(id, events, fun, config)
     end
   end
 
@@ -54,7 +46,10 @@ defmodule Foundation.Host.Telemetry do
   """
   @spec detach(term()) :: :ok | {:error, :not_found}
   def detach(id) do
-    if Host.has?(:telemetry), do: :telemetry.detach(id), else: detach_own(id)
+    case Host.module(:telemetry) do
+      nil -> detach_own(id)
+      telemetry -> telemetry.detach(id)
+    end
   end
 
   @doc false
@@ -68,6 +63,17 @@ defmodule Foundation.Host.Telemetry do
   rescue
     # Two processes made it at once.
     ArgumentError -> :ok
+  end
+
+  defp attach_own(id, events, fun, config) do
+    create_table()
+
+    if :ets.select_count(@table, own(id)) == 0 do
+      :ets.insert(@table, for(event <- events, do: {event, id, fun, config}))
+      :ok
+    else
+      {:error, :already_exists}
+    end
   end
 
   defp execute_own(event, measurements, metadata) do

@@ -10,7 +10,6 @@ defmodule Foundation.Infrastructure.Fuse do
 
   alias Foundation.Host
 
-  @compile {:no_warn_undefined, :fuse}
   @table __MODULE__
 
   @type name :: atom()
@@ -22,9 +21,10 @@ defmodule Foundation.Infrastructure.Fuse do
   """
   @spec install(name(), options()) :: :ok | {:error, term()}
   def install(name, options) do
-    if Host.has?(:fuse),
-      do: :fuse.install(name, options),
-      else: GenServer.call(__MODULE__, {:install, name, options})
+    case Host.module(:fuse) do
+      nil -> GenServer.call(__MODULE__, {:install, name, options})
+      fuse -> fuse.install(name, options)
+    end
   end
 
   @doc """
@@ -32,14 +32,9 @@ defmodule Foundation.Infrastructure.Fuse do
   """
   @spec ask(name()) :: :ok | :blown | {:error, :not_found}
   def ask(name) do
-    if Host.has?(:fuse) do
-      :fuse.ask(name, :sync)
-    else
-      # Melts are calls, so whoever saw one answered reads its effect here.
-      case :ets.lookup(@table, name) do
-        [{^name, status}] -> status
-        [] -> {:error, :not_found}
-      end
+    case Host.module(:fuse) do
+      nil -> ask_own(name)
+      fuse -> fuse.ask(name, :sync)
     end
   end
 
@@ -48,7 +43,10 @@ defmodule Foundation.Infrastructure.Fuse do
   """
   @spec melt(name()) :: :ok
   def melt(name) do
-    if Host.has?(:fuse), do: :fuse.melt(name), else: GenServer.call(__MODULE__, {:melt, name})
+    case Host.module(:fuse) do
+      nil -> GenServer.call(__MODULE__, {:melt, name})
+      fuse -> fuse.melt(name)
+    end
   end
 
   @doc """
@@ -56,7 +54,10 @@ defmodule Foundation.Infrastructure.Fuse do
   """
   @spec reset(name()) :: :ok | {:error, :not_found}
   def reset(name) do
-    if Host.has?(:fuse), do: :fuse.reset(name), else: GenServer.call(__MODULE__, {:reset, name})
+    case Host.module(:fuse) do
+      nil -> GenServer.call(__MODULE__, {:reset, name})
+      fuse -> fuse.reset(name)
+    end
   end
 
   @doc """
@@ -64,11 +65,19 @@ defmodule Foundation.Infrastructure.Fuse do
   """
   @spec running?() :: boolean()
   def running? do
-    Process.whereis(if(Host.has?(:fuse), do: :fuse_sup, else: __MODULE__)) != nil
+    Process.whereis(if(Host.module(:fuse), do: :fuse_sup, else: __MODULE__)) != nil
   end
 
   @doc false
   def start_link(_opts), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
+
+  # Melts are calls, so whoever saw one answered reads its effect here.
+  defp ask_own(name) do
+    case :ets.lookup(@table, name) do
+      [{^name, status}] -> status
+      [] -> {:error, :not_found}
+    end
+  end
 
   ## Callbacks. State: name => {max_melts, window_ms, reset_ms, melts (latest first), timer of the reset or nil}
 

@@ -59,7 +59,7 @@ defmodule Foundation.Infrastructure do
       Application.put_env(:hammer, :backend, {Hammer.Backend.ETS, settings})
     end
 
-    if Host.has?(:fuse), do: {:ok, _started} = Application.ensure_all_started(:fuse)
+    if Host.module(:fuse), do: {:ok, _started} = Application.ensure_all_started(:fuse)
 
     emit(:infrastructure_initialized, %{config: %{}, components: [:fuse, :hammer]}, %{})
     {:ok, []}

@@ -10,8 +10,6 @@ defmodule Foundation.Infrastructure.Pool do
 
   alias Foundation.Host
 
-  @compile {:no_warn_undefined, :poolboy}
-
   @type status ::
           {:ready | :overflow | :full, non_neg_integer(), non_neg_integer(), non_neg_integer()}
 
@@ -20,11 +18,13 @@ defmodule Foundation.Infrastructure.Pool do
   """
   @spec start_link(keyword(), term()) :: GenServer.on_start()
   def start_link(pool_args, worker_args) do
-    if Host.has?(:poolboy) do
-      :poolboy.start_link(pool_args, worker_args)
-    else
-      {:local, name} = Keyword.fetch!(pool_args, :name)
-      GenServer.start_link(__MODULE__, {Map.new(pool_args), worker_args}, name: name)
+    case Host.module(:poolboy) do
+      nil ->
+        {:local, name} = Keyword.fetch!(pool_args, :name)
+        GenServer.start_link(__MODULE__, {Map.new(pool_args), worker_args}, name: name)
+
+      poolboy ->
+        poolboy.start_link(pool_args, worker_args)
     end
   end
 
@@ -33,18 +33,9 @@ defmodule Foundation.Infrastructure.Pool do
   """
   @spec checkout(GenServer.server(), timeout()) :: pid()
   def checkout(pool, timeout) do
-    if Host.has?(:poolboy) do
-      :poolboy.checkout(pool, true, timeout)
-    else
-      ticket = make_ref()
-
-      try do
-        GenServer.call(pool, {:checkout, ticket}, timeout)
-      catch
-        kind, reason ->
-          GenServer.cast(pool, {:cancel, ticket})
-          :erlang.raise(kind, reason, __STACKTRACE__)
-      end
+    case Host.module(:poolboy) do
+      nil -> checkout_own(pool, timeout)
+      poolboy -> poolboy.checkout(pool, true, timeout)
     end
   end
 
@@ -53,9 +44,10 @@ defmodule Foundation.Infrastructure.Pool do
   """
   @spec checkin(GenServer.server(), pid()) :: :ok
   def checkin(pool, worker) do
-    if Host.has?(:poolboy),
-      do: :poolboy.checkin(pool, worker),
-      else: GenServer.cast(pool, {:checkin, worker})
+    case Host.module(:poolboy) do
+      nil -> GenServer.cast(pool, {:checkin, worker})
+      poolboy -> poolboy.checkin(pool, worker)
+    end
   end
 
   @doc """
@@ -63,7 +55,10 @@ defmodule Foundation.Infrastructure.Pool do
   """
   @spec status(GenServer.server()) :: status()
   def status(pool) do
-    if Host.has?(:poolboy), do: :poolboy.status(pool), else: GenServer.call(pool, :status)
+    case Host.module(:poolboy) do
+      nil -> GenServer.call(pool, :status)
+      poolboy -> poolboy.status(pool)
+    end
   end
 
   @doc """
@@ -71,7 +66,22 @@ defmodule Foundation.Infrastructure.Pool do
   """
   @spec stop(GenServer.server()) :: :ok
   def stop(pool) do
-    if Host.has?(:poolboy), do: :poolboy.stop(pool), else: GenServer.stop(pool)
+    case Host.module(:poolboy) do
+      nil -> GenServer.stop(pool)
+      poolboy -> poolboy.stop(pool)
+    end
+  end
+
+  defp checkout_own(pool, timeout) do
+    ticket = make_ref()
+
+    try do
+      GenServer.call(pool, {:checkout, ticket}, timeout)
+    catch
+      kind, reason ->
+        GenServer.cast(pool, {:cancel, ticket})
+        :erlang.raise(kind, reason, __STACKTRACE__)
+    end
   end
 
   ## Callbacks

@@ -2,9 +2,10 @@ defmodule Foundation.Services.EventStore do
   @moduledoc """
   The process that stores events, in memory. `Foundation.Events` is its public face.
 
-  Events are in a table by id. A second table finds the events of a correlation id; it is brought up to date when it
-  is asked for, so that storing costs nothing more. Reads of `:production` by id or correlation id go to the tables from
-  the calling process, without a message to the server. Nothing is removed but by `prune_before/1`.
+  An event is first kept in the server's own memory, which costs least, and settles when the server has nothing else to do:
+  it then is in tables with indexes by time and by correlation id. Reads of `:production` go to the tables from the
+  calling process, without a message, once everything has settled; before that the server looks through the rest
+  as well. Nothing is removed but by `prune_before/1`.
 
   Calls it answers, in any namespace: `{:store_event, event}`, `{:store_batch, events}`, `{:get_event, id}`,
   `{:query_events, map}`, `{:get_by_correlation, id}`, `{:prune_before, timestamp}`, `:get_stats`, `:get_status`, `:reset_state`. Any
@@ -15,6 +16,7 @@ defmodule Foundation.Services.EventStore do
 
   alias Foundation.Contracts.EventStore, as: Contract
   alias Foundation.{ProcessRegistry, ServiceRegistry}
+  alias Foundation.Services.EventStore.Tables
   alias Foundation.Services.TelemetryService
   alias Foundation.Types.{Error, Event}
   alias Foundation.Validation.EventValidator
@@ -25,8 +27,10 @@ defmodule Foundation.Services.EventStore do
   @unavailable "Event store not available"
   # What 1.x says of one event: 600 to 713 bytes of event and its place in the tables.
   @bytes_per_event 1000
-  # Keeps the list on the server's heap short; each entry is about 100 bytes.
-  @max_pending 4096
+  # Quiet milliseconds before events settle: a loop of stores is not slowed by it.
+  @settle_after_ms 10
+  # Events that settle at a time, about 10 ms: the longest that a request waits for it.
+  @settle_chunk 2000
 
   ## Contract
 
@@ -67,25 +71,20 @@ defmodule Foundation.Services.EventStore do
   @impl Contract
   @spec get(pos_integer()) :: {:ok, Event.t()} | {:error, Error.t()}
   def get(event_id) when is_integer(event_id) and event_id > 0 do
-    with {:ok, pid} <- lookup(),
-         {:ok, ^pid, %{} = tables} <- ProcessRegistry.lookup_value(:production, :event_store),
-         {_status, _event_or_error} = result <- read(tables, event_id) do
-      result
-    else
-      {:error, _not_found} -> unavailable(@unavailable)
-      _server_gone -> call({:get_event, event_id})
-    end
+    read({:get_event, event_id}, fn tables -> found(Tables.fetch(tables, event_id), event_id) end)
   end
 
   @doc """
   The events that match.
 
   Keys, all optional: `event_type`; `time_range: {first, last}`; `order_by: :event_id | :timestamp`; `offset`; `limit`.
-  Events of one timestamp, and all without `order_by`, come by id.
+  Events of one timestamp come by id; without `order_by` so do up to 32 events, more in no order.
   """
   @impl Contract
   @spec query(map()) :: {:ok, [Event.t()]} | {:error, Error.t()}
-  def query(query) when is_map(query), do: call({:query_events, query})
+  def query(query) when is_map(query) do
+    read({:query_events, query}, fn tables -> {:ok, select(tables, %{}, query)} end)
+  end
 
   @doc """
   The events of a correlation id, by timestamp.
@@ -93,16 +92,9 @@ defmodule Foundation.Services.EventStore do
   @impl Contract
   @spec get_by_correlation(String.t()) :: {:ok, [Event.t()]} | {:error, Error.t()}
   def get_by_correlation(correlation_id) when is_binary(correlation_id) do
-    with {:ok, pid} <- lookup(),
-         {:ok, ^pid, %{pending: pending} = tables} <-
-           ProcessRegistry.lookup_value(:production, :event_store),
-         0 <- :atomics.get(pending, 1),
-         {:ok, events} <- read_correlated(tables, correlation_id) do
-      {:ok, events}
-    else
-      {:error, _not_found} -> unavailable(@unavailable)
-      _index_behind_or_server_gone -> call({:get_by_correlation, correlation_id})
-    end
+    read({:get_by_correlation, correlation_id}, fn tables ->
+      {:ok, correlated(tables, %{}, correlation_id)}
+    end)
   end
 
   @doc """
@@ -195,6 +187,27 @@ defmodule Foundation.Services.EventStore do
     end
   end
 
+  # From the tables if everything has settled, else by the server.
+  defp read(request, fun) do
+    with {:ok, pid} <- lookup(),
+         {:ok, ^pid, %Tables{} = tables} <-
+           ProcessRegistry.lookup_value(:production, :event_store),
+         true <- Tables.settled?(tables),
+         {_status, _events} = result <- read_tables(tables, fun) do
+      result
+    else
+      {:error, _not_found} -> unavailable(@unavailable)
+      _unsettled_or_gone -> call(request)
+    end
+  end
+
+  defp read_tables(tables, fun) do
+    fun.(tables)
+  rescue
+    # The server died between the look at the name and the look at the table.
+    ArgumentError -> :gone
+  end
+
   defp unavailable(message) do
     {:error,
      Error.new(
@@ -211,13 +224,7 @@ defmodule Foundation.Services.EventStore do
 
   @impl GenServer
   def init(opts) do
-    tables = %{
-      events: :ets.new(:foundation_events, [:set, :protected, read_concurrency: true]),
-      correlations:
-        :ets.new(:foundation_correlations, [:duplicate_bag, :protected, read_concurrency: true]),
-      # How many stored events the second table does not have yet.
-      pending: :atomics.new(1, [])
-    }
+    tables = Tables.new()
 
     # Readers find the tables with the name: the entry belongs to this process and goes with it.
     if namespace = opts[:namespace] do
@@ -231,8 +238,8 @@ defmodule Foundation.Services.EventStore do
   defp fresh(tables) do
     %{
       tables: tables,
-      # {correlation_id, event_id} of the pending events, latest first.
-      pending: [],
+      # The events that have not settled, by id. One here hides one of the same id in the tables.
+      recent: %{},
       next_id: 1,
       metrics: %{events_stored: 0, events_pruned: 0, start_time: now()}
     }
@@ -249,10 +256,10 @@ defmodule Foundation.Services.EventStore do
           event_id: event.event_id
         })
 
-        {:reply, {:ok, event.event_id}, state}
+        reply({:ok, event.event_id}, state)
 
       {:error, _reason} = error ->
-        {:reply, error, state}
+        reply(error, state)
     end
   end
 
@@ -266,72 +273,56 @@ defmodule Foundation.Services.EventStore do
           batch_size: count
         })
 
-        {:reply, {:ok, Enum.map(events, & &1.event_id)}, state}
+        reply({:ok, Enum.map(events, & &1.event_id)}, state)
 
       {:error, _reason} = error ->
-        {:reply, error, state}
+        reply(error, state)
     end
   end
 
   def handle_call({:get_event, event_id}, _from, state) do
-    {:reply, read(state.tables, event_id), state}
+    event =
+      with :error <- Map.fetch(state.recent, event_id), do: Tables.fetch(state.tables, event_id)
+
+    event |> found(event_id) |> reply(state)
   end
 
-  def handle_call({:query_events, query}, _from, state) do
-    {:reply, {:ok, select(state.tables.events, query)}, state}
+  def handle_call({:query_events, query}, from, state) do
+    GenServer.reply(from, {:ok, select(state.tables, state.recent, query)})
+    state |> settle(@settle_chunk) |> noreply()
   end
 
-  def handle_call({:get_by_correlation, correlation_id}, _from, state) do
-    state = index(state)
-    {:reply, read_correlated(state.tables, correlation_id), state}
+  def handle_call({:get_by_correlation, correlation_id}, from, state) do
+    GenServer.reply(from, {:ok, correlated(state.tables, state.recent, correlation_id)})
+    state |> settle(@settle_chunk) |> noreply()
   end
 
   def handle_call({:prune_before, timestamp}, _from, state) do
-    state = index(state)
-    %{events: events, correlations: correlations} = state.tables
-
-    pruned =
-      :ets.select(events, [
-        {{:"$1", :"$2", :_, :"$3"}, [{:<, :"$2", timestamp}], [{{:"$1", :"$3"}}]}
-      ])
-
-    for {event_id, event} <- pruned do
-      :ets.delete(events, event_id)
-      :ets.delete_object(correlations, {event.correlation_id, event_id})
-    end
-
-    count = length(pruned)
+    state = settle(state, :all)
+    count = Tables.prune_before(state.tables, timestamp)
     metrics = Map.update!(state.metrics, :events_pruned, &(&1 + count))
-    {:reply, {:ok, count}, %{state | metrics: metrics}}
+    reply({:ok, count}, %{state | metrics: metrics})
   end
 
   def handle_call(:get_stats, _from, state) do
-    count = :ets.info(state.tables.events, :size)
+    count = count(state)
 
-    {:reply,
-     {:ok,
-      Map.merge(state.metrics, %{
-        current_event_count: count,
-        uptime_ms: now() - state.metrics.start_time,
-        memory_usage_estimate: count * @bytes_per_event
-      })}, state}
+    stats = %{
+      current_event_count: count,
+      uptime_ms: now() - state.metrics.start_time,
+      memory_usage_estimate: count * @bytes_per_event
+    }
+
+    reply({:ok, Map.merge(state.metrics, stats)}, state)
   end
 
   def handle_call(:get_status, _from, state) do
-    {:reply,
-     {:ok,
-      %{
-        status: :running,
-        event_count: :ets.info(state.tables.events, :size),
-        next_id: state.next_id
-      }}, state}
+    reply({:ok, %{status: :running, event_count: count(state), next_id: state.next_id}}, state)
   end
 
   def handle_call(:reset_state, _from, state) do
-    :ets.delete_all_objects(state.tables.events)
-    :ets.delete_all_objects(state.tables.correlations)
-    :atomics.put(state.tables.pending, 1, 0)
-    {:reply, :ok, fresh(state.tables)}
+    Tables.delete_all(state.tables)
+    reply(:ok, fresh(state.tables))
   end
 
   def handle_call(request, _from, state) do
@@ -345,8 +336,7 @@ defmodule Foundation.Services.EventStore do
         _other -> :unknown
       end
 
-    {:reply,
-     {:error,
+    error =
       Error.new(
         code: 4001,
         error_type: :operation_not_supported,
@@ -355,14 +345,27 @@ defmodule Foundation.Services.EventStore do
         context: %{operation: operation},
         category: :security,
         subcategory: :access_control
-      )}, state}
+      )
+
+    reply({:error, error}, state)
   end
 
   @impl GenServer
+  def handle_info(:timeout, state) do
+    state = settle(state, @settle_chunk)
+    # On with the rest at once, unless a request has come meanwhile.
+    if state.recent == %{}, do: {:noreply, state}, else: {:noreply, state, 0}
+  end
+
   def handle_info(message, state) do
     Logger.warning("Unexpected message in EventStore: #{inspect(message)}")
-    {:noreply, state}
+    noreply(state)
   end
+
+  defp reply(reply, %{recent: recent} = state) when recent == %{}, do: {:reply, reply, state}
+  defp reply(reply, state), do: {:reply, reply, state, @settle_after_ms}
+  defp noreply(%{recent: recent} = state) when recent == %{}, do: {:noreply, state}
+  defp noreply(state), do: {:noreply, state, @settle_after_ms}
 
   ## Storing
 
@@ -374,120 +377,137 @@ defmodule Foundation.Services.EventStore do
 
   # The events are valid, so each has a positive id of its own.
   defp insert(state, events) do
-    rows = Enum.map(events, &{&1.event_id, &1.timestamp, &1.event_type, &1})
-    pending = for %{correlation_id: id} = event when id != nil <- events, do: {id, event.event_id}
+    {recent, next_id, count} =
+      Enum.reduce(events, {state.recent, state.next_id, 0}, fn event, {recent, next_id, count} ->
+        {Map.put(recent, event.event_id, event), max(event.event_id, next_id) + 1, count + 1}
+      end)
 
-    # Counted before the events can be seen: who then reads zero reads a complete index.
-    :atomics.add(state.tables.pending, 1, length(pending))
-    :ets.insert(state.tables.events, rows)
-
-    state = %{
-      state
-      | pending: Enum.reverse(pending, state.pending),
-        next_id: Enum.reduce(events, state.next_id, &(max(&1.event_id, &2) + 1)),
-        metrics: Map.update!(state.metrics, :events_stored, &(&1 + length(events)))
-    }
-
-    if :atomics.get(state.tables.pending, 1) > @max_pending, do: index(state), else: state
+    Tables.put_unsettled(state.tables, map_size(recent))
+    metrics = %{state.metrics | events_stored: state.metrics.events_stored + count}
+    %{state | recent: recent, next_id: next_id, metrics: metrics}
   end
 
-  defp index(%{pending: []} = state), do: state
+  defp settle(%{recent: recent} = state, _count) when recent == %{}, do: state
 
-  defp index(%{pending: pending, tables: tables} = state) do
-    :ets.insert(tables.correlations, Enum.reverse(pending))
-    :atomics.put(tables.pending, 1, 0)
-    %{state | pending: []}
+  defp settle(%{recent: recent} = state, count) when map_size(recent) <= count or count == :all do
+    Tables.insert(state.tables, Map.values(recent))
+    Tables.put_unsettled(state.tables, 0)
+    %{state | recent: %{}}
   end
 
-  ## Reading; also from other processes
-
-  defp read(tables, event_id) do
-    case :ets.lookup(tables.events, event_id) do
-      [{^event_id, _timestamp, _type, event}] ->
-        {:ok, event}
-
-      [] ->
-        {:error,
-         Error.new(
-           code: 3001,
-           error_type: :not_found,
-           message: "Event not found",
-           severity: :low,
-           context: %{event_id: event_id},
-           category: :data,
-           subcategory: :retrieval
-         )}
-    end
-  rescue
-    # The server died between the look at the name and the look at the table.
-    ArgumentError -> :gone
+  defp settle(%{recent: recent} = state, count) do
+    events = recent |> :maps.iterator() |> take(count, [])
+    Tables.insert(state.tables, events)
+    recent = Map.drop(recent, Enum.map(events, & &1.event_id))
+    Tables.put_unsettled(state.tables, map_size(recent))
+    %{state | recent: recent}
   end
 
-  # The index may name an id twice, or an event that was stored anew under another correlation id.
-  defp read_correlated(tables, correlation_id) do
+  defp take(_iterator, 0, events), do: events
+
+  defp take(iterator, count, events) do
+    {_id, event, iterator} = :maps.next(iterator)
+    take(iterator, count - 1, [event | events])
+  end
+
+  defp count(state) do
+    Tables.size(state.tables) +
+      Enum.count(state.recent, fn {id, _event} -> not Tables.member?(state.tables, id) end)
+  end
+
+  ## Reading: by the server with the events that have not settled, by others without
+
+  defp found({:ok, event}, _event_id), do: {:ok, event}
+
+  defp found(:error, event_id) do
+    {:error,
+     Error.new(
+       code: 3001,
+       error_type: :not_found,
+       message: "Event not found",
+       severity: :low,
+       context: %{event_id: event_id},
+       category: :data,
+       subcategory: :retrieval
+     )}
+  end
+
+  defp correlated(tables, recent, correlation_id) do
+    settled = Tables.correlated(tables, correlation_id)
+
     events =
-      case :ets.lookup(tables.correlations, correlation_id) do
-        [] ->
-          []
-
-        [{_id, event_id}] ->
-          correlated(tables, [event_id], correlation_id)
-
-        entries ->
-          entries
-          |> Enum.map(&elem(&1, 1))
-          |> Enum.uniq()
-          |> then(&correlated(tables, &1, correlation_id))
-          |> Enum.sort_by(&{&1.timestamp, &1.event_id})
+      if recent == %{} do
+        settled
+      else
+        unsettled = for {_id, %{correlation_id: ^correlation_id} = event} <- recent, do: event
+        unsettled ++ Enum.reject(settled, &is_map_key(recent, &1.event_id))
       end
 
-    {:ok, events}
-  rescue
-    ArgumentError -> :gone
+    case events do
+      [_, _ | _] -> Enum.sort_by(events, &{&1.timestamp, &1.event_id})
+      none_or_one -> none_or_one
+    end
   end
 
-  defp correlated(tables, event_ids, correlation_id) do
-    for event_id <- event_ids,
-        {_id, _timestamp, _type, %{correlation_id: ^correlation_id} = event} <-
-          :ets.lookup(tables.events, event_id),
-        do: event
+  defp select(tables, recent, query) do
+    offset = if is_integer(query[:offset]) and query[:offset] >= 0, do: query[:offset], else: 0
+    limit = if is_integer(query[:limit]) and query[:limit] > 0, do: query[:limit], else: :all
+
+    if limit == :all,
+      do: tables |> select_all(recent, query) |> sort(query) |> Enum.drop(offset),
+      else: select_some(tables, recent, query, offset, limit)
   end
 
-  ## Queries
+  defp select_all(tables, recent, query) when recent == %{}, do: Tables.select(tables, query)
 
-  # First ids and timestamps only, then the events that are left: a limit keeps the rest from being copied.
-  defp select(table, query) do
-    {head, guards} = conditions(query)
-
-    table
-    |> :ets.select([{head, guards, [{{:"$2", :"$1"}}]}])
-    |> sort(query[:order_by])
-    |> offset(query[:offset])
-    |> limit(query[:limit])
-    |> Enum.map(fn {_timestamp, event_id} -> :ets.lookup_element(table, event_id, 4) end)
+  defp select_all(tables, recent, query) do
+    settled = tables |> Tables.select(query) |> Enum.reject(&is_map_key(recent, &1.event_id))
+    for({_id, event} <- recent, matches?(event, query), do: event) ++ settled
   end
 
-  defp conditions(query) do
-    type =
-      if query[:event_type] == nil, do: [], else: [{:"=:=", :"$3", {:const, query[:event_type]}}]
+  # Without an order 1.x gave the order of a map: by id up to 32 events, none beyond.
+  defp sort(events, %{order_by: :timestamp}),
+    do: Enum.sort_by(events, &{&1.timestamp, &1.event_id})
 
-    range =
+  defp sort(events, %{order_by: :event_id}), do: Enum.sort_by(events, & &1.event_id)
+  defp sort([], _query), do: []
+  defp sort(events, _query) when length(events) > 32, do: events
+  defp sort(events, _query), do: Enum.sort_by(events, & &1.event_id)
+
+  # Keys first, then only the events that the limit leaves.
+  defp select_some(tables, recent, query, offset, limit) do
+    by_time? = query[:order_by] == :timestamp
+
+    tables
+    |> keys(recent, query, if(by_time?, do: offset + limit, else: :all))
+    |> then(&if by_time?, do: &1, else: Enum.sort_by(&1, fn {_timestamp, id} -> id end))
+    |> Enum.slice(offset, limit)
+    |> Enum.flat_map(fn {_timestamp, id} ->
+      case recent do
+        %{^id => event} -> [event]
+        _settled -> Tables.fetch_all(tables, [id])
+      end
+    end)
+  end
+
+  defp keys(tables, recent, query, count) when recent == %{},
+    do: Tables.keys(tables, query, count)
+
+  defp keys(tables, recent, query, _count) do
+    settled =
+      Enum.reject(Tables.keys(tables, query, :all), fn {_, id} -> is_map_key(recent, id) end)
+
+    unsettled = for {id, event} <- recent, matches?(event, query), do: {event.timestamp, id}
+    Enum.sort(unsettled ++ settled)
+  end
+
+  defp matches?(event, query) do
+    (query[:event_type] == nil or event.event_type == query[:event_type]) and
       case query[:time_range] do
-        nil -> []
-        {first, last} -> [{:>=, :"$2", {:const, first}}, {:"=<", :"$2", {:const, last}}]
+        nil -> true
+        {first, last} -> event.timestamp >= first and event.timestamp <= last
       end
-
-    {{:"$1", :"$2", :"$3", :_}, type ++ range}
   end
-
-  defp sort(keys, :timestamp), do: Enum.sort(keys)
-  defp sort(keys, _event_id_or_none), do: Enum.sort_by(keys, &elem(&1, 1))
-
-  defp offset(keys, offset) when is_integer(offset) and offset >= 0, do: Enum.drop(keys, offset)
-  defp offset(keys, _none), do: keys
-
-  defp limit(keys, limit) when is_integer(limit) and limit > 0, do: Enum.take(keys, limit)
-  defp limit(keys, _none), do: keys
 
   defp now, do: System.monotonic_time(:millisecond)
 end

@@ -10,7 +10,6 @@ defmodule Foundation.Infrastructure.RateLimiter.HammerBackend do
 
   alias Foundation.Host
 
-  @compile {:no_warn_undefined, [Hammer.ETS, Hammer.ETS.FixWindow]}
   @table __MODULE__
   @clean_period 60_000
 
@@ -30,12 +29,9 @@ defmodule Foundation.Infrastructure.RateLimiter.HammerBackend do
   @spec hit(term(), pos_integer(), pos_integer(), pos_integer()) ::
           {:allow, pos_integer()} | {:deny, non_neg_integer()}
   def hit(key, scale, limit, increment \\ 1) do
-    if Host.has?(:hammer) do
-      Hammer.ETS.FixWindow.hit(@table, key, scale, limit, increment)
-    else
-      now = now()
-      count = inc(key, scale, increment, now)
-      if count <= limit, do: {:allow, count}, else: {:deny, window_end(now, scale) - now}
+    case Host.module(:hammer) do
+      nil -> hit_own(key, scale, limit, increment)
+      windows -> windows.hit(@table, key, scale, limit, increment)
     end
   end
 
@@ -64,6 +60,12 @@ defmodule Foundation.Infrastructure.RateLimiter.HammerBackend do
       [{_key, count, _expires_at}] -> count
       [] -> 0
     end
+  end
+
+  defp hit_own(key, scale, limit, increment) do
+    now = now()
+    count = inc(key, scale, increment, now)
+    if count <= limit, do: {:allow, count}, else: {:deny, window_end(now, scale) - now}
   end
 
   defp inc(key, scale, increment, now) do
