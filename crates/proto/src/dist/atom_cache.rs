@@ -125,12 +125,16 @@ impl SendCache {
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
         let text = atom.as_bytes();
         let mut hash = text.len() as u64;
-        let (words, rest) = text.as_chunks::<8>();
-        for word in words {
-            hash = (hash.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(FACTOR);
-        }
-        for byte in rest {
-            hash = (hash.rotate_left(23) ^ u64::from(*byte)).wrapping_mul(FACTOR);
+        let mut mix = |word: u64| hash = (hash.rotate_left(23) ^ word).wrapping_mul(FACTOR);
+        match text.last_chunk::<8>() {
+            Some(last) => {
+                // The last word overlaps the one before it, so that no bytes are left over.
+                let (words, rest) = text.as_chunks::<8>();
+                let whole = if rest.is_empty() { words.len() - 1 } else { words.len() };
+                words.iter().take(whole).for_each(|word| mix(u64::from_le_bytes(*word)));
+                mix(u64::from_le_bytes(*last));
+            }
+            None => mix(text.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))),
         }
         (hash >> 53) as u16
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::atom_cache::ReceiveCache;
-use super::control::{Decoded, Ends, Payload, decode};
+use super::control::{Decoded, Ends, Payload, decode, decode_send};
 use super::fragment::Reassembly;
 use super::frame::{Deframer, Frame};
 use super::header::{Header, HeaderMode};
@@ -190,6 +190,14 @@ impl Terms<'_> {
         atoms: Option<Arc<[Atom]>>,
         versions: bool,
     ) -> Result<Signal> {
+        let list = atoms.as_deref().unwrap_or_default();
+        let send = decode_send(frame.data().get(body..).unwrap_or_default(), list);
+        if let Some((control, length)) = send
+            && !versions
+        {
+            let payload = self.term(frame.share_from(body + length), atoms)?;
+            return Ok(Signal { control, payload: Some(payload), token: None });
+        }
         let (opening, mut at) = self.open(frame, body, atoms)?;
         if opening.payload.is_none() && opening.control.has_payload() {
             if versions {

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::splits;
 use crate::dist::atom_cache::ReceiveCache;
-use crate::dist::control::{Ends, decode};
+use crate::dist::control::{Ends, decode, decode_send};
 use crate::dist::fragment::Reassembly;
 use crate::dist::header::{Header, HeaderMode, HeaderWriter};
 use crate::dist::{
@@ -229,12 +229,20 @@ pub fn fuzz_fragment(data: &[u8]) {
 
 /// A control tuple.
 ///
-/// Asserts that one that is understood is, sent again, either refused or the same message.
+/// Asserts that one that is understood is, sent again, either refused or the same message, and that the short cut for the most
+/// frequent one finds the same.
 pub fn fuzz_control(data: &[u8]) {
+    let atoms = [PEER, LOCAL, Atom::new_static("third@host")];
+    let short_cut = decode_send(data, &atoms);
     let mut tape = Tape::new();
-    let Ok(tuple) = tape.parse(data, &[], &limits()) else { return };
+    let tuple = tape.parse(data, &atoms, &limits());
     let ends = Ends { local: LOCAL, peer: PEER };
-    let Ok(decoded) = decode(tuple, &[], &ends) else { return };
+    let length = tuple.as_ref().map_or(0, |tuple| tuple.encoded().len());
+    let decoded = tuple.and_then(|tuple| decode(tuple, &atoms, &ends));
+    if let Some((control, end)) = short_cut {
+        assert_eq!(decoded.as_ref().map(|decoded| (&decoded.control, length)), Ok((&control, end)));
+    }
+    let Ok(decoded) = decoded else { return };
     let payload = decoded.control.has_payload().then(|| RawTerm::from_term(&Term::Integer(1)).ok()).flatten();
     let signal = Signal { control: decoded.control, payload, token: None };
     Onwards::new(Flags::HIDDEN).send(&signal);

@@ -34,6 +34,34 @@ pub(crate) enum Payload<'a> {
     Inline(View<'a>),
 }
 
+/// Reads the control tuple that almost every frame has, `{22, From, To}` with both nodes named by the header, and returns where
+/// it ends. For any other, `None`: then [`decode`] decides.
+#[inline]
+pub(crate) fn decode_send(bytes: &[u8], atoms: &[Atom]) -> Option<(ControlMessage, usize)> {
+    const START: [u8; 4] = [tag::SMALL_TUPLE_EXT, 3, tag::SMALL_INTEGER_EXT, op::SEND_SENDER];
+    let (start, rest) = bytes.split_first_chunk()?;
+    let (from, rest) = rest.split_first_chunk()?;
+    let to = rest.first_chunk()?;
+    if *start != START {
+        return None;
+    }
+    let (from, to) = (cached_pid(from, atoms)?, cached_pid(to, atoms)?);
+    Some((ControlMessage::Send { from: Some(from), to }, START.len() + 2 * CACHED_PID))
+}
+
+/// The bytes of a pid that names its node by the header.
+const CACHED_PID: usize = 15;
+
+/// A pid that names its node by the header: then its atom is shared, and not made again.
+#[inline]
+fn cached_pid(bytes: &[u8; CACHED_PID], atoms: &[Atom]) -> Option<Pid> {
+    let [tag::NEW_PID_EXT, tag::ATOM_CACHE_REF, index, numbers @ ..] = bytes else { return None };
+    let node = atoms.get(usize::from(*index))?.clone();
+    let ([id, serial, creation], _) = numbers.as_chunks() else { return None };
+    let [id, serial, creation] = [id, serial, creation].map(|word| u32::from_be_bytes(*word));
+    Some(Pid { node, id, serial, creation })
+}
+
 /// Reads a control tuple.
 ///
 /// What OTP closes a connection for is an error, with one exception: a receiver of an earlier incarnation of this node is
@@ -231,13 +259,8 @@ impl<'a> Elements<'a, '_> {
     #[inline]
     fn pid(&self, position: u32) -> Result<Pid> {
         let view = self.at(position).ok_or_else(|| self.bad("wrong arity"))?;
-        // Nearly every pid names its node by the header, and then its atom is shared, not made again.
-        if let [tag::NEW_PID_EXT, tag::ATOM_CACHE_REF, index, numbers @ ..] = view.encoded()
-            && let Some(node) = self.atoms.get(usize::from(*index))
-            && let ([id, serial, creation], _) = numbers.as_chunks()
-        {
-            let [id, serial, creation] = [id, serial, creation].map(|word| u32::from_be_bytes(*word));
-            return Ok(Pid { node: node.clone(), id, serial, creation });
+        if let Some(pid) = view.encoded().first_chunk().and_then(|bytes| cached_pid(bytes, self.atoms)) {
+            return Ok(pid);
         }
         view.as_pid().ok_or_else(|| self.bad("not a pid where one belongs"))
     }
