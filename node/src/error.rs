@@ -24,7 +24,7 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 /// | [`Error::NameTaken`] | `badarg` | once the other has ended |
 /// | [`Error::Full`] | `nosuspend` | yes, later |
 /// | [`Error::SystemLimit`] | `system_limit` | once processes have ended |
-/// | [`Error::Term`] | `badarg` | no |
+/// | [`Error::Term`], [`Error::Value`] | `badarg` | no |
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -57,6 +57,8 @@ pub enum Error {
     SystemLimit,
     /// A term could not be read or written.
     Term(foundation_proto::Error),
+    /// A value has no term, or a term is not the value that was asked for.
+    Value(foundation_proto::etf::serde::Error),
 }
 
 /// An exception of Erlang that reached the caller of a remote function.
@@ -123,6 +125,7 @@ impl fmt::Display for Error {
             Self::Full => f.write_str("the receiver can take no more now"),
             Self::SystemLimit => f.write_str("system_limit: too many processes"),
             Self::Term(error) => error.fmt(f),
+            Self::Value(error) => error.fmt(f),
         }
     }
 }
@@ -131,6 +134,7 @@ impl core::error::Error for Error {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Term(error) => Some(error),
+            Self::Value(error) => Some(error),
             _ => None,
         }
     }
@@ -139,5 +143,11 @@ impl core::error::Error for Error {
 impl From<foundation_proto::Error> for Error {
     fn from(error: foundation_proto::Error) -> Self {
         Self::Term(error)
+    }
+}
+
+impl From<foundation_proto::etf::serde::Error> for Error {
+    fn from(error: foundation_proto::etf::serde::Error) -> Self {
+        Self::Value(error)
     }
 }

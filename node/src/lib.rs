@@ -14,6 +14,7 @@
 //! | [`signal`] | what a signal of a peer does to the processes of this node |
 //! | [`gen_server`] | the behaviour, calls and casts in the protocol of OTP's `gen` (which is a keyword here) |
 //! | [`rpc`] | `erpc` and `rpc`, as caller and as callee |
+//! | `kernel_sup` | `net_kernel`, `rex`, `user` and what else every node answers to |
 //! | `io` | the I/O protocol: printing, and printing for others |
 //! | [`event`] | connections that come and go, as a stream |
 //! | [`net`] | listener, dialer, the task of a connection |
@@ -35,6 +36,7 @@ pub mod error;
 pub mod event;
 pub mod gen_server;
 mod io;
+mod kernel_sup;
 pub mod names;
 pub mod net;
 pub mod net_kernel;

@@ -1,7 +1,7 @@
 //! The handle that everything starts from.
 
 use core::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use foundation_proto::Limits;
 use foundation_proto::etf::{Atom, Pid};
@@ -47,7 +47,7 @@ pub struct NodeInner {
     /// The process in whose name the node itself acts.
     system: OnceLock<Arc<Proc>>,
     /// Who prints for processes that were not given anybody else.
-    group_leader: OnceLock<Pid>,
+    group_leader: RwLock<Option<Pid>>,
 }
 
 /// As many processes as a BEAM has by default (`+P`).
@@ -74,18 +74,17 @@ impl NodeInner {
             mailbox_limit,
             process_limit: PROCESS_LIMIT,
             system: OnceLock::new(),
-            group_leader: OnceLock::new(),
+            group_leader: RwLock::new(None),
         });
         node.start_system();
         node
     }
 
-    /// Starts what every node has: the process it acts as itself, `user`, `rex` and `net_kernel`.
+    /// Starts what every node has: the process it acts as itself, then those that others ask for.
     fn start_system(self: &Arc<Self>) {
         let system = self.system();
-        let _ = self.group_leader.set(crate::io::start(self));
-        system.state().group_leader = self.default_group_leader();
-        crate::rpc::start(self);
+        self.set_default_group_leader(system.pid.clone());
+        crate::kernel_sup::start(self);
     }
 
     /// The process in whose name the node itself acts.
@@ -101,11 +100,16 @@ impl NodeInner {
     }
 
     pub(crate) fn default_group_leader(&self) -> Pid {
-        match (self.group_leader.get(), self.system.get()) {
-            (Some(leader), _) => leader.clone(),
-            (None, Some(system)) => system.pid.clone(),
-            (None, None) => self.ids.pid(1),
+        let leader = self.group_leader.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // Only the very first process is made before there is any.
+        leader.unwrap_or_else(|| self.ids.pid(0))
+    }
+
+    pub(crate) fn set_default_group_leader(&self, leader: Pid) {
+        if let Some(system) = self.system.get() {
+            system.state().group_leader = leader.clone();
         }
+        *self.group_leader.write().unwrap_or_else(PoisonError::into_inner) = Some(leader);
     }
 
     /// The handle of a process of this node.

@@ -3,7 +3,10 @@
 use core::time::Duration;
 
 use foundation_proto::dist::DistributionFlags;
-use foundation_proto::etf::{Atom, Reference, Term};
+use foundation_proto::etf::serde::{from_view, to_raw};
+use foundation_proto::etf::{Atom, RawTerm, Tape, Term};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::process::{AliasKind, Answer, Call, Dest, Entry, Handle, Message, Reason};
@@ -20,37 +23,49 @@ impl Handle {
     pub async fn call(
         &self,
         server: impl Into<Dest>,
-        request: impl Into<Term>,
+        request: impl Serialize,
         timeout: Duration,
     ) -> Result<Term> {
-        self.gen_call("$gen_call", server.into(), request.into(), timeout).await
+        self.call_as(server, request, timeout).await
+    }
+
+    /// The same with the answer as a value of a type: anything that serde knows.
+    ///
+    /// # Errors
+    /// As [`Handle::call`]; [`Error::Value`] if the answer is not of the type.
+    pub async fn call_as<R: DeserializeOwned>(
+        &self,
+        server: impl Into<Dest>,
+        request: impl Serialize,
+        timeout: Duration,
+    ) -> Result<R> {
+        self.gen_call("$gen_call", server.into(), &request, timeout).await
     }
 
     /// Sends a request that is not answered (`gen_server:cast/2`). Whether anybody gets it remains unknown.
     ///
     /// # Errors
     /// As [`Handle::send_raw`].
-    pub async fn cast(&self, server: impl Into<Dest>, request: impl Into<Term>) -> Result<()> {
-        let message = Term::from((Term::atom("$gen_cast"), request.into()));
-        match self.send_term(server, &message).await {
+    pub async fn cast(&self, server: impl Into<Dest>, request: impl Serialize) -> Result<()> {
+        match self.send(server, &(Atom::new_static("$gen_cast"), request)).await {
             // As in Erlang: a cast to nobody is no error.
             Err(Error::NoProc) => Ok(()),
             sent => sent,
         }
     }
 
-    /// Asks a process what every OTP process answers (stdlib's `sys`): `get_state`, `get_status`, `suspend`, `resume`, …. The
-    /// answer is what `sys` gets, `{ok, State}` for one.
+    /// Asks a process what every OTP process answers (stdlib's `sys`): `get_state`, `get_status`, `suspend`, `resume`, ….
+    /// The answer to `get_state` is `{ok, State}` from OTP 26.1 on, and `State` before.
     ///
     /// # Errors
     /// As [`Handle::call`].
     pub async fn system_call(
         &self,
         process: impl Into<Dest>,
-        request: impl Into<Term>,
+        request: impl Serialize,
         timeout: Duration,
     ) -> Result<Term> {
-        self.gen_call("system", process.into(), request.into(), timeout).await
+        self.gen_call("system", process.into(), &request, timeout).await
     }
 
     /// Tells a server to end, and waits until it has (`gen_server:stop/3`).
@@ -67,9 +82,9 @@ impl Handle {
         let reason = reason.into();
         let mut watcher = self.node().process()?;
         let monitor = watcher.monitor(server.clone()).await?;
-        let request = Term::from((Term::atom("terminate"), reason.to_term(self.node.limits())?));
+        let request = (Atom::new_static("terminate"), reason.to_raw());
         let ended = async {
-            watcher.gen_call("system", server, request, timeout).await?;
+            watcher.gen_call::<Term>("system", server, &request, timeout).await?;
             let is_down =
                 |message: &Message| matches!(message, Message::Down(down) if down.reference == monitor);
             match watcher.recv_match(is_down).await? {
@@ -82,13 +97,16 @@ impl Handle {
     }
 
     /// A request and its answer in the protocol of `gen`, whatever the label.
-    pub(crate) async fn gen_call(
+    async fn gen_call<R: DeserializeOwned>(
         &self,
         label: &'static str,
         server: Dest,
-        request: Term,
+        request: &impl Serialize,
         timeout: Duration,
-    ) -> Result<Term> {
+    ) -> Result<R> {
+        // Before anything waits: a request that has no term is nobody's business but the caller's.
+        let request = to_raw(request)?;
+        let label = Atom::new_static(label);
         // One deadline for everything, connecting included.
         let call = async {
             if let Some(node) = self.node.remote_node(&server) {
@@ -99,35 +117,36 @@ impl Handle {
             }
             self.call_by_alias(label, server, request).await
         };
-        tokio::time::timeout(timeout, call).await.unwrap_or(Err(Error::Timeout))
+        match tokio::time::timeout(timeout, call).await {
+            Ok(reply) => reply_of(&reply?),
+            Err(_) => Err(Error::Timeout),
+        }
     }
 
-    async fn call_by_alias(&self, label: &'static str, server: Dest, request: Term) -> Result<Term> {
+    async fn call_by_alias(&self, label: Atom, server: Dest, request: RawTerm) -> Result<RawTerm> {
         let node = self.node.remote_node(&server).unwrap_or(&self.node.name).clone();
         let (entry, answer) = Entry::waiting(Some(AliasKind::ReplyDemonitor));
         let (words, reference) = self.monitor_entry(server.clone(), entry).await?;
         let _call = Call::new(&self.node, &self.proc, words);
         let tag = Term::list_with_tail(vec![Term::atom("alias")], Term::from(&reference));
-        let from = Term::from((Term::from(self.pid()), tag));
         // A server that is gone says so by the monitor.
-        match self.send_term(server, &Term::from((Term::atom(label), from, request))).await {
+        match self.send(server, &(label, (self.pid(), tag), request)).await {
             Ok(()) | Err(Error::NoProc | Error::NoConnection { .. }) => {}
             Err(error) => return Err(error),
         }
         match answer.await {
-            Ok(Answer::Reply(raw)) => reply_of(raw.to_term(self.node.limits())?),
+            Ok(Answer::Reply(reply)) => Ok(reply),
             Ok(Answer::Down(reason)) => Err(Error::from_down(reason, &node)),
             Err(_) => Err(Error::Exited(self.exit_reason().unwrap_or(Reason::NORMAL))),
         }
     }
 
     /// For peers without aliases: called by a process of its own, so that a late answer finds nobody.
-    async fn call_by_pid(&self, label: &'static str, server: Dest, request: Term) -> Result<Term> {
+    async fn call_by_pid(&self, label: Atom, server: Dest, request: RawTerm) -> Result<RawTerm> {
         let node = self.node.remote_node(&server).unwrap_or(&self.node.name).clone();
         let mut caller = self.node().process()?;
         let reference = caller.monitor(server.clone()).await?;
-        let from = Term::from((Term::from(caller.pid()), Term::from(&reference)));
-        match caller.send_term(server, &Term::from((Term::atom(label), from, request))).await {
+        match caller.send(server, &(label, (caller.pid(), &reference), request)).await {
             Ok(()) | Err(Error::NoProc | Error::NoConnection { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -137,9 +156,10 @@ impl Handle {
                     return Err(Error::from_down(down.reason, &node));
                 }
                 Message::Term(raw) => {
-                    let term = raw.to_term(self.node.limits())?;
-                    if is_reply(&term, &reference) {
-                        return reply_of(term);
+                    let mut tape = Tape::new();
+                    let tag = raw.view(&mut tape)?.tuple().and_then(|[tag, _]| tag.as_reference());
+                    if tag.as_ref() == Some(&reference) {
+                        return Ok(raw);
                     }
                 }
                 _ => {}
@@ -148,17 +168,12 @@ impl Handle {
     }
 }
 
-fn is_reply(term: &Term, tag: &Reference) -> bool {
-    matches!(term.as_tuple(), Some([first, _]) if first.as_reference() == Some(tag))
-}
-
 /// The second element of `{Tag, Reply}`.
-fn reply_of(term: Term) -> Result<Term> {
-    let Term::Tuple(elements) = term else { return Err(bad_reply()) };
-    elements.into_vec().into_iter().nth(1).ok_or_else(bad_reply)
-}
-
-#[cold]
-fn bad_reply() -> Error {
-    Error::Exit(Reason::Atom(Atom::new_static("bad_reply")))
+fn reply_of<R: DeserializeOwned>(reply: &RawTerm) -> Result<R> {
+    let mut tape = Tape::new();
+    match reply.view(&mut tape)?.tuple() {
+        Some([_, reply_view]) => Ok(from_view(reply, reply_view)?),
+        // Whoever answers through the alias of a call but not as `gen` does has misunderstood it.
+        None => Err(Error::Exit(Reason::Atom(Atom::new_static("bad_reply")))),
+    }
 }

@@ -9,25 +9,58 @@ mod sys;
 
 use core::future::Future;
 
+use foundation_proto::etf::serde::{from_view, to_raw};
+use foundation_proto::etf::{self, Atom, Pid, RawTerm, Reference, Tape, Term, View};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
 pub use client::DEFAULT_TIMEOUT;
 
-use foundation_proto::etf::{Pid, Reference, Term};
-
 use crate::error::{Error, Result};
-use crate::process::{Dest, Handle, Message, Process, Reason, SpawnOptions};
+use crate::process::{Handle, Message, Process, Reason, SpawnOptions};
 
 /// A server in the manner of OTP's `gen_server`. One message is handled after the other, each to its end.
+///
+/// The types are anything that serde knows, [`Term`] and [`RawTerm`] for what should stay a term:
+///
+/// ```
+/// use foundation_node::gen_server::{CallFrom, CallOutcome, GenServer, Next};
+/// use foundation_node::process::Process;
+///
+/// struct Counter(i64);
+///
+/// /// `get`, or `{add, N}`.
+/// #[derive(serde::Deserialize)]
+/// #[serde(rename_all = "snake_case")]
+/// enum Request {
+///     Get,
+///     Add(i64),
+/// }
+///
+/// impl GenServer for Counter {
+///     type Call = Request;
+///     type Reply = i64;
+///     type Cast = Request;
+///
+///     async fn handle_call(&mut self, request: Request, _: CallFrom, _: &mut Process) -> CallOutcome<i64> {
+///         if let Request::Add(n) = request {
+///             self.0 += n;
+///         }
+///         CallOutcome::Reply(self.0)
+///     }
+/// }
+/// ```
 ///
 /// Requests that are not of the type [`GenServer::Call`] are answered with `{error, {badarg, Text}}`, other casts are logged
 /// and dropped: in Erlang they would end the server, and a server that everybody in the cluster can reach should not end
 /// over a stranger's mistake.
 pub trait GenServer: Sized + Send + 'static {
     /// What callers ask.
-    type Call: TryFrom<Term, Error: Send> + Send;
+    type Call: DeserializeOwned + Send;
     /// What they get.
-    type Reply: TryInto<Term, Error: Send> + Send;
+    type Reply: Serialize + Send + Sync;
     /// What comes without anybody waiting for an answer.
-    type Cast: TryFrom<Term, Error: Send> + Send;
+    type Cast: DeserializeOwned + Send;
 
     /// Runs before the first message; an error ends the server with that reason.
     fn init(&mut self, process: &mut Process) -> impl Future<Output = Result<(), Reason>> + Send {
@@ -94,49 +127,48 @@ pub enum Next {
 }
 
 /// Who called, and under which tag the answer is expected.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct CallFrom {
     /// The caller.
     pub pid: Pid,
-    /// What the answer has to repeat.
-    pub tag: Term,
+    /// What the answer has to repeat, as it came.
+    tag: RawTerm,
+    /// Where the answer goes, if the tag says so: `[alias | Ref]` or `[[alias | Ref] | …]`.
+    alias: Option<Reference>,
 }
 
 impl CallFrom {
     /// Reads `{Pid, Tag}`.
-    pub(crate) fn from_term(term: Term) -> Option<Self> {
-        let Term::Tuple(elements) = term else { return None };
-        let [Term::Pid(pid), tag] = <[Term; 2]>::try_from(elements.into_vec()).ok()? else { return None };
-        Some(Self { pid, tag })
-    }
-
-    /// Where the answer goes: to the alias in the tag, `[alias | Ref]` or `[[alias | Ref] | …]`, else to the caller.
-    fn dest(&self) -> Dest {
-        match alias_of(&self.tag) {
-            Some(alias) => Dest::Alias(alias.clone()),
-            None => Dest::Pid(self.pid.clone()),
-        }
+    fn read(message: &RawTerm, from: View<'_>) -> Option<Self> {
+        let [pid, tag] = from.tuple()?;
+        let is_alias = |list: View<'_>| {
+            let mut elements = list.elements();
+            elements.next().is_some_and(|first| first.is_atom("alias")) && elements.next().is_none()
+        };
+        let head = tag.elements().next().filter(|head| is_alias(*head));
+        let alias = head.or_else(|| Some(tag).filter(|tag| is_alias(*tag)));
+        Some(Self {
+            pid: pid.as_pid()?,
+            tag: message.inner(tag)?,
+            alias: alias.and_then(View::tail).and_then(View::as_reference),
+        })
     }
 
     /// Answers the call: `{Tag, Reply}` (`gen_server:reply/2`). Any process may do so, once.
     ///
     /// # Errors
-    /// As [`Handle::send_raw`].
-    pub async fn reply(self, process: &Handle, reply: impl Into<Term>) -> Result<()> {
-        let dest = self.dest();
-        process.send_term(dest, &Term::from((self.tag, reply.into()))).await
-    }
-}
-
-/// The alias in the tag of a call.
-fn alias_of(tag: &Term) -> Option<&Reference> {
-    let Term::ImproperList(list) = tag else { return None };
-    match &list.elements[..] {
-        [head] if head.is_atom("alias") => list.tail.as_reference(),
-        [Term::ImproperList(head)] if head.elements.first().is_some_and(|first| first.is_atom("alias")) => {
-            head.tail.as_reference()
+    /// As [`Handle::send_raw`]; [`Error::Value`] if the reply has no term.
+    pub async fn reply(self, process: &Handle, reply: impl Serialize) -> Result<()> {
+        let message = to_raw(&(self.tag, reply))?;
+        match self.alias {
+            Some(alias) => process.send_raw(alias, message).await,
+            None => process.send_raw(self.pid, message).await,
         }
-        _ => None,
+    }
+
+    /// Whether the caller runs OTP 26 or later: its aliases have five words, which carry its pid.
+    fn is_otp_26(&self) -> bool {
+        self.alias.as_ref().is_some_and(|alias| alias.words().len() == Reference::MAX_WORDS)
     }
 }
 
@@ -161,7 +193,7 @@ impl Handle {
     ) -> Result<Self> {
         let handle = Self { proc: self.node.new_proc(Some(&self.proc), options)?, node: self.node.clone() };
         if let Some(name) = name {
-            let registered = foundation_proto::etf::Atom::new(name)
+            let registered = Atom::new(name)
                 .map_err(|_| {
                     Error::Term(foundation_proto::Error::ApiMisuse("an atom has at most 255 characters"))
                 })
@@ -193,21 +225,19 @@ async fn serve<S: GenServer>(server: &mut S, process: &mut Process) -> Reason {
             Ok(message) => message,
             Err(error) => return Reason::from(error),
         };
-        let next = match Request::from_message(message, process) {
-            Request::Call(from, request) => call(server, from, request, process).await,
-            Request::Cast(message) => match S::Cast::try_from(message) {
-                Ok(message) => server.handle_cast(message, process).await,
-                Err(_) => {
-                    tracing::warn!(pid = ?process.pid(), "a cast of another type than the server's was dropped");
-                    Next::Continue
-                }
-            },
-            Request::System(from, request) => sys::handle(server, from, request, process).await,
+        let next = match Incoming::read(message) {
+            Incoming::Call(from, request) => call(server, from, request, process).await,
+            Incoming::Cast(Ok(message)) => server.handle_cast(message, process).await,
+            Incoming::Cast(Err(error)) => {
+                tracing::warn!(pid = ?process.pid(), %error, "a cast that the server does not know was dropped");
+                Next::Continue
+            }
+            Incoming::System(from, request) => sys::handle(server, from, request, process).await,
             // A parent that ends takes its server with it, trapping or not.
-            Request::Info(Message::Exit { from, reason }) if parent.as_ref() == Some(&from) => {
+            Incoming::Info(Message::Exit { from, reason }) if parent.as_ref() == Some(&from) => {
                 Next::Stop(reason)
             }
-            Request::Info(message) => server.handle_info(message, process).await,
+            Incoming::Info(message) => server.handle_info(message, process).await,
         };
         if let Next::Stop(reason) = next {
             return reason;
@@ -215,18 +245,24 @@ async fn serve<S: GenServer>(server: &mut S, process: &mut Process) -> Reason {
     }
 }
 
-async fn call<S: GenServer>(server: &mut S, from: CallFrom, request: Term, process: &mut Process) -> Next {
-    let Ok(request) = S::Call::try_from(request) else {
-        let why = Term::from("the server does not know this request");
-        let reply = Term::from((Term::atom("error"), Term::from((Term::atom("badarg"), why))));
-        return sent(from.reply(process, reply).await);
+async fn call<S: GenServer>(
+    server: &mut S,
+    from: CallFrom,
+    request: Result<S::Call, etf::serde::Error>,
+    process: &mut Process,
+) -> Next {
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => {
+            let why = (Atom::new_static("badarg"), error.to_string());
+            return sent(from.reply(process, (Atom::new_static("error"), why)).await);
+        }
     };
-    let answer = |reply: S::Reply| reply.try_into().unwrap_or_else(|_| Term::atom("badarg"));
     match server.handle_call(request, from.clone(), process).await {
-        CallOutcome::Reply(reply) => sent(from.reply(process, answer(reply)).await),
+        CallOutcome::Reply(reply) => sent(from.reply(process, reply).await),
         CallOutcome::NoReply => Next::Continue,
         CallOutcome::StopWithReply(reason, reply) => {
-            sent(from.reply(process, answer(reply)).await);
+            sent(from.reply(process, reply).await);
             Next::Stop(reason)
         }
         CallOutcome::Stop(reason) => Next::Stop(reason),
@@ -241,51 +277,38 @@ fn sent(outcome: Result<()>) -> Next {
     Next::Continue
 }
 
-/// A message as a server sees it.
-pub(crate) enum Request {
-    Call(CallFrom, Term),
-    Cast(Term),
+/// A message as a server sees it, with the requests as values if they are of the types it knows.
+pub(crate) enum Incoming<C, K> {
+    /// `{'$gen_call', From, Request}`.
+    Call(CallFrom, Result<C, etf::serde::Error>),
+    /// `{'$gen_cast', Message}`.
+    Cast(Result<K, etf::serde::Error>),
+    /// `{system, From, Request}`.
     System(CallFrom, Term),
+    /// Anything else.
     Info(Message),
 }
 
-impl Request {
-    pub(crate) fn from_message(message: Message, process: &Handle) -> Self {
-        let Message::Term(raw) = &message else { return Self::Info(message) };
-        let Ok(Term::Tuple(elements)) = raw.to_term(process.node.limits()) else {
-            return Self::Info(message);
-        };
-        let label = match elements.first() {
-            Some(label)
-                if label.is_atom("$gen_call") || label.is_atom("system") || label.is_atom("$gen_cast") =>
-            {
-                label.clone()
-            }
-            _ => return Self::Info(message),
-        };
-        let mut rest = elements.into_vec().into_iter().skip(1);
-        match (rest.next(), rest.next(), rest.next()) {
-            (Some(cast), None, None) if label.is_atom("$gen_cast") => Self::Cast(cast),
-            (Some(from), Some(request), None) if !label.is_atom("$gen_cast") => {
-                match CallFrom::from_term(from) {
-                    Some(from) if label.is_atom("system") => Self::System(from, request),
-                    Some(from) => Self::Call(from, request),
-                    None => Self::Info(message),
+impl<C: DeserializeOwned, K: DeserializeOwned> Incoming<C, K> {
+    pub(crate) fn read(message: Message) -> Self {
+        let mut tape = Tape::new();
+        let incoming = message.as_raw().and_then(|raw| {
+            let view = raw.view(&mut tape).ok()?;
+            if let Some([label, from, request]) = view.tuple() {
+                if label.is_atom("$gen_call") {
+                    return Some(Self::Call(CallFrom::read(raw, from)?, from_view(raw, request)));
+                }
+                if label.is_atom("system") {
+                    return Some(Self::System(CallFrom::read(raw, from)?, request.to_term()));
                 }
             }
-            _ => Self::Info(message),
-        }
+            let [label, request] = view.tuple()?;
+            label.is_atom("$gen_cast").then(|| Self::Cast(from_view(raw, request)))
+        });
+        incoming.unwrap_or(Self::Info(message))
     }
 }
 
-/// The type of casts for servers that take none.
-#[derive(Debug)]
+/// The type of casts and calls for servers that take none.
+#[derive(Debug, Deserialize)]
 pub enum Never {}
-
-impl TryFrom<Term> for Never {
-    type Error = Term;
-
-    fn try_from(term: Term) -> Result<Self, Term> {
-        Err(term)
-    }
-}

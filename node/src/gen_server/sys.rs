@@ -2,7 +2,7 @@
 
 use foundation_proto::etf::Term;
 
-use super::{CallFrom, GenServer, Next, Request, sent};
+use super::{CallFrom, GenServer, Incoming, Never, Next, sent};
 use crate::process::{Message, Process, Reason};
 
 /// Handles one `{system, CallFrom, Request}`.
@@ -30,18 +30,17 @@ enum Step {
 async fn suspended<S: GenServer>(server: &mut S, process: &mut Process) -> Next {
     let parent = process.parent();
     loop {
-        let ours = process.handle();
         let is_system = |message: &Message| match message {
             Message::Exit { from, .. } => parent.as_ref() == Some(from),
-            message => matches!(Request::from_message(message.clone(), &ours), Request::System(..)),
+            message => matches!(Incoming::<Never, Never>::read(message.clone()), Incoming::System(..)),
         };
         let message = match process.recv_match(is_system).await {
             Ok(message) => message,
             Err(error) => return Next::Stop(Reason::from(error)),
         };
-        let step = match Request::from_message(message, process) {
-            Request::System(from, request) => step(server, from, request, process, true).await,
-            Request::Info(Message::Exit { reason, .. }) => Step::Stop(reason),
+        let step = match Incoming::<Never, Never>::read(message) {
+            Incoming::System(from, request) => step(server, from, request, process, true).await,
+            Incoming::Info(Message::Exit { reason, .. }) => Step::Stop(reason),
             _ => Step::Continue,
         };
         match step {
@@ -62,7 +61,9 @@ async fn step<S: GenServer>(
     let ok = || Term::atom("ok");
     let (reply, step) = match &request {
         Term::Atom(request) => match request.as_str() {
-            "get_state" => (Term::from((ok(), server.state())), Step::Continue),
+            // Since OTP 26.1 `sys` expects `{ok, State}`, before that the state itself.
+            "get_state" if from.is_otp_26() => (Term::from((ok(), server.state())), Step::Continue),
+            "get_state" => (server.state(), Step::Continue),
             "get_status" => (status(server, process, suspended), Step::Continue),
             "suspend" => (ok(), Step::Suspend),
             "resume" => (ok(), Step::Resume),

@@ -4,16 +4,19 @@
 //! the call came from. Source: stdlib's "The Erlang I/O Protocol".
 
 mod format;
+mod logger;
 
 use core::time::Duration;
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
-use foundation_proto::etf::{Atom, Pid, Term};
+use foundation_proto::etf::{Atom, Term};
+
+pub(crate) use logger::log;
 
 use crate::error::{Error, Result};
-use crate::node::{Node, NodeInner};
-use crate::process::{Handle, Message, Process, SpawnOptions};
+use crate::node::Node;
+use crate::process::{Handle, Message, Process};
 
 /// Where a node's own group leader writes to.
 pub(crate) struct Output(Mutex<Box<dyn Write + Send>>);
@@ -50,29 +53,8 @@ impl Node {
     }
 }
 
-/// Starts `user`, the group leader of all processes that were not given another.
-pub(crate) fn start(node: &std::sync::Arc<NodeInner>) -> Pid {
-    let system = node.system();
-    let Ok(proc) = node.new_proc(Some(&system), &SpawnOptions::default().trap_exit()) else {
-        return system.pid.clone();
-    };
-    // The name is free: nothing else runs yet.
-    let _ = node.handle(&proc).register(Atom::new_static("user"));
-    node.run(&proc, user);
-    proc.pid.clone()
-}
-
-async fn user(mut process: Process) -> Result<()> {
-    loop {
-        let message = process.recv().await?;
-        if let Err(error) = answer(message, &process).await {
-            tracing::debug!(%error, "an I/O reply was not sent");
-        }
-    }
-}
-
 /// Serves one message, if it is `{io_request, From, ReplyAs, Request}`.
-async fn answer(message: Message, process: &Process) -> Result<()> {
+pub(crate) async fn user(message: Message, process: &Process) -> Result<()> {
     let Message::Term(raw) = message else { return Ok(()) };
     let Ok(Term::Tuple(elements)) = raw.to_term(process.node.limits()) else { return Ok(()) };
     let Ok([label, Term::Pid(from), reply_as, request]) = <[Term; 4]>::try_from(elements.into_vec()) else {

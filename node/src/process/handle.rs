@@ -7,7 +7,9 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use foundation_proto::dist::{ControlMessage, Target};
+use foundation_proto::etf::serde::to_raw;
 use foundation_proto::etf::{Atom, Pid, RawTerm, Reference, Term};
+use serde::Serialize;
 
 use super::dest::Dest;
 use super::exit::{ExitKind, transmit};
@@ -80,7 +82,15 @@ impl Handle {
         self.send_over(&link, to, &message)
     }
 
-    /// Encodes and sends a message, as [`Handle::send_raw`].
+    /// Sends a value: anything that serde knows. See [`foundation_proto::etf::serde`] for which term it becomes.
+    ///
+    /// # Errors
+    /// As [`Handle::send_raw`]; [`Error::Value`] if it has no term.
+    pub async fn send<T: Serialize + ?Sized>(&self, to: impl Into<Dest>, message: &T) -> Result<()> {
+        self.send_raw(to, to_raw(message)?).await
+    }
+
+    /// Sends a term, as [`Handle::send_raw`].
     ///
     /// # Errors
     /// As [`Handle::send_raw`].

@@ -1,5 +1,7 @@
+use foundation_proto::etf::serde::from_raw;
 use foundation_proto::etf::{Atom, Pid, RawTerm, Reference, Term};
 use foundation_proto::{Error, Limits};
+use serde::de::DeserializeOwned;
 
 use super::reason::Reason;
 
@@ -71,6 +73,17 @@ impl Message {
                 down.reason.to_term(limits)?,
             ]),
         })
+    }
+
+    /// The message as a value of a type: anything that serde knows.
+    ///
+    /// # Errors
+    /// [`Error::ApiMisuse`] if it is not an ordinary one; else what does not fit.
+    pub fn to_value<T: DeserializeOwned>(&self) -> crate::error::Result<T> {
+        match self {
+            Self::Term(raw) => Ok(from_raw(raw)?),
+            _ => Err(Error::ApiMisuse("only ordinary messages are values").into()),
+        }
     }
 
     /// The encoded message, if it is an ordinary one.

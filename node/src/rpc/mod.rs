@@ -5,10 +5,12 @@
 
 mod client;
 mod exports;
+mod rex;
 mod server;
 
 pub use client::RemoteSpawn;
 pub use exports::{Function, RemoteCall};
 
 pub(crate) use exports::Exports;
-pub(crate) use server::{spawn_requested, start};
+pub(crate) use rex::handle as rex;
+pub(crate) use server::{apply, exit_reason, spawn_requested};

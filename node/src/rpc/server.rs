@@ -7,13 +7,10 @@ use foundation_proto::dist::{ControlMessage, Lane, LaneClass, SpawnRequest};
 use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 
 use super::exports::RemoteCall;
-use crate::error::{Class, Raised, Result};
-use crate::gen_server::{CallFrom, Request};
+use crate::error::{Class, Raised};
 use crate::net::Link;
 use crate::node::NodeInner;
-use crate::process::{
-    Handle, Message, Process, Reason, SpawnOptions, Watcher, WatcherKind, lane_of, transmit,
-};
+use crate::process::{Handle, Process, Reason, SpawnOptions, Watcher, WatcherKind, lane_of, transmit};
 
 /// What a request to start a process asks for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -147,7 +144,7 @@ fn execute_call_reason(result: Term, outcome: Result<Term, Raised>) -> Reason {
 }
 
 /// How a process ends whose function returned or raised.
-fn exit_reason(outcome: Result<Term, Raised>) -> Reason {
+pub(crate) fn exit_reason(outcome: Result<Term, Raised>) -> Reason {
     match outcome {
         Ok(_) => Reason::NORMAL,
         Err(Raised { class: Class::Exit, reason, .. }) => Reason::from(reason),
@@ -160,7 +157,12 @@ fn exit_reason(outcome: Result<Term, Raised>) -> Reason {
 }
 
 /// Calls an exported function on this process; `undef` if there is none.
-async fn apply(process: Process, module: Atom, function: Atom, args: Vec<Term>) -> Result<Term, Raised> {
+pub(crate) async fn apply(
+    process: Process,
+    module: Atom,
+    function: Atom,
+    args: Vec<Term>,
+) -> Result<Term, Raised> {
     let (module, function, args) = match resolve(module, function, args) {
         Ok(mfa) => mfa,
         Err(raised) => return Err(raised),
@@ -202,140 +204,6 @@ fn resolve(module: Atom, function: Atom, args: Vec<Term>) -> Result<(Atom, Atom,
     }
 }
 
-/// Starts the servers that answer to `rex` and `net_kernel`.
-pub(crate) fn start(node: &Arc<NodeInner>) {
-    let system = node.handle(&node.system());
-    for (name, run) in [("rex", Server::Rex), ("net_kernel", Server::NetKernel)] {
-        let Ok(proc) = node.new_proc(Some(&system.proc), &SpawnOptions::default().trap_exit()) else {
-            continue;
-        };
-        // The names are free: nothing else runs yet.
-        let _ = node.handle(&proc).register(Atom::new_static(name));
-        node.run(&proc, move |process| serve(run, process));
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Server {
-    Rex,
-    NetKernel,
-}
-
-async fn serve(server: Server, mut process: Process) -> Result<()> {
-    loop {
-        let message = process.recv().await?;
-        let handled = match server {
-            Server::Rex => rex(message, &process).await,
-            Server::NetKernel => net_kernel(message, &process).await,
-        };
-        if let Err(error) = handled {
-            tracing::debug!(%error, "an answer was not sent");
-        }
-    }
-}
-
-/// Kernel's `rpc` server: OTP before 23, `rpc:block_call`, and C nodes.
-async fn rex(message: Message, process: &Process) -> Result<()> {
-    match Request::from_message(message, process) {
-        Request::Call(from, request) => match Mfa::from_call(request) {
-            Some(mfa) if mfa.block => {
-                let result = run_here(process, mfa).await;
-                from.reply(process, result).await
-            }
-            Some(mfa) => {
-                process.spawn(move |worker: Process| async move {
-                    let result = run_here(&worker, mfa).await;
-                    // The caller may be gone; then nobody misses it.
-                    let _ = from.reply(&worker, result).await;
-                })?;
-                Ok(())
-            }
-            None => Ok(()),
-        },
-        // {cast, M, F, A, GroupLeader}
-        Request::Cast(request) => match Mfa::from_call(request) {
-            Some(mfa) => {
-                process.spawn(move |worker: Process| async move {
-                    run_here(&worker, mfa).await;
-                })?;
-                Ok(())
-            }
-            None => Ok(()),
-        },
-        Request::Info(Message::Term(raw)) => {
-            let Ok(Term::Tuple(elements)) = raw.to_term(process.node.limits()) else { return Ok(()) };
-            let Ok([Term::Pid(from), request]) = <[Term; 2]>::try_from(elements.into_vec()) else {
-                return Ok(());
-            };
-            from_c_node(from, request, process).await
-        }
-        Request::System(..) | Request::Info(_) => Ok(()),
-    }
-}
-
-/// `{From, Request}` as C nodes and old releases send it; the answer is `{rex, Result}`.
-async fn from_c_node(from: Pid, request: Term, process: &Process) -> Result<()> {
-    if request.is_atom("features_request") {
-        let node = Term::Atom(process.node.name.clone());
-        let reply = (Term::atom("features_reply"), node, Term::list([Term::atom("erpc")]));
-        return process.send_term(&from, &Term::from(reply)).await;
-    }
-    if let Some([what, Term::Atom(name), message]) = request.as_tuple()
-        && (what.is_atom("send") || what.is_atom("sbcast"))
-    {
-        let send = what.is_atom("send");
-        // A `send` carries whom to answer, and that is up to the receiver; an `sbcast` is confirmed here.
-        let message = if send { Term::from((&from, message.clone())) } else { message.clone() };
-        let here = Term::Atom(process.node.name.clone());
-        let answer = match process.send_term(name.clone(), &message).await {
-            Ok(()) if send => return Ok(()),
-            Ok(()) => here.clone(),
-            Err(_) => Term::from((Term::atom("nonexisting_name"), Term::Atom(name.clone()))),
-        };
-        return process.send_term(&from, &Term::from((Term::atom("rex"), here, answer))).await;
-    }
-    let Some(mfa) = Mfa::from_call(request) else { return Ok(()) };
-    process.spawn(move |worker: Process| async move {
-        let result = run_here(&worker, mfa).await;
-        let _ = worker.send_term(&from, &Term::from((Term::atom("rex"), result))).await;
-    })?;
-    Ok(())
-}
-
-/// `{call | block_call | cast, Module, Function, Args, GroupLeader}`.
-struct Mfa {
-    block: bool,
-    module: Atom,
-    function: Atom,
-    args: Vec<Term>,
-    group_leader: Option<Pid>,
-}
-
-impl Mfa {
-    fn from_call(request: Term) -> Option<Self> {
-        let Term::Tuple(elements) = request else { return None };
-        let [kind, module, function, args, leader] = <[Term; 5]>::try_from(elements.into_vec()).ok()?;
-        let block = kind.is_atom("block_call");
-        if !block && !kind.is_atom("call") && !kind.is_atom("cast") {
-            return None;
-        }
-        let (Term::Atom(module), Term::Atom(function), Term::List(args)) = (module, function, args) else {
-            return None;
-        };
-        // C nodes write the name `user` in its place.
-        Some(Self { block, module, function, args: args.into_vec(), group_leader: leader.as_pid().cloned() })
-    }
-}
-
-/// Runs a function as `rpc` does: the value, or `{badrpc, {'EXIT', Reason}}`; a thrown value is a value.
-async fn run_here(worker: &Handle, mfa: Mfa) -> Term {
-    let leader = mfa.group_leader.unwrap_or_else(|| worker.group_leader());
-    match call_here(worker, leader, mfa.module, mfa.function, mfa.args).await {
-        Ok(value) => value,
-        Err(raised) => badrpc(raised),
-    }
-}
-
 /// Calls a function of this node on a process of its own, which prints through `leader`.
 pub(super) async fn call_here(
     caller: &Handle,
@@ -359,57 +227,4 @@ pub(super) fn badrpc(raised: Raised) -> Term {
         Raised { class: Class::Error, reason, stack } => Term::from((reason, stack)),
     };
     Term::from((Term::atom("badrpc"), Term::from((Term::atom("EXIT"), reason))))
-}
-
-/// What is asked of every node's `net_kernel`.
-async fn net_kernel(message: Message, process: &Process) -> Result<()> {
-    let Request::Call(from, request) = Request::from_message(message, process) else { return Ok(()) };
-    let Some(elements) = request.as_tuple() else { return Ok(()) };
-    match elements {
-        // `net_adm:ping/1`: whoever got here has proved the cookie.
-        [what, _] if what.is_atom("is_auth") => from.reply(process, Term::atom("yes")).await,
-        // How OTP 23 spawns on peers without SPAWN.
-        [what, Term::Atom(module), Term::Atom(function), Term::List(args), leader]
-            if what.is_atom("spawn") =>
-        {
-            let pid = spawn_for(process, &from, module, function, args.to_vec(), leader, false)?;
-            from.reply(process, pid).await
-        }
-        [what, Term::Atom(module), Term::Atom(function), Term::List(args), leader]
-            if what.is_atom("spawn_link") =>
-        {
-            let pid = spawn_for(process, &from, module, function, args.to_vec(), leader, true)?;
-            from.reply(process, pid).await
-        }
-        [what, Term::Atom(module), Term::Atom(function), Term::List(args), _, link, leader]
-            if what.is_atom("spawn_opt") =>
-        {
-            let pid =
-                spawn_for(process, &from, module, function, args.to_vec(), leader, link.is_atom("link"))?;
-            from.reply(process, pid).await
-        }
-        _ => Ok(()),
-    }
-}
-
-fn spawn_for(
-    process: &Process,
-    from: &CallFrom,
-    module: &Atom,
-    function: &Atom,
-    args: Vec<Term>,
-    leader: &Term,
-    link: bool,
-) -> Result<Term> {
-    let leader = leader.as_pid().unwrap_or(&from.pid).clone();
-    let start = SpawnOptions::default().group_leader(leader);
-    let (module, function) = (module.clone(), function.clone());
-    let caller = from.pid.clone();
-    let child = process.spawn_opt(&start, move |child: Process| async move {
-        if link {
-            child.link(&caller).await;
-        }
-        exit_reason(apply(child, module, function, args).await)
-    })?;
-    Ok(Term::from(child.pid()))
 }
