@@ -15,7 +15,7 @@ pub use connection::fuzz_connection;
 pub use epmd::{fuzz_epmd_request, fuzz_epmd_response, fuzz_epmd_server};
 pub use handshake::{fuzz_handshake_acceptor, fuzz_handshake_initiator};
 pub use term::fuzz_term;
-pub use text::fuzz_text;
+pub use text::{fuzz_elixir_text, fuzz_print, fuzz_text};
 
 /// The pieces in which `data` arrives, after a moment of nothing: all at once, byte by byte, and cut where its own bytes
 /// say.

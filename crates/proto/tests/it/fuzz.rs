@@ -223,6 +223,32 @@ fn text() {
 }
 
 #[test]
+fn elixir_text() {
+    let seeds = [
+        r#"[:a, :"b c", nil, true, Foo.Bar, 'x', ~c"y", "z\n\u00e9", ?a, -0x1F, 1_000, 1.5e-3]"#,
+        r#"%{:a => {1, [2 | 3]}, "k" => %Foo{a: 1, b?: []}}"#,
+        r#"{:a, b: 1, "c d": <<1, 2::4, "e"::utf16, 1.5::float-32, 3::size(3)-unit(2)-little>>}"#,
+        r#"~w(a b)a ++ ~w[c d]c # comment"#,
+        r#"[&String.length/1, &:lists.map/2]"#,
+        r#":lists.seq(1, 5)"#,
+        r#"Foo.Bar.baz?("x", [a: 1], b: 2)"#,
+    ];
+    fuzz(fuzzing::fuzz_elixir_text, &seeds.map(|seed| seed.as_bytes().to_vec()));
+}
+
+#[test]
+fn print() {
+    let mut seeds = Vec::new();
+    for release in golden::RELEASES {
+        let encodings = golden::read(release, "encodings.tsv");
+        seeds.extend(
+            golden::rows(&encodings).map(|row| golden::bytes(row[2])).filter(|term| term.len() < 500),
+        );
+    }
+    fuzz(fuzzing::fuzz_print, &seeds);
+}
+
+#[test]
 fn term() {
     let mut seeds = Vec::new();
     for release in golden::RELEASES {

@@ -49,7 +49,7 @@ struct Item {
     name: String,
     price: f64,
     #[serde(rename = "type")]
-    kind: Option<Box<Item>>,
+    kind: Option<Box<Self>>,
 }
 
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
@@ -277,7 +277,7 @@ fn text_and_bytes_can_be_borrowed() {
 fn a_term_cannot_drive_a_recursive_type_through_the_stack() {
     #[derive(Debug, Deserialize)]
     #[allow(dead_code, reason = "only read")]
-    struct Nest(Option<Box<(Nest,)>>);
+    struct Nest(Option<Box<(Self,)>>);
     let deep = term(&format!("{}nil{}", "{".repeat(50_000), "}".repeat(50_000)));
     let error: Error = from_term::<Nest>(&deep).unwrap_err();
     assert!(error.message().contains("nest deeper"), "{error}");

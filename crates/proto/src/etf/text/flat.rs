@@ -7,7 +7,7 @@ use core::slice;
 use std::collections::BTreeMap;
 
 use super::atom::{Charset, write_atom, write_quoted};
-use super::number::{write_big_integer, write_float};
+use super::number::write_float;
 use crate::etf::{Atom, Reference, Term};
 
 /// How the parts of a term are written.
@@ -214,9 +214,7 @@ impl<'a> Writer<'a> {
         match term {
             Term::Atom(atom) => self.atomic(|text| write_atom(text, atom.as_str(), charset)),
             Term::Integer(integer) => self.atomic(|text| text.push_str(&integer.to_string())),
-            Term::BigInteger(integer) => {
-                self.atomic(|text| write_big_integer(text, integer, "16#"));
-            }
+            Term::BigInteger(integer) => self.atomic(|text| text.push_str(&integer.to_string())),
             Term::Float(float) => self.atomic(|text| write_float(text, *float)),
             Term::Pid(pid) => {
                 let node = self.number(&pid.node);

@@ -3,17 +3,19 @@
 mod algebra;
 mod atom;
 mod bits;
-mod elixir;
-mod erlang;
-mod erlang_binary;
 mod flat;
+mod inspect;
 mod number;
+mod parse_binary;
+mod parse_elixir;
+mod parse_elixir_text;
+mod parse_erlang;
 mod pretty;
 mod printer;
 mod scanner;
 
-pub use erlang::{parse_erlang, parse_erlang_call, parse_erlang_terms};
-pub use number::MAX_DECIMAL_BYTES;
+pub use parse_elixir::{parse_elixir, parse_elixir_call};
+pub use parse_erlang::{parse_erlang, parse_erlang_call, parse_erlang_terms};
 pub use pretty::MAX_INDENTATION;
 pub use printer::{Printer, inspect, print, write};
 pub use scanner::{Call, ParseError, ParseProblem};

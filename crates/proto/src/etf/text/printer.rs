@@ -1,14 +1,14 @@
 use core::fmt;
 
 use super::atom::Charset;
-use super::elixir::{self, ElixirStyle};
 use super::flat::{Style, flatten};
+use super::inspect::{self, ElixirStyle};
 use super::pretty::pretty;
 use crate::etf::{Atom, Term};
 
 /// Prints terms; the defaults are those of `io:format("~p", [Term])` at the beginning of a line.
 ///
-/// Output grows in proportion to the term: every walk is iterative, integers of more than [`MAX_DECIMAL_BYTES`] bytes are written
+/// Output grows in proportion to the term: every walk is iterative, integers of more than 4,096 bytes are written
 /// in base 16 and the indentation of one output ends at [`MAX_INDENTATION`].
 ///
 /// Maps are printed in wire order. A function that this node cannot know the source of prints as `#Fun<Module.Index.Uniq>`, a
@@ -24,7 +24,6 @@ use crate::etf::{Atom, Term};
 /// assert_eq!(Printer::new().line_length(4).print(&term), "[a,\n b]");
 /// ```
 ///
-/// [`MAX_DECIMAL_BYTES`]: super::MAX_DECIMAL_BYTES
 /// [`MAX_INDENTATION`]: super::MAX_INDENTATION
 #[derive(Clone, Debug)]
 pub struct Printer {
@@ -107,7 +106,7 @@ impl Printer {
 
     /// The term as Elixir's `inspect(term, pretty: true, limit: :infinity)` prints it.
     ///
-    /// Any map with atom keys whose `__struct__` is an atom prints as a struct with all its fields: this node has no module that
+    /// Any map with atom keys whose `__struct__` is a module name prints as a struct with all its fields: this node has no module that
     /// could print it in a way of its own, as Elixir does for dates or sets.
     pub fn inspect(&self, term: &Term) -> String {
         let style = ElixirStyle {
@@ -116,7 +115,7 @@ impl Printer {
             strings: self.style.strings,
         };
         let width = (self.line_length > 0).then_some(self.line_length);
-        elixir::document(term, &style).layout(width)
+        inspect::document(term, &style).layout(width)
     }
 }
 

@@ -2,9 +2,8 @@
 
 use core::fmt;
 
-use super::number::parse_integer;
 use crate::Limits;
-use crate::etf::{Atom, ImproperList, Term, Tuple};
+use crate::etf::{Atom, BigInteger, ImproperList, Map, Term, Tuple};
 
 /// Text that is not the term, the terms or the call that it should be.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,6 +46,8 @@ pub enum ParseProblem {
     BadSegment(&'static str),
     /// An atom of more than 255 characters.
     AtomTooLong,
+    /// A map with a key twice.
+    DuplicateKey,
     /// A bound was reached.
     LimitExceeded {
         /// The field of [`Limits`].
@@ -76,6 +77,7 @@ impl fmt::Display for ParseProblem {
             Self::BadEscape => f.write_str("unknown escape sequence; write \\\\ for a backslash"),
             Self::BadNumber(why) | Self::BadSegment(why) => f.write_str(why),
             Self::AtomTooLong => f.write_str("an atom has at most 255 characters"),
+            Self::DuplicateKey => f.write_str("a key occurs twice in this map; remove one of them"),
             Self::LimitExceeded { limit, max } => write!(f, "more than the limit `{limit}` of {max} allows"),
         }
     }
@@ -229,6 +231,19 @@ impl<'a> Scanner<'a> {
         Atom::new(text).map_err(|_| self.error_at(start, ParseProblem::AtomTooLong))
     }
 
+    /// A map of these pairs, which begins at `start`.
+    pub(super) fn map(&self, start: usize, pairs: Vec<(Term, Term)>) -> Result<Term> {
+        match Map::from_pairs(pairs) {
+            Ok(map) => Ok(Term::Map(map)),
+            Err(_) => Err(self.error_at(start, ParseProblem::DuplicateKey)),
+        }
+    }
+
+    /// Goes back to an earlier position.
+    pub(super) fn reset(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// Digits of a base with single underscores between them, as both languages write them.
     pub(super) fn digits(&mut self, radix: u32) -> Result<String> {
         let mut digits = String::new();
@@ -251,7 +266,8 @@ impl<'a> Scanner<'a> {
             // The magnitude of a positive number can always be negated.
             return Ok(Term::Integer(if negative { -value } else { value }));
         }
-        parse_integer(negative, digits, radix).ok_or_else(|| {
+        let signed = if negative { format!("-{digits}") } else { digits.to_owned() };
+        BigInteger::parse(&signed, radix).ok_or_else(|| {
             self.error_at(
                 start,
                 ParseProblem::BadNumber("an integer of more than 9,864 decimal digits; send it as a binary"),

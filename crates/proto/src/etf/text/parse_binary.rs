@@ -1,7 +1,7 @@
 //! Reading `<<1, 2:4, "abc", "é"/utf8, 1.5:32/float-little>>`.
 
 use super::bits::Bits;
-use super::erlang::{number, quoted};
+use super::parse_erlang::{number, quoted};
 use super::scanner::{ParseProblem, Result, Scanner};
 use crate::etf::Term;
 
@@ -13,7 +13,7 @@ enum Value {
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Type {
+pub(super) enum Type {
     Integer,
     Float,
     Utf8,
@@ -21,11 +21,11 @@ enum Type {
     Utf32,
 }
 
-struct Spec {
-    size: Option<usize>,
-    unit: usize,
-    ty: Type,
-    little: bool,
+pub(super) struct Spec {
+    pub(super) size: Option<usize>,
+    pub(super) unit: usize,
+    pub(super) ty: Type,
+    pub(super) little: bool,
 }
 
 /// The binary that begins at `start`, after its `<<`.
@@ -114,7 +114,8 @@ fn specification(scanner: &mut Scanner<'_>) -> Result<Spec> {
     }
 }
 
-const TOO_LARGE: ParseProblem = ParseProblem::BadSegment("this segment is larger than an integer can be");
+pub(super) const TOO_LARGE: ParseProblem =
+    ParseProblem::BadSegment("this segment is larger than an integer can be");
 
 fn push(scanner: &mut Scanner<'_>, at: usize, bits: &mut Bits, value: &Value, spec: &Spec) -> Result<()> {
     match value {
@@ -125,7 +126,13 @@ fn push(scanner: &mut Scanner<'_>, at: usize, bits: &mut Bits, value: &Value, sp
     }
 }
 
-fn segment(scanner: &mut Scanner<'_>, at: usize, bits: &mut Bits, number: &Term, spec: &Spec) -> Result<()> {
+pub(super) fn segment(
+    scanner: &mut Scanner<'_>,
+    at: usize,
+    bits: &mut Bits,
+    number: &Term,
+    spec: &Spec,
+) -> Result<()> {
     let bad = |scanner: &Scanner<'_>, why| Err(scanner.error_at(at, ParseProblem::BadSegment(why)));
     if matches!(spec.ty, Type::Utf8 | Type::Utf16 | Type::Utf32) {
         let Some(c) = code_point(number) else { return bad(scanner, "this is no Unicode code point") };

@@ -2,7 +2,7 @@
 
 use super::atom::{continues_name, is_reserved, starts_atom};
 use super::bits::Bits;
-use super::erlang_binary::binary;
+use super::parse_binary::binary;
 use super::scanner::{Call, ParseError, ParseProblem, Result, Scanner, charlist, list, tuple};
 use crate::Limits;
 use crate::etf::{Atom, ExportFun, Term};
@@ -84,6 +84,7 @@ enum Open {
         brackets: usize,
     },
     Map {
+        start: usize,
         pairs: Vec<(Term, Term)>,
         key: Option<Term>,
     },
@@ -235,7 +236,7 @@ impl<'a> Parser<'a> {
                 Ok(Term::List(elements.into()))
             }
             Some(Open::Arguments(elements)) => Ok(Term::List(elements.into())),
-            Some(Open::Map { pairs, .. }) => Ok(Term::Map(pairs.into_iter().collect())),
+            Some(Open::Map { start, pairs, .. }) => self.scanner.map(start, pairs),
             None => Err(self.scanner.unexpected("a term")),
         }
     }
@@ -276,7 +277,7 @@ impl<'a> Parser<'a> {
                 return self.open(Open::List { elements: Vec::new(), brackets: 1, fresh: true });
             }
             '#' if self.scanner.eat("#{") => {
-                return self.open(Open::Map { pairs: Vec::new(), key: None });
+                return self.open(Open::Map { start, pairs: Vec::new(), key: None });
             }
             '<' if self.scanner.eat("<<") => binary(&mut self.scanner, start)?,
             '"' => {
@@ -526,7 +527,7 @@ fn sigil(scanner: &mut Scanner<'_>) -> Result<Term> {
     }
     let mut bits = Bits::default();
     for c in text {
-        super::erlang_binary::push_utf8(scanner, start, &mut bits, c)?;
+        super::parse_binary::push_utf8(scanner, start, &mut bits, c)?;
     }
     Ok(bits.into_term())
 }

@@ -4,7 +4,7 @@ use core::slice;
 use std::collections::BTreeMap;
 
 use super::algebra::Document;
-use super::number::{write_big_integer, write_float};
+use super::number::write_float;
 use crate::etf::{Atom, Term};
 
 /// How terms print in Elixir syntax.
@@ -185,7 +185,7 @@ impl<'a> Writer<'a> {
     fn map(&mut self, map: &'a [(Term, Term)]) {
         let keyword = map.iter().all(|(key, _)| is_key(key));
         let name = map.iter().find_map(|(key, value)| match value {
-            Term::Atom(name) if keyword && is_struct_key(key) => Some(name),
+            Term::Atom(name) if keyword && is_struct_key(key) && is_module(name.as_str()) => Some(name),
             _ => None,
         });
         let mut open = "%".to_owned();
@@ -213,7 +213,8 @@ impl<'a> Writer<'a> {
         match term {
             Term::Atom(atom) => self.document.write(|text| write_atom(text, atom.as_str())),
             Term::Integer(integer) => self.document.text(&integer.to_string()),
-            Term::BigInteger(integer) => self.document.write(|text| write_big_integer(text, integer, "0x")),
+            // A very long one comes in base 16.
+            Term::BigInteger(integer) => self.document.text(&integer.to_string().replacen("16#", "0x", 1)),
             Term::Float(float) if float.abs() >= 1.0 && float.abs() < 1e16 && float.fract() == 0.0 => {
                 self.document.text(&format!("{float:.1}"));
             }
@@ -365,12 +366,16 @@ fn is_struct_key(key: &Term) -> bool {
     matches!(key, Term::Atom(key) if *key == "__struct__")
 }
 
+fn is_module(atom: &str) -> bool {
+    atom.strip_prefix(ELIXIR).is_some_and(is_alias)
+}
+
 /// `:ok`, `:"a b"`, `nil`, `Foo.Bar`.
 fn write_atom(out: &mut String, atom: &str) {
     if matches!(atom, "nil" | "true" | "false") {
         return out.push_str(atom);
     }
-    if atom == "Elixir" || atom.strip_prefix(ELIXIR).is_some_and(is_alias) {
+    if atom == "Elixir" || is_module(atom) {
         return out.push_str(atom.strip_prefix(ELIXIR).unwrap_or(atom));
     }
     out.push(':');
@@ -462,8 +467,10 @@ fn write_quoted(out: &mut String, characters: impl Iterator<Item = char>, quote:
             }
             c if c == quote => out.extend(['\\', c]),
             c if is_printable(c) => out.push(c),
-            c if u32::from(c) < 0x100 => out.push_str(&format!("\\x{:02X}", u32::from(c))),
-            c => out.push_str(&format!("\\x{{{:X}}}", u32::from(c))),
+            c if u32::from(c) < 0x80 => out.push_str(&format!("\\x{:02X}", u32::from(c))),
+            // Elixir itself writes these with \x, and cannot read that.
+            c if u32::from(c) < 0x1_0000 => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push_str(&format!("\\u{{{:X}}}", u32::from(c))),
         }
     }
     out.push(quote);
