@@ -89,6 +89,24 @@ defmodule Foundation.EventsTest do
     assert {:ok, [%{timestamp: 4}, %{timestamp: 5}]} = Events.get_time_range(4, 9)
   end
 
+  test "without an order a limit gives the latest, settled or not" do
+    {:ok, _} = Events.store_batch(for n <- 1..40, do: event(timestamp: n))
+
+    latest = fn ->
+      with {:ok, found} <- Events.query(limit: 3, offset: 1), do: Enum.map(found, & &1.timestamp)
+    end
+
+    assert latest.() == [39, 38, 37]
+    {:ok, pid} = Foundation.ServiceRegistry.lookup(:production, :event_store)
+    send(pid, :timeout)
+    assert :sys.get_state(pid).recent == %{}
+    assert latest.() == [39, 38, 37]
+    {:ok, _} = Events.store(event(timestamp: 41))
+    assert latest.() == [40, 39, 38]
+    assert {:ok, all} = Events.query(%{})
+    assert length(all) == 41
+  end
+
   test "prunes" do
     kept = event(correlation_id: "c", timestamp: 10)
     {:ok, _} = Events.store_batch([event(correlation_id: "c", timestamp: 9), kept])

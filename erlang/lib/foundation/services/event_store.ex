@@ -78,7 +78,8 @@ defmodule Foundation.Services.EventStore do
   The events that match.
 
   Keys, all optional: `event_type`; `time_range: {first, last}`; `order_by: :event_id | :timestamp`; `offset`; `limit`.
-  Events of one timestamp come by id; without `order_by` so do up to 32 events, more in no order.
+  Events of one timestamp come by id. Without `order_by` they come by id while the
+  store has up to 32 events; beyond that the latest first with a `limit`, in no order without.
   """
   @impl Contract
   @spec query(map()) :: {:ok, [Event.t()]} | {:error, Error.t()}
@@ -451,11 +452,23 @@ defmodule Foundation.Services.EventStore do
 
   defp select(tables, recent, query) do
     offset = if is_integer(query[:offset]) and query[:offset] >= 0, do: query[:offset], else: 0
-    limit = if is_integer(query[:limit]) and query[:limit] > 0, do: query[:limit], else: :all
+    order = order(tables, recent, query[:order_by])
 
-    if limit == :all,
-      do: tables |> select_all(recent, query) |> sort(query) |> Enum.drop(offset),
-      else: select_some(tables, recent, query, offset, limit)
+    case query[:limit] do
+      limit when is_integer(limit) and limit > 0 ->
+        select_some(tables, recent, query, order, offset, limit)
+
+      _none ->
+        tables |> select_all(recent, query) |> sort(order) |> Enum.drop(offset)
+    end
+  end
+
+  # Without an order 1.x gave that of a map: by id up to 32 events in the store, none beyond. Of the orders that are none,
+  # the latest first is the one in which a limit serves.
+  defp order(_tables, _recent, order) when order in [:timestamp, :event_id], do: order
+
+  defp order(tables, recent, _none) do
+    if Tables.size(tables) + map_size(recent) <= 32, do: :event_id, else: :latest
   end
 
   defp select_all(tables, recent, query) when recent == %{}, do: Tables.select(tables, query)
@@ -465,22 +478,14 @@ defmodule Foundation.Services.EventStore do
     for({_id, event} <- recent, matches?(event, query), do: event) ++ settled
   end
 
-  # Without an order 1.x gave the order of a map: by id up to 32 events, none beyond.
-  defp sort(events, %{order_by: :timestamp}),
-    do: Enum.sort_by(events, &{&1.timestamp, &1.event_id})
-
-  defp sort(events, %{order_by: :event_id}), do: Enum.sort_by(events, & &1.event_id)
-  defp sort([], _query), do: []
-  defp sort(events, _query) when length(events) > 32, do: events
-  defp sort(events, _query), do: Enum.sort_by(events, & &1.event_id)
+  defp sort(events, :timestamp), do: Enum.sort_by(events, &{&1.timestamp, &1.event_id})
+  defp sort(events, :event_id), do: Enum.sort_by(events, & &1.event_id)
+  defp sort(events, :latest), do: events
 
   # Keys first, then only the events that the limit leaves.
-  defp select_some(tables, recent, query, offset, limit) do
-    by_time? = query[:order_by] == :timestamp
-
+  defp select_some(tables, recent, query, order, offset, limit) do
     tables
-    |> keys(recent, query, if(by_time?, do: offset + limit, else: :all))
-    |> then(&if by_time?, do: &1, else: Enum.sort_by(&1, fn {_timestamp, id} -> id end))
+    |> keys(recent, query, order, offset + limit)
     |> Enum.slice(offset, limit)
     |> Enum.flat_map(fn {_timestamp, id} ->
       case recent do
@@ -490,16 +495,24 @@ defmodule Foundation.Services.EventStore do
     end)
   end
 
-  defp keys(tables, recent, query, count) when recent == %{},
-    do: Tables.keys(tables, query, count)
-
-  defp keys(tables, recent, query, _count) do
-    settled =
-      Enum.reject(Tables.keys(tables, query, :all), fn {_, id} -> is_map_key(recent, id) end)
-
-    unsettled = for {id, event} <- recent, matches?(event, query), do: {event.timestamp, id}
-    Enum.sort(unsettled ++ settled)
+  defp keys(tables, recent, query, order, count) when recent == %{} do
+    case order do
+      :timestamp -> Tables.keys(tables, query, count)
+      :latest -> Tables.latest_keys(tables, query, count)
+      :event_id -> tables |> Tables.keys(query, :all) |> sort_keys(order)
+    end
   end
+
+  defp keys(tables, recent, query, order, _count) do
+    settled = Tables.keys(tables, query, :all)
+    unsettled = for {id, event} <- recent, matches?(event, query), do: {event.timestamp, id}
+    settled = Enum.reject(settled, fn {_timestamp, id} -> is_map_key(recent, id) end)
+    sort_keys(unsettled ++ settled, order)
+  end
+
+  defp sort_keys(keys, :timestamp), do: Enum.sort(keys)
+  defp sort_keys(keys, :latest), do: Enum.sort(keys, :desc)
+  defp sort_keys(keys, :event_id), do: Enum.sort_by(keys, fn {_timestamp, id} -> id end)
 
   defp matches?(event, query) do
     (query[:event_type] == nil or event.event_type == query[:event_type]) and

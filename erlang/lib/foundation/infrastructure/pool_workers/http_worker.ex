@@ -22,6 +22,7 @@ defmodule Foundation.Infrastructure.PoolWorkers.HttpWorker do
           max_redirects: non_neg_integer()
         ]
 
+  @exit_ms 100
   @defaults [timeout: 30_000, headers: [{"User-Agent", "Foundation/1.0"}], max_redirects: 5]
 
   @doc """
@@ -29,7 +30,14 @@ defmodule Foundation.Infrastructure.PoolWorkers.HttpWorker do
   `:invalid_scheme`.
   """
   @spec start_link(worker_config()) :: GenServer.on_start()
-  def start_link(config), do: GenServer.start_link(__MODULE__, config)
+  def start_link(config) do
+    with {:error, _reason} = error <- GenServer.start_link(__MODULE__, config) do
+      # The worker's exit reaches the caller before this returns from OTP 26 on, and a moment later on older releases. So
+      # that a caller that does not trap exits ends the same way on all of them, it is waited for.
+      if Process.info(self(), :trap_exit) == {:trap_exit, false}, do: Process.sleep(@exit_ms)
+      error
+    end
+  end
 
   @doc """
   An answer to GET: `{:ok, %{status_code: _, headers: _, body: _}}`. Options: `headers`, `params`.

@@ -135,20 +135,22 @@ defmodule Foundation.Services.EventStore.Tables do
   @doc false
   # The keys of the events that match, by timestamp and id; only the first `count` of them unless that is `:all`.
   @spec keys(t(), map(), pos_integer() | :all) :: [key()]
-  def keys(tables, query, count) do
-    guards = guards(query, {:element, 1, :"$1"}, :"$2")
-    spec = [{{:"$1", :"$2"}, guards, [:"$1"]}]
+  def keys(tables, query, :all), do: :ets.select(tables.times, key_spec(query))
 
-    case count do
-      :all ->
-        :ets.select(tables.times, spec)
+  def keys(tables, query, count),
+    do: tables.times |> :ets.select(key_spec(query), count) |> page()
 
-      count ->
-        case :ets.select(tables.times, spec, count) do
-          {keys, _continuation} -> keys
-          :"$end_of_table" -> []
-        end
-    end
+  @doc false
+  # The keys of the latest `count` events that match, the latest first.
+  @spec latest_keys(t(), map(), pos_integer()) :: [key()]
+  def latest_keys(tables, query, count),
+    do: tables.times |> :ets.select_reverse(key_spec(query), count) |> page()
+
+  defp page(:"$end_of_table"), do: []
+  defp page({keys, _continuation}), do: keys
+
+  defp key_spec(query) do
+    [{{:"$1", :"$2"}, guards(query, {:element, 1, :"$1"}, :"$2"), [:"$1"]}]
   end
 
   defp guards(query, timestamp, type) do
