@@ -49,7 +49,7 @@ defmodule Foundation.ErrorTest do
   end
 
   test "message, context and stack trace are the caller's" do
-    stack = [{Mod, :fun, 1, [file: 'a.ex', line: 3]}, :odd]
+    stack = [{Mod, :fun, 1, [file: ~c"a.ex", line: 3]}, :odd]
     error = Error.new(:timeout, "too slow", context: %{operation: :fetch}, stacktrace: stack)
     assert error.message == "too slow"
     assert List.last(error.recovery_actions) == "Review fetch implementation"
