@@ -18,6 +18,7 @@ help:
 test:
 	script/otp-matrix.sh
 	$(ERLANG) cargo test --workspace
+	$(ERLANG) sh -c 'cd erlang && mix test'
 
 matrix:
 	script/otp-matrix.sh
@@ -30,6 +31,7 @@ fuzz:
 
 verify:
 	cargo fmt --all --check
+	$(ERLANG) sh -c 'cd erlang && mix format --check-formatted'
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	script/layout
@@ -38,4 +40,5 @@ verify:
 
 fix:
 	cargo fmt --all
+	$(ERLANG) sh -c 'cd erlang && mix format'
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged --quiet
