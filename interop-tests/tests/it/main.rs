@@ -1,8 +1,14 @@
 //! Real BEAM nodes and this project's node, on loopback. One module a topic; each test is a [`case`] over releases.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod connection;
 mod epmd;
+mod gen_server;
 mod harness;
+mod process;
+mod rpc;
+mod rust;
+mod send;
 
 /// A runtime for one case: the node under test runs beside the blocking calls into BEAM nodes.
 fn runtime() -> tokio::runtime::Runtime {

@@ -1,0 +1,135 @@
+//! Nodes meet, part and meet again.
+
+use std::time::{Duration, Instant};
+
+use foundation_interop_tests::{Beam, Case, Epmd, beam, case, eventually::eventually_true};
+use foundation_node::Node;
+use foundation_node::config::NodeConfig;
+use foundation_node::event::Event;
+use foundation_node::net_kernel::NodeType;
+
+use crate::rust::Rust;
+
+const TOPIC: &str = "connection";
+
+#[test]
+fn a_beam_pings_us() {
+    case(Case::Smoke, TOPIC, "a BEAM node pings a Rust node and sees it as hidden", |release| {
+        let epmd = Epmd::start(release);
+        let rust = Rust::start(&epmd, "rust");
+        let beam = Beam::visible(release, &epmd, "beam");
+        assert_eq!(beam.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
+        assert_eq!(beam.eval("{nodes(), nodes(hidden)}"), "{[],['rust@127.0.0.1']}");
+        assert_eq!(rust.node.nodes(NodeType::Hidden), ["beam@127.0.0.1"]);
+        // Registered under the same EPMD, so its tools list it.
+        assert_eq!(
+            beam.eval("lists:sort([N || {N, _} <- element(2, net_adm:names({127,0,0,1}))])"),
+            "[\"beam\",\"rust\"]"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn we_connect() {
+    case(Case::Smoke, TOPIC, "a Rust node connects; both sides hear of it", |release| {
+        let epmd = Epmd::start(release);
+        let rust = Rust::start(&epmd, "rust");
+        let beam = Beam::visible(release, &epmd, "beam");
+        beam.eval("net_kernel:monitor_nodes(true, [{node_type, all}])");
+        let mut events = rust.node.events();
+        let link = rust.run(rust.node.connect("beam@127.0.0.1")).unwrap();
+        assert_eq!(link.peer().name, "beam@127.0.0.1");
+        let creation: u32 = beam.eval("erlang:system_info(creation)").parse().unwrap();
+        assert_eq!(link.peer().creation, creation);
+        match rust.run(events.next()) {
+            Some(Event::NodeUp { node, hidden, creation: up, .. }) => {
+                assert_eq!((node.as_str(), hidden, up), ("beam@127.0.0.1", true, creation));
+            }
+            other => panic!("{other:?}"),
+        }
+        let up = "receive {nodeup, 'rust@127.0.0.1', _} -> up after 5000 -> nothing end";
+        assert_eq!(beam.eval(up), "up");
+
+        assert!(rust.run(rust.node.disconnect("beam@127.0.0.1")));
+        let down = "receive {nodedown, 'rust@127.0.0.1', _} -> down after 5000 -> nothing end";
+        assert_eq!(beam.eval(down), "down");
+        match rust.run(events.next()) {
+            Some(Event::NodeDown { node, reason, .. }) => {
+                assert_eq!((node.as_str(), reason.atom().as_str()), ("beam@127.0.0.1", "disconnect"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(rust.node.nodes(NodeType::Connected).is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_wrong_cookie_is_refused() {
+    case(
+        Case::Smoke,
+        TOPIC,
+        "a wrong cookie is refused in both directions, and nobody else notices",
+        |release| {
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let good = Beam::visible(release, &epmd, "good");
+            let bad = beam::Options::new(release, epmd.port, "bad").cookie("xyzzy").start();
+            assert_eq!(good.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
+            assert_eq!(bad.eval("net_adm:ping('rust@127.0.0.1')"), "pang");
+            let error = rust.run(rust.node.connect("bad@127.0.0.1")).unwrap_err().to_string();
+            assert!(error.contains("cookie"), "{error}");
+            assert!(!error.contains("secret") && !error.contains("xyzzy"), "no cookie in an error: {error}");
+            assert_eq!(rust.node.nodes(NodeType::Connected), ["good@127.0.0.1"]);
+            assert_eq!(good.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn back_in_touch_after_a_restart() {
+    case(
+        Case::Smoke,
+        TOPIC,
+        "a Rust node is back in touch with a killed and restarted BEAM node by itself",
+        |release| {
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let beam = Beam::visible(release, &epmd, "beam");
+            let first = rust.run(rust.node.connect("beam@127.0.0.1")).unwrap().peer().creation;
+            let mut events = rust.node.events();
+            beam.kill();
+            match rust.run(events.next()) {
+                Some(Event::NodeDown { reason, .. }) => assert_eq!(reason.atom(), "connection_closed"),
+                other => panic!("{other:?}"),
+            }
+            let beam = beam.restart();
+            let ready = Instant::now();
+            match rust.run(events.next()) {
+                Some(Event::NodeUp { creation, .. }) => assert_ne!(creation, first, "a new incarnation"),
+                other => panic!("{other:?}"),
+            }
+            println!("back in touch {:?} after the node was up", ready.elapsed());
+            eventually_true("both sides agree", Duration::from_secs(5), || {
+                beam.eval("nodes(hidden)") == "['rust@127.0.0.1']"
+            });
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn a_name_in_use_is_refused() {
+    case(Case::Full, TOPIC, "a name that is in use is refused in words", |release| {
+        let epmd = Epmd::start(release);
+        let beam = Beam::visible(release, &epmd, "taken");
+        let runtime = crate::runtime();
+        let config = NodeConfig::new("taken@127.0.0.1").cookie(beam::COOKIE).epmd_port(epmd.port);
+        let error = runtime.block_on(Node::start(config)).expect_err("refused").to_string();
+        assert!(error.contains("taken"), "{error}");
+        assert_eq!(beam.eval("node()"), "'taken@127.0.0.1'");
+        Ok(())
+    });
+}
