@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use foundation_proto::dist::NodeName;
-use foundation_proto::dist::handshake::PeerState;
+use foundation_proto::dist::handshake::{Decision, PeerState, Verdict, decide};
 use foundation_proto::etf::Atom;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, debug, info, info_span};
 
@@ -45,6 +45,10 @@ const REDIAL_OFTEN: Duration = Duration::from_secs(600);
 /// The most that the pause between two dials grows to after that.
 const REDIAL_SLOWEST: Duration = Duration::from_secs(30);
 
+/// How long a dial waits for a connection that the peer is setting up already. Two that succeed at once would each end the
+/// other. Bounded, because whoever is setting it up has not proved that it is the peer.
+const PEER_GOES_FIRST: Duration = Duration::from_secs(2);
+
 /// The first pause for a peer that was never reached, or that refuses this node.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
 
@@ -58,6 +62,8 @@ pub struct NetKernel {
     /// One link is put in place at a time, because that may have to wait for another one to go.
     installing: tokio::sync::Mutex<()>,
     dials: Semaphore,
+    /// An accepted handshake has come to its end.
+    accepted: Notify,
     stopping: AtomicBool,
     node: OnceLock<Weak<NodeInner>>,
     pub(crate) listening: ListeningSlot,
@@ -75,12 +81,15 @@ struct Peer {
     replacing: bool,
     redial: Option<AbortHandle>,
     was_up: bool,
+    /// A dial has led to it before, or its EPMD knows it. Nobody can dial a command that came and went without a name there.
+    can_be_dialled: bool,
 }
 
 /// A dial in flight.
 struct Dial {
     number: u64,
     stage: Stage,
+    task: AbortHandle,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -124,6 +133,7 @@ impl NetKernel {
             peers: Mutex::default(),
             installing: tokio::sync::Mutex::default(),
             dials,
+            accepted: Notify::new(),
             stopping: AtomicBool::new(false),
             node: OnceLock::new(),
             listening: ListeningSlot::default(),
@@ -175,9 +185,10 @@ impl NetKernel {
             None => {
                 let number = self.identity.next_number();
                 let (sender, outcome) = watch::channel(None);
-                peer.dial = Some(Dial { number, stage: Stage::LookingUp, outcome: sender });
                 let span = info_span!(parent: None, "dial", peer = name.as_str());
-                tokio::spawn(dial(inner, name, number).instrument(span));
+                // It finds this entry, because it has to wait for the lock that is held here.
+                let task = tokio::spawn(dial(inner, name, number).instrument(span)).abort_handle();
+                peer.dial = Some(Dial { number, stage: Stage::LookingUp, task, outcome: sender });
                 outcome
             }
         };
@@ -252,28 +263,35 @@ impl NetKernel {
 
     // -- a peer connects to this node ------------------------------------------------------------------------------------
 
-    /// What stands in the way of a handshake that `peer` has opened, if it is to be considered at all.
-    pub(crate) fn peer_state(&self, peer: &NodeName) -> PeerState {
-        let peers = self.peers();
-        let Some(entry) = peers.get(peer.as_atom()) else { return PeerState::Unknown };
-        match (&entry.link, &entry.dial) {
-            (Some(_), _) if entry.replacing => PeerState::Replacing,
-            (Some(_), _) => PeerState::Connected,
-            (None, Some(Dial { stage: Stage::Dialled, .. })) => PeerState::Dialled,
-            (None, Some(Dial { stage: Stage::LookingUp, .. })) => PeerState::LookingUp,
-            // The attempt we wait for since we were told `nok`, or one more beside another.
-            (None, _) if entry.accepting > 0 => PeerState::Accepting,
-            (None, _) => PeerState::Unknown,
+    /// Waits until a link to `peer` whose end is decided is gone. What is asked of the table then does not depend on how far
+    /// the delivery of its `down` has come.
+    pub(crate) async fn settled(&self, peer: &Atom) {
+        let ending =
+            self.peers().get(peer).and_then(|entry| entry.link.clone()).filter(|link| link.is_closing());
+        if let Some(link) = ending {
+            link.wait_down().await;
         }
     }
 
-    /// A handshake with `peer` goes on as the acceptor.
-    pub(crate) fn accepting(&self, peer: &NodeName, replaces: bool) -> Accepting<'_> {
+    /// What to answer a peer that has said its name, and if it is to go on, the mark that it does. One look at the table: a dial
+    /// that begins meanwhile sees either none or both.
+    pub(crate) fn consider(&self, peer: &NodeName) -> (Verdict, Option<Accepting<'_>>) {
         let mut peers = self.peers();
-        let entry = peers.entry(peer.as_atom().clone()).or_default();
-        entry.accepting += 1;
-        entry.replacing |= replaces;
-        Accepting { kernel: self, peer: peer.as_atom().clone(), replaces }
+        let verdict =
+            decide(&self.identity.name, peer, peers.get(peer.as_atom()).map_or(PeerState::Unknown, state_of));
+        let replaces = verdict == Verdict::Decide(Decision::Alive);
+        let goes_on = replaces
+            || matches!(
+                verdict,
+                Verdict::GiveUpOwnAttempt | Verdict::Decide(Decision::Ok | Decision::OkSimultaneous)
+            );
+        let accepting = goes_on.then(|| {
+            let entry = peers.entry(peer.as_atom().clone()).or_default();
+            entry.accepting += 1;
+            entry.replacing |= replaces;
+            Accepting { kernel: self, peer: peer.as_atom().clone(), replaces }
+        });
+        (verdict, accepting)
     }
 
     /// Takes the link to `peer` down, if there is one: the peer has proved that it is the same node and has lost it.
@@ -293,7 +311,15 @@ impl NetKernel {
     // -- links come and go -----------------------------------------------------------------------------------------------
 
     /// Puts an established connection in place: `signal::up`, then everybody can find it, then it is read.
-    pub(crate) async fn install(&self, node: &Arc<NodeInner>, established: Established) -> Arc<Link> {
+    ///
+    /// `dial` is the number of the dial that led to it, if one did. Another one that is under way is over then: left alone, it
+    /// would connect anew after a later disconnect.
+    pub(crate) async fn install(
+        &self,
+        node: &Arc<NodeInner>,
+        established: Established,
+        dial: Option<u64>,
+    ) -> Arc<Link> {
         let _one_at_a_time = self.installing.lock().await;
         let name = established.peer().clone();
         // Both sides may have come to think that theirs is the one that survives. The later proof wins; what matters is
@@ -305,6 +331,7 @@ impl NetKernel {
             let entry = peers.entry(name.clone()).or_default();
             entry.link = Some(Arc::clone(&link));
             entry.was_up = true;
+            entry.can_be_dialled = dial.is_some();
             if let Some(redial) = entry.redial.take() {
                 redial.abort();
             }
@@ -324,8 +351,14 @@ impl NetKernel {
             "nodeup"
         );
         start.run(node);
-        if let Some(dial) = outcome {
-            dial.outcome.send_replace(Some(Ok(Arc::clone(&link))));
+        if let Some(waited_for) = outcome {
+            if dial != Some(waited_for.number) {
+                waited_for.task.abort();
+            }
+            waited_for.outcome.send_replace(Some(Ok(Arc::clone(&link))));
+        }
+        if dial.is_none() && self.identity.config.reconnect != Reconnect::Never {
+            tokio::spawn(look_up(Arc::downgrade(node), Arc::clone(&link)));
         }
         if self.stopping.load(Ordering::Acquire) {
             link.close(DownReason::Shutdown);
@@ -372,9 +405,35 @@ impl NetKernel {
         entry.redial = Some(tokio::spawn(redial(node, name.clone(), was_up).instrument(span)).abort_handle());
     }
 
-    /// The peer is about to hear of this dial.
-    pub(crate) fn dialled(&self, peer: &Atom, number: u64) {
-        self.set_stage(peer, number, Stage::Dialled);
+    /// The peer is about to hear of this dial. Waits first for a connection that the peer is setting up already, but not for
+    /// long; if that succeeds, this dial is ended.
+    pub(crate) async fn dialled(&self, peer: &Atom, number: u64) {
+        let peer_goes_first = async {
+            loop {
+                let accepted = self.accepted.notified();
+                tokio::pin!(accepted);
+                accepted.as_mut().enable();
+                if self.dialled_alone(peer, number) {
+                    return;
+                }
+                accepted.await;
+            }
+        };
+        if tokio::time::timeout(PEER_GOES_FIRST, peer_goes_first).await.is_err() {
+            self.set_stage(peer, number, Stage::Dialled);
+        }
+    }
+
+    /// Marks the dial as known to the peer, unless the peer is setting up a connection.
+    fn dialled_alone(&self, peer: &Atom, number: u64) -> bool {
+        match self.peers().get_mut(peer) {
+            Some(entry) if entry.accepting > 0 => false,
+            Some(Peer { dial: Some(dial), .. }) if dial.number == number => {
+                dial.stage = Stage::Dialled;
+                true
+            }
+            _ => true,
+        }
     }
 
     /// The peer prefers its own attempt to this dial.
@@ -429,6 +488,19 @@ impl NetKernel {
     }
 }
 
+/// What the table says about a peer, in the words of the rule for simultaneous connections.
+fn state_of(entry: &Peer) -> PeerState {
+    match (&entry.link, &entry.dial) {
+        (Some(_), _) if entry.replacing => PeerState::Replacing,
+        (Some(_), _) => PeerState::Connected,
+        (None, Some(Dial { stage: Stage::Dialled, .. })) => PeerState::Dialled,
+        (None, Some(Dial { stage: Stage::LookingUp, .. })) => PeerState::LookingUp,
+        // The attempt we wait for since we were told `nok`, or one more beside another.
+        (None, _) if entry.accepting > 0 => PeerState::Accepting,
+        (None, _) => PeerState::Unknown,
+    }
+}
+
 /// An entry is kept as long as it says something; otherwise names that were tried would pile up.
 fn forget_if_idle(peers: &mut BTreeMap<Atom, Peer>, name: &Atom) {
     if peers.get(name).is_some_and(|peer| {
@@ -463,6 +535,8 @@ impl Drop for Accepting<'_> {
             }
         }
         forget_if_idle(&mut peers, &self.peer);
+        drop(peers);
+        self.kernel.accepted.notify_waiters();
     }
 }
 
@@ -471,6 +545,7 @@ async fn dial(node: Arc<NodeInner>, name: NodeName, number: u64) {
     let kernel = &node.net_kernel;
     let peer = name.as_atom().clone();
     let result = async {
+        kernel.settled(&peer).await;
         // Fails only if the semaphore is closed, which nobody does.
         let _slot = kernel.dials.acquire().await.map_err(|_| ConnectError::Stopping)?;
         dialer::dial(kernel, &name, number).await
@@ -478,12 +553,26 @@ async fn dial(node: Arc<NodeInner>, name: NodeName, number: u64) {
     .await;
     match result {
         Ok(established) => {
-            kernel.install(&node, established).await;
+            kernel.install(&node, established, Some(number)).await;
         }
         Err(error) => {
             debug!(%error, "not connected");
+            if error.is_nok() {
+                // The peer's own attempt is on its way; when it is up, this task is ended.
+                tokio::time::sleep(kernel.identity.step_timeout()).await;
+            }
             kernel.dial_failed(&peer, number, error);
         }
+    }
+}
+
+/// Finds out, while a peer that has connected to us is up, whether we could dial it should it get lost.
+async fn look_up(node: Weak<NodeInner>, link: Arc<Link>) {
+    let Some(kernel) = node.upgrade() else { return };
+    let Ok(name) = NodeName::try_from(&link.peer().name) else { return };
+    let found = dialer::is_registered(&kernel.net_kernel.identity.config, &name).await;
+    if found && let Some(entry) = kernel.net_kernel.peers().get_mut(&link.peer().name) {
+        entry.can_be_dialled = true;
     }
 }
 

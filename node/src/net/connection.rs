@@ -60,16 +60,13 @@ async fn read(
         }
     };
     drop((inbound, buffer));
-    let peer = link.peer();
+    // The span says which peer and where.
     match &reason {
-        DownReason::Protocol(error) => warn!(
-            peer = peer.name.as_str(), address = %peer.address, %error,
-            "connection closed: the peer broke the protocol; what it sent before was delivered"
-        ),
-        DownReason::Overflow => {
-            warn!(peer = peer.name.as_str(), address = %peer.address, %reason, "connection closed")
+        DownReason::Protocol(error) => {
+            warn!(%error, "nodedown: the peer broke the protocol, so its connection is closed");
         }
-        reason => info!(peer = peer.name.as_str(), %reason, "nodedown"),
+        DownReason::Overflow | DownReason::NetTickTimeout => warn!(%reason, "nodedown"),
+        reason => info!(%reason, "nodedown"),
     }
     node.net_kernel.withdraw(&link);
     signal::down(&node, &link, &reason);

@@ -97,6 +97,11 @@ impl ConnectError {
         }
     }
 
+    /// Whether the peer prefers its own attempt to connect.
+    pub(crate) fn is_nok(&self) -> bool {
+        matches!(self, Self::Handshake { error: Error::PeerIncompatible(PeerIncompatible::Nok), .. })
+    }
+
     /// Whether the peer, or something in its place, is there and does not want this connection.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
@@ -188,6 +193,19 @@ pub(crate) async fn dial(
     handshake::initiate(kernel, peer, number, stream, address)
         .await
         .map_err(|error| ConnectError::Handshake { address, error })
+}
+
+/// Whether the EPMD of its host knows the node, or it needs none.
+pub(crate) async fn is_registered(config: &NodeConfig, peer: &NodeName) -> bool {
+    if config.erl_epmd_node_listen_port.is_some() {
+        return true;
+    }
+    for ip in names::resolve(peer.host()).await.unwrap_or_default() {
+        if let Ok(Some(_)) = client::lookup(SocketAddr::new(ip, config.epmd_port), peer.alive()).await {
+            return true;
+        }
+    }
+    false
 }
 
 /// Finds the node's socket and connects to it.

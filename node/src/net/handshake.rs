@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use foundation_proto::dist::handshake::{
     Acceptor, Agreement, Decision, HandshakeConfig, HandshakeEvent, HandshakeOutput, Initiator, PeerHello,
-    PeerName, Verdict, decide,
+    PeerName, Verdict,
 };
 use foundation_proto::dist::{ChannelConfig, Inbound, NodeName, Outbound};
 use foundation_proto::error::{ClosedBy, PeerIncompatible};
@@ -224,9 +224,9 @@ pub(super) async fn initiate(
 ) -> Result<Established, Error> {
     let identity = kernel.identity();
     let clock = identity.clock;
+    kernel.dialled(peer.as_atom(), number).await;
     let machine = Initiator::new(config(identity, Some(peer)), peer.clone(), challenge()?, clock.now())?;
     let mut exchange = Exchange::new(Role::Initiator(machine), stream, clock);
-    kernel.dialled(peer.as_atom(), number);
     loop {
         match exchange.next_event().await? {
             HandshakeEvent::PeerNok => {
@@ -265,11 +265,13 @@ pub(super) async fn accept(
         loop {
             match exchange.next_event().await? {
                 HandshakeEvent::PeerHello(hello) => {
-                    let (decision, name) = judge(kernel, &hello)?;
+                    if let PeerName::Named(name) = &hello.name {
+                        kernel.settled(name.as_atom()).await;
+                    }
+                    let decision;
+                    let name;
+                    (decision, name, accepting) = judge(kernel, &hello)?;
                     if let Some(name) = name {
-                        if matches!(decision, Decision::Ok | Decision::OkSimultaneous | Decision::Alive) {
-                            accepting = Some(kernel.accepting(&name, decision == Decision::Alive));
-                        }
                         if let Role::Acceptor(machine) = &mut exchange.role {
                             machine.set_cookie(identity.cookie_for(Some(&name)).clone());
                         }
@@ -298,7 +300,7 @@ pub(super) async fn accept(
     match result {
         Ok(agreement) => {
             let established = exchange.established(agreement, address);
-            kernel.install(node, established).await;
+            kernel.install(node, established, None).await;
             drop(accepting);
             Ok(())
         }
@@ -314,26 +316,30 @@ pub(super) struct Refused {
     pub(super) error: Error,
 }
 
+/// The answer, the peer's name if it has one, and the mark that the handshake with it goes on.
+type Judgement<'a> = (Decision, Option<NodeName>, Option<Accepting<'a>>);
+
 /// What to answer whoever has said its name.
-fn judge(kernel: &NetKernel, hello: &PeerHello) -> Result<(Decision, Option<NodeName>), Error> {
+fn judge<'a>(kernel: &'a NetKernel, hello: &PeerHello) -> Result<Judgement<'a>, Error> {
     let identity = kernel.identity();
     match &hello.name {
         PeerName::Named(name) => {
             let known = Some(name.clone());
             if !identity.allows(name) || !kernel.has_room() {
-                return Ok((Decision::NotAllowed, known));
+                return Ok((Decision::NotAllowed, known, None));
             }
-            match decide(&identity.name, name, kernel.peer_state(name)) {
-                Verdict::Decide(decision) => Ok((decision, known)),
+            let (verdict, accepting) = kernel.consider(name);
+            match verdict {
+                Verdict::Decide(decision) => Ok((decision, known, accepting)),
                 // Our own attempt is not stopped yet: this connection has not proved that it is the peer. If it is, the
                 // peer answers our attempt with `nok`, and the one that is up first ends the other.
-                Verdict::GiveUpOwnAttempt => Ok((Decision::OkSimultaneous, known)),
+                Verdict::GiveUpOwnAttempt => Ok((Decision::OkSimultaneous, known, accepting)),
                 Verdict::Close => Err(Error::Closed(ClosedBy::Local)),
             }
         }
         PeerName::Unnamed { host } => {
             if !kernel.has_room() {
-                return Ok((Decision::NotAllowed, None));
+                return Ok((Decision::NotAllowed, None, None));
             }
             let random = || random::bits32().map_err(|_| Error::ApiMisuse("the system has no random source"));
             let alive = format!("{:08X}{:08X}", random()?, random()?);
@@ -342,9 +348,9 @@ fn judge(kernel: &NetKernel, hello: &PeerHello) -> Result<(Decision, Option<Node
             let name = NodeName::new(&alive, host)
                 .map_err(|_| Error::PeerIncompatible(PeerIncompatible::NotAllowed))?;
             if !identity.allows(&name) {
-                return Ok((Decision::NotAllowed, None));
+                return Ok((Decision::NotAllowed, None, None));
             }
-            Ok((Decision::Named { name: name.clone(), creation }, Some(name)))
+            Ok((Decision::Named { name: name.clone(), creation }, Some(name), None))
         }
     }
 }

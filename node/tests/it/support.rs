@@ -33,7 +33,7 @@ pub(crate) async fn cluster<const N: usize>(names: [&str; N]) -> [Node; N] {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -1,0 +1,327 @@
+//! Connections between nodes, and what strangers can do to them.
+//!
+//! # Invariants
+//! 1. A pair of nodes has at most one connection, whoever dials whom and when.
+//! 2. `NodeUp` and `NodeDown` of a peer alternate.
+//! 3. Whoever has not proved the cookie changes nothing: no connection ends, nobody else is kept out, memory stays flat.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use foundation_node::Node;
+use foundation_node::config::{EpmdMode, NodeConfig, Reconnect};
+use foundation_node::event::{Event, Events};
+use foundation_node::net::{ConnectError, DownReason, StartError};
+use foundation_node::net_kernel::NodeType;
+use foundation_proto::Error;
+use foundation_proto::error::PeerMisbehaved;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{DEADLINE, cluster, eventually, free_port};
+
+fn config(name: &str, epmd_port: u16) -> NodeConfig {
+    NodeConfig::new(format!("{name}@127.0.0.1"))
+        .cookie("secret")
+        .epmd(EpmdMode::Embedded)
+        .epmd_port(epmd_port)
+        .reconnect(Reconnect::Never)
+}
+
+async fn next(events: &mut Events) -> Event {
+    tokio::time::timeout(DEADLINE, events.next()).await.unwrap().unwrap()
+}
+
+fn connected(node: &Node) -> usize {
+    node.nodes(NodeType::Connected).len()
+}
+
+/// Checks invariant 2 over what has been seen so far.
+fn alternate(events: &[Event]) {
+    let mut up = BTreeMap::new();
+    for event in events {
+        let (node, is_up) = match event {
+            Event::NodeUp { node, .. } => (node, true),
+            Event::NodeDown { node, .. } => (node, false),
+            other => panic!("{other:?}"),
+        };
+        assert_ne!(up.insert(node.clone(), is_up), Some(is_up), "{events:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crossing_connects_leave_one_connection() {
+    let [a, b] = cluster(["a", "b"]).await;
+    let (mut seen_a, mut seen_b) = (a.events(), b.events());
+    for round in 0..300 {
+        let (from_a, from_b) = tokio::join!(a.connect("b@127.0.0.1"), b.connect("a@127.0.0.1"));
+        from_a.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        from_b.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!((connected(&a), connected(&b)), (1, 1), "round {round}");
+        // Taken down from alternating sides.
+        let (one, other) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        assert!(one.disconnect(other.name().as_str()).await);
+        eventually("both are alone", || connected(&a) + connected(&b) == 0).await;
+    }
+    a.stop().await;
+    b.stop().await;
+    for events in [&mut seen_a, &mut seen_b] {
+        let mut all = Vec::new();
+        while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(50), events.next()).await {
+            all.push(event);
+        }
+        assert!(all.len() >= 600, "{}", all.len());
+        alternate(&all);
+    }
+}
+
+#[tokio::test]
+async fn those_who_connect_at_once_share_one_dial() {
+    let [a, b] = cluster(["a", "b"]).await;
+    let mut events = b.events();
+    let links = futures(20, || a.connect("b@127.0.0.1")).await;
+    let first = links[0].as_ref().unwrap();
+    assert!(links.iter().all(|link| std::sync::Arc::ptr_eq(link.as_ref().unwrap(), first)));
+    assert!(matches!(next(&mut events).await, Event::NodeUp { .. }));
+    assert_eq!(connected(&b), 1);
+}
+
+async fn futures<T: Send + 'static, F: Future<Output = T>>(count: usize, make: impl Fn() -> F) -> Vec<T> {
+    let mut all: Vec<_> = (0..count).map(|_| Box::pin(make())).collect();
+    let mut done = Vec::new();
+    for one in &mut all {
+        done.push(one.await);
+    }
+    done
+}
+
+#[tokio::test]
+async fn each_failure_says_what_it_is() {
+    let port = free_port();
+    let a = Node::start(config("a", port)).await.unwrap();
+    let b = Node::start(config("b", port).cookie("another")).await.unwrap();
+    let error = |result: Result<_, ConnectError>| result.map(|_: std::sync::Arc<_>| ()).unwrap_err();
+    assert!(matches!(
+        error(a.connect("b@127.0.0.1").await),
+        ConnectError::Handshake { error: Error::PeerMisbehaved(PeerMisbehaved::WrongCookie), .. }
+    ));
+    assert!(matches!(error(a.connect("nobody@127.0.0.1").await), ConnectError::NotRegistered { .. }));
+    assert!(matches!(error(a.connect("b@localhost").await), ConnectError::Style(_)));
+    assert!(matches!(error(a.connect("b@host.invalid").await), ConnectError::Resolve { .. }));
+    assert!(matches!(error(a.connect("a@127.0.0.1").await), ConnectError::Self_));
+    assert!(matches!(error(a.connect("b").await), ConnectError::BadName { .. }));
+    assert!(matches!(Node::start(config("a", port)).await.unwrap_err(), StartError::Epmd(_)));
+    b.stop().await;
+    assert!(matches!(error(b.connect("a@127.0.0.1").await), ConnectError::Stopping));
+}
+
+#[tokio::test]
+async fn a_cookie_of_its_own_for_one_peer() {
+    let port = free_port();
+    let mut special = config("a", port);
+    special.cookies.insert("b@127.0.0.1".into(), foundation_proto::dist::Cookie::new("another").unwrap());
+    let a = Node::start(special).await.unwrap();
+    let b = Node::start(config("b", port).cookie("another")).await.unwrap();
+    let c = Node::start(config("c", port)).await.unwrap();
+    a.connect("b@127.0.0.1").await.unwrap();
+    assert!(a.disconnect("b@127.0.0.1").await);
+    eventually("b is alone", || connected(&b) == 0).await;
+    b.connect("a@127.0.0.1").await.unwrap();
+    c.connect("a@127.0.0.1").await.unwrap();
+    assert!(c.connect("b@127.0.0.1").await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_allowed_is_refused() {
+    let port = free_port();
+    let mut picky = config("a", port);
+    picky.allow = vec!["b@".into()];
+    let a = Node::start(picky).await.unwrap();
+    let b = Node::start(config("b", port)).await.unwrap();
+    let c = Node::start(config("c", port)).await.unwrap();
+    b.connect("a@127.0.0.1").await.unwrap();
+    assert!(matches!(c.connect("a@127.0.0.1").await, Err(ConnectError::Handshake { .. })));
+    assert_eq!(connected(&a), 1);
+}
+
+#[tokio::test]
+async fn a_lost_peer_is_back_within_a_second_of_its_return() {
+    let port = free_port();
+    let a = Node::start(config("a", port).reconnect(Reconnect::Lost)).await.unwrap();
+    let mut events = a.events();
+    let b = Node::start(config("b", port)).await.unwrap();
+    a.connect("b@127.0.0.1").await.unwrap();
+    assert!(matches!(next(&mut events).await, Event::NodeUp { .. }));
+    for _ in 0..3 {
+        break_connections(&b).await;
+        assert!(matches!(
+            next(&mut events).await,
+            Event::NodeDown { reason: DownReason::ConnectionClosed, .. }
+        ));
+        let since = Instant::now();
+        assert!(matches!(next(&mut events).await, Event::NodeUp { .. }));
+        // 300 to 500 ms by design; the rest is for a busy machine.
+        assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    }
+    // A deliberate end is final.
+    assert!(a.disconnect("b@127.0.0.1").await);
+    assert!(matches!(next(&mut events).await, Event::NodeDown { reason: DownReason::Disconnect, .. }));
+    assert!(tokio::time::timeout(Duration::from_millis(1200), events.next()).await.is_err());
+}
+
+/// Ends all connections of a node, which the other sides cannot tell from a loss.
+async fn break_connections(node: &Node) {
+    for peer in node.nodes(NodeType::Connected) {
+        node.disconnect(peer.as_str()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_under_its_name_replaces_its_old_connection() {
+    let [a, b] = cluster(["a", "b"]).await;
+    let mut events = a.events();
+    b.connect("a@127.0.0.1").await.unwrap();
+    // Another incarnation of b, which a has not noticed: it is in no EPMD, and the old connection is still there.
+    let mut config = config("b", 1).epmd(EpmdMode::None);
+    config.dist_listen = false;
+    config.erl_epmd_node_listen_port = a.addresses().first().map(SocketAddr::port);
+    let again = Node::start(config).await.unwrap();
+    again.connect("a@127.0.0.1").await.unwrap();
+    let seen = [next(&mut events).await, next(&mut events).await, next(&mut events).await];
+    alternate(&seen);
+    assert!(matches!(&seen[1], Event::NodeDown { reason: DownReason::Replaced, .. }), "{seen:?}");
+    assert_eq!(connected(&a), 1);
+    eventually("the old one has noticed", || connected(&b) == 0).await;
+}
+
+#[tokio::test]
+async fn strangers_change_nothing() {
+    let port = free_port();
+    let a = Node::start(config("a", port)).await.unwrap();
+    let b = Node::start(config("b", port)).await.unwrap();
+    let link = b.connect("a@127.0.0.1").await.unwrap();
+    let address = a.addresses()[0];
+
+    // Silent ones, many more than there are places.
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    // The name of a connected node, without its cookie.
+    let mut spoofed = TcpStream::connect(address).await.unwrap();
+    spoofed.write_all(&hello("b@127.0.0.1")).await.unwrap();
+    let mut status = [0; 8];
+    spoofed.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"\0\x06salive");
+    spoofed.write_all(b"\0\x05strue").await.unwrap();
+    let mut challenge = [0; 64];
+    assert!(spoofed.read(&mut challenge).await.unwrap() > 0);
+    spoofed.write_all(&reply([7; 16])).await.unwrap();
+    assert_closed(&mut spoofed).await;
+    // Anything but a handshake.
+    for junk in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"\0\0",
+        b"\xff\xff",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\0\x01N",
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(junk).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_closed(&mut stream).await;
+    }
+    // A friend still gets in, and the old connection is the same.
+    let c = Node::start(config("c", port)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), c.connect("a@127.0.0.1")).await.unwrap().unwrap();
+    assert_eq!(connected(&a), 2);
+    assert!(!link.is_closing());
+    drop(silent);
+}
+
+/// A `send_name` with the flags that every release demands.
+fn hello(name: &str) -> Vec<u8> {
+    let mut message = vec![b'N'];
+    message.extend(0x0d_07df_7fbc_u64.to_be_bytes());
+    message.extend(4u32.to_be_bytes());
+    message.extend((name.len() as u16).to_be_bytes());
+    message.extend(name.as_bytes());
+    with_length(message)
+}
+
+fn reply(digest: [u8; 16]) -> Vec<u8> {
+    let mut message = vec![b'r'];
+    message.extend(1u32.to_be_bytes());
+    message.extend(digest);
+    with_length(message)
+}
+
+fn with_length(message: Vec<u8>) -> Vec<u8> {
+    let mut out = (message.len() as u16).to_be_bytes().to_vec();
+    out.extend(message);
+    out
+}
+
+async fn assert_closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(read.is_err() || rest.len() < 100);
+}
+
+#[tokio::test]
+async fn a_silent_peer_is_given_up_after_the_tick_time() {
+    let port = free_port();
+    let a = Node::start(config("a", port).net_ticktime(1)).await.unwrap();
+    // The other side ticks only every 15 s.
+    let b = Node::start(config("b", port)).await.unwrap();
+    let mut events = a.events();
+    a.connect("b@127.0.0.1").await.unwrap();
+    assert!(matches!(next(&mut events).await, Event::NodeUp { .. }));
+    let since = Instant::now();
+    assert!(matches!(next(&mut events).await, Event::NodeDown { reason: DownReason::NetTickTimeout, .. }));
+    assert!(
+        (Duration::from_millis(900)..Duration::from_secs(5)).contains(&since.elapsed()),
+        "{:?}",
+        since.elapsed()
+    );
+    drop(b);
+}
+
+#[tokio::test]
+async fn peers_that_tick_alike_stay_connected() {
+    let port = free_port();
+    let a = Node::start(config("a", port).net_ticktime(1)).await.unwrap();
+    let b = Node::start(config("b", port).net_ticktime(1)).await.unwrap();
+    let mut events = a.events();
+    let link = a.connect("b@127.0.0.1").await.unwrap();
+    assert!(matches!(next(&mut events).await, Event::NodeUp { .. }));
+    assert!(tokio::time::timeout(Duration::from_millis(3500), events.next()).await.is_err());
+    // Nothing but ticks of four bytes.
+    let (received, sent) = link.bytes();
+    assert!((24..=80).contains(&received) && (24..=80).contains(&sent), "{received} {sent}");
+    drop(b);
+}
+
+#[tokio::test]
+async fn cycles_leave_nothing_behind() {
+    let [a, b] = cluster(["a", "b"]).await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let cycle = async || {
+        a.connect("b@127.0.0.1").await.unwrap();
+        a.disconnect("b@127.0.0.1").await;
+        eventually("b is alone", || connected(&b) == 0).await;
+    };
+    for _ in 0..20 {
+        cycle().await;
+    }
+    let before = (tasks(), descriptors());
+    for _ in 0..300 {
+        cycle().await;
+    }
+    eventually("all tasks and sockets are gone", || tasks() <= before.0 && descriptors() <= before.1).await;
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
