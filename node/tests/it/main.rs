@@ -1,6 +1,8 @@
 //! Nodes as a program uses them: processes within one node, and nodes connected over loopback.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod cli;
+mod connections;
 mod gen_server;
 mod local;
 mod remote;

@@ -1,0 +1,481 @@
+//! The arguments of `foundation`: its own, and those of `erl`, with one dash or two.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use foundation_node::config::{ConfigError, Layers, NodeConfig};
+
+/// A native node for Erlang and Elixir clusters.
+#[derive(Debug, Parser)]
+#[command(name = "foundation", version, about, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all commands understand.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Options {
+    /// Long node name (app@host.example.com); without a host part, this machine's
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "sname", help_heading = "Node")]
+    pub(crate) name: Option<String>,
+    /// Short node name (app or app@host)
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Node")]
+    pub(crate) sname: Option<String>,
+    /// The cookie; `ps` shows it, so better --cookie-file, FOUNDATION_COOKIE or ~/.erlang.cookie
+    #[arg(long, global = true, value_name = "COOKIE", help_heading = "Node")]
+    pub(crate) setcookie: Option<String>,
+    /// A cookie for one node only
+    #[arg(long, global = true, num_args = 2, value_names = ["NODE", "COOKIE"], help_heading = "Node")]
+    pub(crate) peer_cookie: Vec<String>,
+    /// Read the cookie from this file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Node")]
+    pub(crate) cookie_file: Option<PathBuf>,
+    /// Stay out of nodes() and global (the default)
+    #[arg(long, global = true, conflicts_with = "visible", help_heading = "Node")]
+    pub(crate) hidden: bool,
+    /// Be a visible node: take part in global, stand in nodes()
+    #[arg(long, global = true, help_heading = "Node")]
+    pub(crate) visible: bool,
+    /// Configuration file (TOML); FOUNDATION_CONFIG
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Node")]
+    pub(crate) config: Option<PathBuf>,
+    /// How the port mapper is used: auto, embedded, require, none
+    #[arg(long, global = true, value_name = "MODE", help_heading = "Network")]
+    pub(crate) epmd: Option<String>,
+    /// Work without a port mapper; needs --dist-port
+    #[arg(long, global = true, conflicts_with = "epmd", help_heading = "Network")]
+    pub(crate) no_epmd: bool,
+    /// Port of the port mapper; ERL_EPMD_PORT
+    #[arg(long, global = true, value_name = "PORT", help_heading = "Network")]
+    pub(crate) epmd_port: Option<String>,
+    /// Listen on this port; without a port mapper, also expect the others on it
+    #[arg(long, global = true, value_name = "PORT", help_heading = "Network")]
+    pub(crate) dist_port: Option<String>,
+    /// Listen on this port and expect all other nodes on it
+    #[arg(long, alias = "erl_epmd_port", global = true, value_name = "PORT", help_heading = "Network")]
+    pub(crate) erl_epmd_port: Option<String>,
+    /// `false`: do not start a port mapper
+    #[arg(long, alias = "start_epmd", global = true, value_name = "BOOL", help_heading = "Network")]
+    pub(crate) start_epmd: Option<bool>,
+    /// `false`: neither listen nor register
+    #[arg(long, alias = "dist_listen", global = true, value_name = "BOOL", help_heading = "Network")]
+    pub(crate) dist_listen: Option<bool>,
+    /// The carrier: inet_tcp or inet6_tcp
+    #[arg(long, alias = "proto_dist", global = true, value_name = "PROTO", help_heading = "Network")]
+    pub(crate) proto_dist: Option<String>,
+    /// Set a kernel parameter or any other key of the configuration
+    #[arg(long, global = true, num_args = 2, value_names = ["KEY", "VALUE"], help_heading = "Network")]
+    pub(crate) kernel: Vec<String>,
+    /// Seconds to wait for the other node
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30.0, help_heading = "Output")]
+    pub(crate) timeout: f64,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = "Output")]
+    pub(crate) format: Format,
+    /// How diagnostics are printed; FOUNDATION_LOG_FORMAT
+    #[arg(long, global = true, value_enum, help_heading = "Output")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, trace, or a filter as in RUST_LOG; FOUNDATION_LOG
+    #[arg(long, global = true, value_name = "FILTER", help_heading = "Output")]
+    pub(crate) log: Option<String>,
+    /// Flags of `erl` that mean nothing here and are accepted
+    #[arg(long = "ignored", global = true, hide = true, action = ArgAction::Append)]
+    pub(crate) ignored: Vec<String>,
+}
+
+/// How terms are written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    /// As io:format("~p") prints them
+    #[default]
+    Erlang,
+    /// As inspect prints them
+    Elixir,
+    /// As JSON
+    Json,
+}
+
+/// How diagnostics are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Pretty,
+    /// One JSON object per line
+    Json,
+    /// key=value
+    Logfmt,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node until SIGTERM or SIGINT
+    Start,
+    /// Serve a port mapper, or speak to the running one
+    Epmd(Epmd),
+    /// List the names registered on a host, as `epmd -names` does
+    Names {
+        /// Host, this one by default
+        host: Option<String>,
+    },
+    /// List the nodes that a node is connected to
+    Nodes {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Ask a node whether it answers: pong or pang
+    Ping {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Call a function: rpc NODE 'lists:seq(1, 5)', rpc NODE lists seq 1 5, rpc NODE ':lists.seq(1, 5)'
+    Rpc {
+        /// The node
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// A call in Erlang or Elixir syntax; or module, function, and each argument as a term
+        #[arg(
+            required = true,
+            value_name = "CALL|MODULE FUNCTION ARG",
+            allow_hyphen_values = true,
+            trailing_var_arg = true
+        )]
+        call: Vec<String>,
+    },
+    /// Call a gen_server and print its reply
+    Call {
+        #[command(flatten)]
+        message: Message,
+    },
+    /// Send a cast to a gen_server
+    Cast {
+        #[command(flatten)]
+        message: Message,
+    },
+    /// Send a message to a registered process
+    Send {
+        #[command(flatten)]
+        message: Message,
+    },
+    /// Stop a node in an orderly way (init:stop/0)
+    Stop {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print the operating system's process id of a node
+    Pid {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print the version
+    Version,
+}
+
+/// A node to speak to.
+#[derive(Args, Debug)]
+pub(crate) struct Target {
+    /// The node; by default the one that FOUNDATION_NODE or RELEASE_NODE names
+    #[arg(value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// The same
+    #[arg(long = "node", value_name = "NODE", id = "node_option", conflicts_with = "node")]
+    pub(crate) option: Option<String>,
+}
+
+/// A message to a registered process.
+#[derive(Args, Debug)]
+pub(crate) struct Message {
+    /// The node
+    pub(crate) node: String,
+    /// The registered name
+    #[arg(id = "registered", value_name = "NAME")]
+    pub(crate) name: String,
+    /// The message, a term in Erlang or Elixir syntax
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) term: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Epmd {
+    /// List the registered names
+    #[arg(long)]
+    pub(crate) names: bool,
+    /// Stop the running one
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) kill: bool,
+    /// Run in the background
+    #[arg(long, conflicts_with_all = ["names", "kill"])]
+    pub(crate) daemon: bool,
+    /// Port to serve or ask
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Addresses to serve, separated by commas, besides the loopback ones
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub(crate) address: Vec<std::net::IpAddr>,
+}
+
+/// Long flags that `erl`, `iex` and `epmd` write with one dash, and how many values follow them.
+const ERL_FLAGS: &[(&str, usize)] = &[
+    ("name", 1),
+    ("sname", 1),
+    ("setcookie", 1),
+    ("hidden", 0),
+    ("kernel", 2),
+    ("erl_epmd_port", 1),
+    ("start_epmd", 1),
+    ("dist_listen", 1),
+    ("proto_dist", 1),
+    ("epmd", 1),
+    ("names", 0),
+    ("kill", 0),
+    ("daemon", 0),
+    ("port", 1),
+    ("address", 1),
+];
+
+/// Flags of `erl` about things that a node without a virtual machine does not have.
+const IGNORED_FLAGS: &[(&str, usize)] = &[
+    ("noshell", 0),
+    ("noinput", 0),
+    ("detached", 0),
+    ("connect_all", 1),
+    ("epmd_module", 1),
+    ("smp", 1),
+    ("mode", 1),
+    ("boot", 1),
+    ("config", 1),
+    ("pa", 1),
+    ("pz", 1),
+];
+
+/// Turns the flags of `erl` into the form that the parser below takes: `-name x` into `--name x`, `-setcookie node c` into
+/// `--peer-cookie node c`. Everything else stays.
+pub(crate) fn normalise(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments = arguments.peekable();
+    let mut out: Vec<OsString> = arguments.next().into_iter().collect();
+    let mut in_call = None;
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_str().unwrap_or_default();
+        // What stands behind `--`, and the arguments of a remote call, belong to somebody else.
+        if text == "--" || in_call == Some(0) {
+            out.push(argument);
+            out.extend(arguments);
+            return out;
+        }
+        let flag = text.strip_prefix('-').filter(|flag| !flag.starts_with('-')).unwrap_or_default();
+        if let Some((_, values)) = IGNORED_FLAGS.iter().find(|(name, _)| *name == flag) {
+            out.push(format!("--ignored={text}").into());
+            arguments.by_ref().take(*values).for_each(drop);
+            continue;
+        }
+        let long = text.strip_prefix("--").unwrap_or(flag);
+        let Some((name, values)) = ERL_FLAGS.iter().find(|(name, _)| *name == long) else {
+            if !text.starts_with('-') {
+                // `rpc`, then the node; what follows is the call.
+                in_call = match in_call {
+                    None if text == "rpc" => Some(1),
+                    Some(left) => Some(left - 1),
+                    None => Some(usize::MAX),
+                };
+            }
+            out.push(argument);
+            continue;
+        };
+        let of_one_node = *name == "setcookie"
+            && arguments.peek().and_then(|next| next.to_str()).is_some_and(|node| node.contains('@'));
+        if of_one_node {
+            out.push("--peer-cookie".into());
+            out.extend(arguments.by_ref().take(2));
+        } else {
+            out.push(format!("--{name}").into());
+            out.extend(arguments.by_ref().take(*values));
+        }
+    }
+    out
+}
+
+impl Options {
+    /// The configuration that file, environment and these flags add up to, and the warnings that it deserves.
+    pub(crate) fn configuration(&self) -> Result<(NodeConfig, Vec<String>), ConfigError> {
+        let mut layers = Layers::new();
+        let mut warnings = Vec::new();
+        let path = self.config.clone().or_else(|| std::env::var_os("FOUNDATION_CONFIG").map(PathBuf::from));
+        layers.set("epmd", "auto", "default")?;
+        if let Some(path) = path {
+            layers.file(&path)?;
+        }
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        for variable in layers.environment(variables)? {
+            warnings.push(format!("the variable {variable} means nothing to this version"));
+        }
+        self.flags(&mut layers, &mut warnings)?;
+        let config = layers.finish()?;
+        Ok((config, warnings))
+    }
+
+    fn flags(&self, layers: &mut Layers, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+        if let Some(name) = &self.name {
+            layers.set_text("name", name, "--name")?;
+            layers.set("name_domain", "longnames", "--name")?;
+        }
+        if let Some(name) = &self.sname {
+            layers.set_text("name", name, "--sname")?;
+            layers.set("name_domain", "shortnames", "--sname")?;
+        }
+        if let Some(cookie) = &self.setcookie {
+            layers.set_text("cookie", cookie, "--setcookie")?;
+            warnings.push(
+                "everybody on this machine can read a cookie given with --setcookie (`ps`); --cookie-file, FOUNDATION_COOKIE \
+                 and ~/.erlang.cookie are the quiet ways"
+                    .to_owned(),
+            );
+        }
+        for pair in self.peer_cookie.chunks_exact(2) {
+            if let [node, cookie] = pair {
+                layers.set_cookie(node, cookie, "--setcookie")?;
+            }
+        }
+        if let Some(path) = &self.cookie_file {
+            layers.set_text("cookie_file", &path.to_string_lossy(), "--cookie-file")?;
+            layers.unset("cookie");
+        }
+        if self.hidden || self.visible {
+            layers.set("hidden", if self.visible { "false" } else { "true" }, "--hidden")?;
+        }
+        if let Some(mode) = &self.epmd {
+            layers.set_text("epmd", mode, "--epmd")?;
+        }
+        if self.start_epmd == Some(false) {
+            layers.set("epmd", "require", "--start-epmd")?;
+        }
+        if self.no_epmd {
+            layers.set("epmd", "none", "--no-epmd")?;
+        }
+        if let Some(port) = &self.epmd_port {
+            layers.set("epmd_port", port, "--epmd-port")?;
+        }
+        if let Some(port) = &self.dist_port {
+            if self.no_epmd {
+                layers.set("erl_epmd_node_listen_port", port, "--dist-port")?;
+            } else {
+                layers.set("inet_dist_listen_min", port, "--dist-port")?;
+                layers.set("inet_dist_listen_max", port, "--dist-port")?;
+            }
+        }
+        if let Some(port) = &self.erl_epmd_port {
+            layers.set("erl_epmd_node_listen_port", port, "--erl-epmd-port")?;
+        }
+        if let Some(listen) = self.dist_listen {
+            layers.set("dist_listen", if listen { "true" } else { "false" }, "--dist-listen")?;
+        }
+        match self.proto_dist.as_deref() {
+            None | Some("inet_tcp" | "inet6_tcp") => {}
+            Some(other) => {
+                return Err(ConfigError::source(
+                    "--proto-dist",
+                    format!("{other} is not supported; inet_tcp and inet6_tcp are"),
+                ));
+            }
+        }
+        for pair in self.kernel.chunks_exact(2) {
+            let [key, value] = pair else { continue };
+            match layers.set(key, &erlang_value(value), &format!("--kernel {key}")) {
+                Err(error) if error.is_unknown_key() => {
+                    warnings.push(format!("the kernel parameter {key} has no meaning here and is ignored"));
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value of a kernel parameter as `erl` takes it, in the form of the configuration file: `{127,0,0,1}` is an address.
+fn erlang_value(value: &str) -> String {
+    let tuple = value.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let Some(elements) = tuple.map(|inside| inside.split(',').map(str::trim).collect::<Vec<_>>()) else {
+        return value.trim_matches('"').to_owned();
+    };
+    let separator = if elements.len() == 8 { ":" } else { "." };
+    let address = match elements.len() {
+        8 => elements
+            .iter()
+            .map(|group| {
+                group.parse::<u16>().map_or_else(|_| (*group).to_owned(), |group| format!("{group:x}"))
+            })
+            .collect::<Vec<_>>()
+            .join(separator),
+        _ => elements.join(separator),
+    };
+    format!("{address:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        let words = line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        Cli::try_parse_from(normalise(words.into_iter())).unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_erl_work_with_one_dash_and_two_before_and_after_the_command() {
+        for line in [
+            "foundation -sname a@h -setcookie c -hidden -kernel net_ticktime 8 -erl_epmd_port 9100 start",
+            "foundation start --sname a@h --setcookie c --hidden --kernel net_ticktime 8 --erl-epmd-port 9100",
+            "foundation -noshell start -sname a@h --setcookie=c -hidden -kernel net_ticktime 8 --erl_epmd_port 9100",
+        ] {
+            let options = parse(line).options;
+            assert_eq!(options.sname.as_deref(), Some("a@h"), "{line}");
+            assert_eq!(options.setcookie.as_deref(), Some("c"), "{line}");
+            assert_eq!(options.erl_epmd_port.as_deref(), Some("9100"), "{line}");
+            assert!(options.hidden);
+            let mut layers = Layers::new();
+            options.flags(&mut layers, &mut Vec::new()).unwrap();
+            let config = layers.finish().unwrap();
+            assert_eq!((config.net_ticktime, config.erl_epmd_node_listen_port), (8, Some(9100)));
+        }
+    }
+
+    #[test]
+    fn a_cookie_for_one_node_has_two_values() {
+        let options = parse("foundation ping -setcookie n@h one -setcookie all n@h").options;
+        assert_eq!(options.peer_cookie, ["n@h", "one"]);
+        assert_eq!(options.setcookie.as_deref(), Some("all"));
+    }
+
+    #[test]
+    fn the_arguments_of_a_remote_call_are_left_alone() {
+        let cli = parse("foundation -name x@y.z rpc n@h io format -name -5");
+        let Command::Rpc { node, call } = cli.command else { panic!() };
+        assert_eq!((node.as_str(), call.join(" ").as_str()), ("n@h", "io format -name -5"));
+        assert_eq!(cli.options.name.as_deref(), Some("x@y.z"));
+    }
+
+    #[test]
+    fn addresses_are_taken_in_erlang_form() {
+        assert_eq!(erlang_value("{127,0,0,1}"), "\"127.0.0.1\"");
+        assert_eq!(erlang_value("{0,0,0,0,0,0,0,1}"), "\"0:0:0:0:0:0:0:1\"");
+        assert_eq!(erlang_value("60"), "60");
+        let options = parse("foundation start -kernel inet_dist_use_interface {127,0,0,1} -kernel prevent_overlapping_partitions false").options;
+        let (mut layers, mut warnings) = (Layers::new(), Vec::new());
+        options.flags(&mut layers, &mut warnings).unwrap();
+        assert_eq!(warnings.len(), 1);
+        assert_eq!(
+            layers.finish().unwrap().inet_dist_use_interface,
+            ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]
+        );
+    }
+}

@@ -1,0 +1,77 @@
+//! The command line of `foundation`.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`args`] | the arguments, among them the ones that BEAM people know by heart |
+//! | [`exit`] | why a command failed, and its exit code |
+//! | [`logs`] | where diagnostics go, and in which form |
+//! | [`start`] | run a node |
+//! | [`ports`] | the port mapper: `epmd`, `names` |
+//! | [`session`] | a short-lived hidden node that speaks to another one |
+//! | [`remote`] | what is asked of the other one: `ping`, `rpc`, `call`, … |
+//! | [`terms`] | terms on the command line and on the standard output |
+//!
+//! Results go to the standard output, everything else to the standard error.
+
+mod args;
+mod exit;
+mod logs;
+mod ports;
+mod remote;
+mod session;
+mod start;
+mod terms;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::{Cli, Command};
+use exit::Failure;
+
+/// Runs the command that the arguments ask for.
+pub(crate) fn main() -> ExitCode {
+    let arguments = args::normalise(std::env::args_os());
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers; anything else is misuse (EX_USAGE of sysexits.h).
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let _closed = error.print();
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(exit::USAGE) };
+        }
+    };
+    logs::start(&cli.options, matches!(cli.command, Command::Start | Command::Epmd(_)));
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<u8, Failure> {
+    let serves = matches!(cli.command, Command::Start);
+    let mut builder = if serves {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        // A client command does one thing; further threads would cost more than they give.
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let runtime =
+        builder.enable_all().build().map_err(|error| Failure::Config(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        match &cli.command {
+            Command::Start => start::run(&cli.options).await,
+            Command::Epmd(command) => ports::epmd(command, &cli.options).await,
+            Command::Names { host } => ports::names(host.as_deref(), &cli.options).await,
+            Command::Version => {
+                terms::line(&format!("foundation {}", env!("CARGO_PKG_VERSION")));
+                Ok(exit::OK)
+            }
+            command => remote::run(command, &cli.options).await,
+        }
+    })
+}
