@@ -1,0 +1,376 @@
+defmodule Foundation.ClusterConfig do
+  @moduledoc """
+  Whether and how the nodes of an application find each other: three tiers of configuration, one libcluster topology.
+
+  | tier | configuration | what happens |
+  |---|---|---|
+  | off | nothing, or `config :foundation, cluster: false` | 1.x: no clustering |
+  | mortal | `cluster: true` | a strategy is chosen by `detect/1` |
+  | apprentice | `cluster: :kubernetes`, `:consul`, `:dns`, `:gossip`, `:epmd`, `:local_epmd`, or `[strategy: :gossip, secret: "s"]` | translated, with defaults from the application's name |
+  | wizard | `config :libcluster, topologies: [...]` | taken as it is |
+
+  libcluster's own topologies win over everything but an explicit `false`. The environment variable `FOUNDATION_CLUSTER`
+  (`true`, `false` or a strategy's name) wins over `cluster:`, and `FOUNDATION_APP_NAME` over `app_name:`, so that a container can
+  be told without a new build.
+
+  A topology is a keyword list `[strategy: module, config: keyword]`. Translated ones are named `:foundation`.
+
+  Errors are texts that name the setting, what is wrong with it and what it may be.
+  """
+
+  @enforce_keys [:tier, :strategy, :topologies, :reason]
+  defstruct @enforce_keys
+
+  @type tier :: :off | :mortal | :apprentice | :wizard
+  @type topology :: [strategy: module(), config: keyword()]
+  @type t :: %__MODULE__{
+          tier: tier(),
+          # The strategy's short name, or `:libcluster` for the wizard's.
+          strategy: atom() | nil,
+          topologies: [{atom(), topology()}],
+          # Why this one, for the log.
+          reason: String.t()
+        }
+  @type settings :: %{
+          foundation: keyword(),
+          libcluster: keyword(),
+          env: %{String.t() => String.t()}
+        }
+
+  @strategies [:kubernetes, :consul, :dns, :gossip, :epmd, :local_epmd]
+
+  @modules %{
+    kubernetes: Cluster.Strategy.Kubernetes,
+    consul: Cluster.Strategy.Consul,
+    dns: Cluster.Strategy.DNSPoll,
+    gossip: Cluster.Strategy.Gossip,
+    epmd: Cluster.Strategy.Epmd,
+    local_epmd: Cluster.Strategy.LocalEpmd
+  }
+
+  @doc """
+  The decision for this node, from the application environments of `:foundation` and `:libcluster` and the variables of the
+  operating system.
+  """
+  @spec resolve() :: {:ok, t()} | {:error, String.t()}
+  def resolve do
+    resolve(%{
+      foundation: Application.get_all_env(:foundation),
+      libcluster: Application.get_all_env(:libcluster),
+      env: System.get_env()
+    })
+  end
+
+  @doc """
+  The decision for the given settings.
+  """
+  @spec resolve(settings()) :: {:ok, t()} | {:error, String.t()}
+  def resolve(%{foundation: foundation, libcluster: libcluster, env: env} = settings) do
+    topologies = Keyword.get(libcluster, :topologies, [])
+
+    with {:ok, cluster, source} <- wanted(foundation, env) do
+      cond do
+        cluster == false ->
+          {:ok, off("#{source} is false")}
+
+        topologies != [] ->
+          wizard(topologies)
+
+        cluster == nil ->
+          {:ok, off("neither FOUNDATION_CLUSTER nor config :foundation, cluster: is set")}
+
+        cluster == true ->
+          mortal(settings)
+
+        true ->
+          apprentice(cluster, source, options(settings))
+      end
+    end
+  end
+
+  defp wanted(foundation, env) do
+    case env["FOUNDATION_CLUSTER"] do
+      none when none in [nil, ""] -> {:ok, foundation[:cluster], "config :foundation, cluster:"}
+      text -> from_variable(text)
+    end
+  end
+
+  defp from_variable(text) do
+    values = Map.new([true, false | @strategies], &{Atom.to_string(&1), &1})
+
+    case values do
+      %{^text => value} -> {:ok, value, "FOUNDATION_CLUSTER"}
+      _unknown -> {:error, "FOUNDATION_CLUSTER is #{inspect(text)}; it may be #{choices(values)}"}
+    end
+  end
+
+  defp choices(values), do: values |> Map.keys() |> Enum.sort() |> Enum.join(", ")
+
+  defp off(reason), do: %__MODULE__{tier: :off, strategy: nil, topologies: [], reason: reason}
+
+  defp wizard(topologies) do
+    if Keyword.keyword?(topologies) and
+         Enum.all?(topologies, fn {_name, spec} -> topology?(spec) end) do
+      {:ok,
+       %__MODULE__{
+         tier: :wizard,
+         strategy: :libcluster,
+         topologies: topologies,
+         reason: "config :libcluster, topologies: is set"
+       }}
+    else
+      {:error,
+       "config :libcluster, topologies: is #{inspect(topologies)}; " <>
+         "it is a keyword list of [strategy: module, config: keyword]"}
+    end
+  end
+
+  defp topology?(spec),
+    do: Keyword.keyword?(spec) and is_atom(spec[:strategy]) and spec[:strategy] != nil
+
+  defp mortal(settings) do
+    {strategy, reason} = detect(settings.env)
+
+    with {:ok, decision} <- apprentice(strategy, "cluster: true", options(settings)),
+         do: {:ok, %{decision | tier: :mortal, reason: "#{reason}: #{strategy}"}}
+  end
+
+  @doc """
+  The strategy for `cluster: true`, and the evidence for it.
+
+  In this order: Kubernetes if `KUBERNETES_SERVICE_HOST` is set, DNS if `DNS_CLUSTER_QUERY` is, Consul if `CONSUL_HTTP_ADDR` is, else
+  gossip by multicast on the local network.
+  """
+  @spec detect(%{String.t() => String.t()}) :: {atom(), String.t()}
+  def detect(env) do
+    [
+      kubernetes: "KUBERNETES_SERVICE_HOST",
+      dns: "DNS_CLUSTER_QUERY",
+      consul: "CONSUL_HTTP_ADDR"
+    ]
+    |> Enum.find_value({:gossip, "no sign of Kubernetes, DNS or Consul"}, fn {strategy, variable} ->
+      if env[variable] not in [nil, ""], do: {strategy, "#{variable} is set"}
+    end)
+  end
+
+  defp apprentice(cluster, source, defaults) do
+    with {:ok, strategy, options} <- parse(cluster, source),
+         {:ok, topology} <- translate(strategy, Keyword.merge(defaults, options)) do
+      {:ok,
+       %__MODULE__{
+         tier: :apprentice,
+         strategy: strategy,
+         topologies: [foundation: topology],
+         reason: "#{source} is #{inspect(redact(cluster))}"
+       }}
+    end
+  end
+
+  defp parse(strategy, _source) when strategy in @strategies, do: {:ok, strategy, []}
+
+  defp parse([_ | _] = options, source) do
+    if Keyword.keyword?(options) do
+      case Keyword.pop(options, :strategy) do
+        {nil, _options} -> {:error, "#{source} #{inspect(redact(options))} has no strategy:"}
+        {strategy, options} -> {:ok, strategy, options}
+      end
+    else
+      unknown(options, source)
+    end
+  end
+
+  defp parse(other, source), do: unknown(other, source)
+
+  defp unknown(value, source) do
+    {:error,
+     "#{source} is #{inspect(value)}; it may be true, false, " <>
+       Enum.map_join(@strategies, ", ", &inspect/1) <> ", or [strategy: one of these, ...]"}
+  end
+
+  # A secret belongs neither into a log nor into an error.
+  defp redact(options) when is_list(options) do
+    Enum.map(options, fn
+      {key, _value} when key in [:secret, :access_token] -> {key, "[redacted]"}
+      other -> other
+    end)
+  end
+
+  defp redact(other), do: other
+
+  defp options(%{foundation: foundation, env: env}) do
+    name =
+      present(env["FOUNDATION_APP_NAME"]) || present(env["RELEASE_NAME"]) || foundation[:app_name]
+
+    [app_name: name, dns_query: env["DNS_CLUSTER_QUERY"], consul_url: env["CONSUL_HTTP_ADDR"]]
+    |> Enum.reject(fn {_key, value} -> value in [nil, ""] end)
+  end
+
+  defp present(""), do: nil
+  defp present(value), do: value
+
+  ## Translations
+
+  @doc """
+  The topology of a strategy. Options beyond those of the strategy's own function are passed on as they are.
+  """
+  @spec translate(atom(), keyword()) :: {:ok, topology()} | {:error, String.t()}
+  def translate(strategy, options) when strategy in @strategies do
+    case missing(strategy, options) do
+      [] ->
+        {:ok, apply_translation(strategy, options)}
+
+      keys ->
+        {:error,
+         "cluster strategy #{inspect(strategy)} needs #{Enum.map_join(keys, " and ", &need/1)}"}
+    end
+  end
+
+  def translate(strategy, options) when is_atom(strategy) do
+    case Atom.to_string(strategy) do
+      # Any libcluster strategy, by its module.
+      "Elixir." <> _module ->
+        {:ok, [strategy: strategy, config: Keyword.drop(options, internal())]}
+
+      _other ->
+        error_unknown(strategy)
+    end
+  end
+
+  def translate(strategy, _options), do: error_unknown(strategy)
+
+  defp error_unknown(strategy) do
+    {:error,
+     "cluster strategy #{inspect(strategy)} is not known; it may be " <>
+       Enum.map_join(@strategies, ", ", &inspect/1) <> " or a libcluster strategy's module"}
+  end
+
+  defp missing(:kubernetes, options), do: require_one(options, :app_name, [:kubernetes_selector])
+  defp missing(:consul, options), do: require_one(options, :app_name, [:service])
+
+  defp missing(:dns, options),
+    do:
+      require_one(options, :query, [:dns_query]) ++
+        require_one(options, :app_name, [:node_basename])
+
+  defp missing(:epmd, options), do: require_one(options, :hosts, [])
+  defp missing(_strategy, _options), do: []
+
+  defp require_one(options, key, others) do
+    if Enum.any?([key | others], &(options[&1] != nil)), do: [], else: [key]
+  end
+
+  defp need(:app_name), do: "an application name (FOUNDATION_APP_NAME, or app_name:)"
+  defp need(:query), do: "a name to query (DNS_CLUSTER_QUERY, or query:)"
+  defp need(:hosts), do: "the nodes' names (hosts: [:\"a@host\", ...])"
+
+  defp apply_translation(:kubernetes, options), do: translate_kubernetes_config(options)
+  defp apply_translation(:consul, options), do: translate_consul_config(options)
+  defp apply_translation(:dns, options), do: translate_dns_config(options)
+  defp apply_translation(:gossip, options), do: translate_gossip_config(options)
+  defp apply_translation(:epmd, options), do: topology(:epmd, [], options)
+  defp apply_translation(:local_epmd, options), do: topology(:local_epmd, [], options)
+
+  @doc """
+  Pods by the label `app=<app_name>`, nodes named `<app_name>@<ip>`.
+
+      iex> Foundation.ClusterConfig.translate_kubernetes_config(app_name: "a")[:config][:kubernetes_selector]
+      "app=a"
+  """
+  @spec translate_kubernetes_config(keyword()) :: topology()
+  def translate_kubernetes_config(options) do
+    name = name(options)
+
+    topology(
+      :kubernetes,
+      [
+        mode: :ip,
+        kubernetes_ip_lookup_mode: :pods,
+        kubernetes_node_basename: name,
+        kubernetes_selector: "app=#{name}",
+        polling_interval: 5_000
+      ],
+      options
+    )
+  end
+
+  @doc """
+  The passing instances of the service `<app_name>`, nodes named `<app_name>@<address>`. `CONSUL_HTTP_ADDR` is the agent, port 8500
+  of this host by default.
+  """
+  @spec translate_consul_config(keyword()) :: topology()
+  def translate_consul_config(options) do
+    name = name(options)
+
+    topology(
+      :consul,
+      [
+        base_url: url(options[:consul_url] || "127.0.0.1:8500"),
+        list_using: [{Cluster.Strategy.Consul.Health, [passing: true]}],
+        service: [name: name],
+        node_basename: name,
+        polling_interval: 10_000
+      ],
+      options
+    )
+  end
+
+  defp url("http://" <> _rest = url), do: url
+  defp url("https://" <> _rest = url), do: url
+  defp url(host), do: "http://" <> host
+
+  @doc """
+  The addresses of a name (`query:`, or `DNS_CLUSTER_QUERY`), nodes named `<app_name>@<ip>`.
+  """
+  @spec translate_dns_config(keyword()) :: topology()
+  def translate_dns_config(options) do
+    query = options[:query] || options[:dns_query]
+    topology(:dns, [polling_interval: 5_000, query: query, node_basename: name(options)], options)
+  end
+
+  @doc """
+  Multicast on the local network, encrypted if a `secret:` is given.
+  """
+  @spec translate_gossip_config(keyword()) :: topology()
+  def translate_gossip_config(options), do: topology(:gossip, [], options)
+
+  defp name(options), do: options |> Keyword.get(:app_name, "") |> to_string()
+
+  # What was given wins over what follows from the name.
+  defp topology(strategy, defaults, options) do
+    config = Keyword.merge(defaults, Keyword.drop(options, internal()))
+    [strategy: Map.fetch!(@modules, strategy), config: config]
+  end
+
+  defp internal, do: [:app_name, :dns_query, :consul_url]
+
+  ## Security
+
+  @doc """
+  The settings of `config :foundation, security: [...]` with `{:system, variable}` replaced by the variable's value.
+
+  `erlang_cookie`, `tls_enabled`, `certificate_file`. An error names a variable that is not set.
+  """
+  @spec security(settings()) :: {:ok, keyword()} | {:error, String.t()}
+  def security(%{foundation: foundation, env: env}) do
+    foundation
+    |> Keyword.get(:security, [])
+    |> Enum.reduce_while({:ok, []}, fn
+      {key, {:system, variable}}, {:ok, settings} ->
+        case env[variable] do
+          none when none in [nil, ""] ->
+            {:halt,
+             {:error, "security: #{key}: is {:system, #{inspect(variable)}}, which is not set"}}
+
+          value ->
+            {:cont, {:ok, [{key, value} | settings]}}
+        end
+
+      setting, {:ok, settings} ->
+        {:cont, {:ok, [setting | settings]}}
+    end)
+    |> case do
+      {:ok, settings} -> {:ok, Enum.reverse(settings)}
+      error -> error
+    end
+  end
+end

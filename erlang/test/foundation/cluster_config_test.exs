@@ -1,0 +1,149 @@
+defmodule Foundation.ClusterConfigTest do
+  use ExUnit.Case, async: true
+  @moduletag :unit
+
+  alias Foundation.ClusterConfig
+
+  defp resolve(foundation, opts \\ []) do
+    ClusterConfig.resolve(%{
+      foundation: foundation,
+      libcluster: opts[:libcluster] || [],
+      env: opts[:env] || %{}
+    })
+  end
+
+  test "ClusterConfig translates :kubernetes to libcluster topology" do
+    topology = ClusterConfig.translate_kubernetes_config(app_name: "test-app")
+    assert topology[:strategy] == Cluster.Strategy.Kubernetes
+    assert topology[:config][:kubernetes_selector] == "app=test-app"
+    assert topology[:config][:kubernetes_node_basename] == "test-app"
+  end
+
+  test "off unless something asks for it" do
+    assert {:ok, %{tier: :off, topologies: []}} = resolve([])
+    assert {:ok, %{tier: :off, reason: reason}} = resolve(cluster: false)
+    assert reason =~ "false"
+    assert {:ok, %{tier: :off}} = ClusterConfig.resolve()
+  end
+
+  test "mortal: the evidence decides" do
+    name = %{"FOUNDATION_APP_NAME" => "app"}
+
+    for {env, strategy} <- [
+          {%{}, :gossip},
+          {%{"KUBERNETES_SERVICE_HOST" => "10.0.0.1", "CONSUL_HTTP_ADDR" => "c:8500"},
+           :kubernetes},
+          {%{"DNS_CLUSTER_QUERY" => "app.internal"}, :dns},
+          {%{"CONSUL_HTTP_ADDR" => "c:8500"}, :consul}
+        ] do
+      assert {:ok, %{tier: :mortal, strategy: ^strategy, topologies: [foundation: topology]}} =
+               resolve([cluster: true], env: Map.merge(env, name))
+
+      assert is_atom(topology[:strategy])
+    end
+
+    assert {:ok, %{topologies: [foundation: topology]}} =
+             resolve([cluster: true], env: Map.put(name, "DNS_CLUSTER_QUERY", "app.internal"))
+
+    assert topology[:config] == [
+             polling_interval: 5_000,
+             query: "app.internal",
+             node_basename: "app"
+           ]
+  end
+
+  test "apprentice: a name, or options of its own" do
+    assert {:ok, %{tier: :apprentice, topologies: [foundation: consul]}} =
+             resolve([cluster: :consul, app_name: :shop], env: %{"CONSUL_HTTP_ADDR" => "c:8500"})
+
+    assert consul[:strategy] == Cluster.Strategy.Consul
+    assert consul[:config][:base_url] == "http://c:8500"
+    assert consul[:config][:service] == [name: "shop"]
+
+    assert {:ok, %{topologies: [foundation: gossip]} = decision} =
+             resolve(cluster: [strategy: :gossip, secret: "my-secret"])
+
+    assert gossip == [strategy: Cluster.Strategy.Gossip, config: [secret: "my-secret"]]
+    refute decision.reason =~ "my-secret"
+
+    assert {:ok, %{topologies: [foundation: epmd]}} =
+             resolve(cluster: [strategy: :epmd, hosts: [:a@b]])
+
+    assert epmd == [strategy: Cluster.Strategy.Epmd, config: [hosts: [:a@b]]]
+
+    assert {:ok, %{topologies: [foundation: [strategy: My.Strategy, config: [a: 1]]]}} =
+             resolve(cluster: [strategy: My.Strategy, a: 1], app_name: "x")
+
+    assert {:ok, %{topologies: [foundation: kubernetes]}} =
+             resolve(
+               cluster: [
+                 strategy: :kubernetes,
+                 kubernetes_selector: "tier=web",
+                 kubernetes_namespace: "prod"
+               ],
+               app_name: "a"
+             )
+
+    assert kubernetes[:config][:kubernetes_selector] == "tier=web"
+    assert kubernetes[:config][:kubernetes_namespace] == "prod"
+  end
+
+  test "wizard: libcluster's own topologies win" do
+    topologies = [k8s: [strategy: Cluster.Strategy.Kubernetes, config: [mode: :dns]]]
+
+    for foundation <- [[], [cluster: true], [cluster: :consul]] do
+      assert {:ok, %{tier: :wizard, strategy: :libcluster, topologies: ^topologies}} =
+               resolve(foundation, libcluster: [topologies: topologies])
+    end
+
+    assert {:ok, %{tier: :off}} = resolve([cluster: false], libcluster: [topologies: topologies])
+    assert {:error, message} = resolve([], libcluster: [topologies: [:odd]])
+    assert message =~ "config :libcluster, topologies:"
+  end
+
+  test "the environment wins over the configuration" do
+    assert {:ok, %{strategy: :kubernetes, reason: reason}} =
+             resolve([cluster: :gossip, app_name: "b"],
+               env: %{"FOUNDATION_CLUSTER" => "kubernetes", "FOUNDATION_APP_NAME" => "a"}
+             )
+
+    assert reason =~ "FOUNDATION_CLUSTER"
+
+    assert {:ok, %{tier: :off}} =
+             resolve([cluster: true], env: %{"FOUNDATION_CLUSTER" => "false"})
+
+    assert {:ok, %{tier: :mortal}} = resolve([], env: %{"FOUNDATION_CLUSTER" => "true"})
+  end
+
+  test "errors name the setting and what it may be" do
+    for {foundation, env, parts} <- [
+          {[cluster: :kubernetis], %{},
+           ["config :foundation, cluster:", ":kubernetis", ":kubernetes"]},
+          {[], %{"FOUNDATION_CLUSTER" => "k8s"}, ["FOUNDATION_CLUSTER", "\"k8s\"", "kubernetes"]},
+          {[cluster: :kubernetes], %{}, [":kubernetes", "FOUNDATION_APP_NAME"]},
+          {[cluster: :dns], %{}, ["DNS_CLUSTER_QUERY"]},
+          {[cluster: :epmd], %{}, ["hosts:"]},
+          {[cluster: [secret: "hidden"]], %{}, ["strategy:"]},
+          {[cluster: [strategy: :gosip]], %{}, [":gosip", ":gossip"]},
+          {[cluster: [1, 2]], %{}, ["[1, 2]"]},
+          {[cluster: 5], %{}, ["5"]}
+        ] do
+      assert {:error, message} = resolve(foundation, env: env)
+      for part <- parts, do: assert(message =~ part, message)
+      refute message =~ "hidden"
+    end
+  end
+
+  test "secrets come from the environment" do
+    settings = %{
+      foundation: [security: [erlang_cookie: {:system, "ERLANG_COOKIE"}, tls_enabled: true]],
+      libcluster: [],
+      env: %{"ERLANG_COOKIE" => "c"}
+    }
+
+    assert ClusterConfig.security(settings) == {:ok, [erlang_cookie: "c", tls_enabled: true]}
+    assert {:error, message} = ClusterConfig.security(%{settings | env: %{}})
+    assert message =~ "ERLANG_COOKIE"
+    assert ClusterConfig.security(%{settings | foundation: []}) == {:ok, []}
+  end
+end
