@@ -1,5 +1,6 @@
 # What this project's machines run. CI calls `.ci/run`, which calls these and nothing else.
 #
+#   make demo     an Elixir node and a Rust node in one cluster, step by step
 #   make test     everything: unit, property, golden bytes, fuzz smoke, real BEAM nodes
 #   make matrix   every interop case on OTP 23, 25, 27 and 29; writes docs/compatibility.md
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
@@ -8,12 +9,15 @@
 #
 # Needed: Rust (rustup), a C linker (Debian: gcc libc6-dev), make. Erlang and Elixir are installed if missing (script/erlang).
 
-.PHONY: help test matrix fuzz verify fix
+.PHONY: help demo test matrix fuzz verify fix
 
 ERLANG := script/erlang
 
 help:
 	@sed -n 's/^# *\(make [a-z]* .*\)/\1/p' Makefile
+
+demo:
+	$(ERLANG) cargo run --quiet -p foundation-interop-tests --bin demo
 
 test:
 	script/otp-matrix.sh
