@@ -1,6 +1,6 @@
 use crate::Limits;
 use crate::etf::text::{
-    inspect, parse_elixir, parse_elixir_call, parse_erlang, parse_erlang_call, print, write,
+    inspect, parse_elixir, parse_elixir_call, parse_erlang, parse_erlang_call, print, to_json, write,
 };
 use crate::etf::{Term, decode};
 
@@ -36,6 +36,7 @@ pub fn fuzz_print(data: &[u8]) {
     let limits = Limits::default();
     let Ok(term) = decode(data, &limits) else { return };
     let (erlang, flat, elixir) = (print(&term), write(&term), inspect(&term));
+    let _ = to_json(&term);
     if !has_a_name(&term) {
         return;
     }

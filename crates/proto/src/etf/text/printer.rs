@@ -3,6 +3,7 @@ use core::fmt;
 use super::atom::Charset;
 use super::flat::{Style, flatten};
 use super::inspect::{self, ElixirStyle};
+use super::json;
 use super::pretty::pretty;
 use crate::etf::{Atom, Term};
 
@@ -11,8 +12,7 @@ use crate::etf::{Atom, Term};
 /// Output grows in proportion to the term: every walk is iterative, integers of more than 4,096 bytes are written
 /// in base 16 and the indentation of one output ends at [`MAX_INDENTATION`].
 ///
-/// Maps are printed in wire order. A function that this node cannot know the source of prints as `#Fun<Module.Index.Uniq>`, a
-/// term that is private to the node that encoded it as `#Local<Bytes>`. The atoms `else` and `maybe` are quoted, as OTP 27 and
+/// Maps are printed in wire order. A term that is private to the node that encoded it prints as `#Local<Bytes>`. The atoms `else` and `maybe` are quoted, as OTP 27 and
 /// later quote them and every release reads them.
 ///
 /// ```
@@ -117,6 +117,27 @@ impl Printer {
         let width = (self.line_length > 0).then_some(self.line_length);
         inspect::document(term, &style).layout(width)
     }
+
+    /// The term as JSON on one line, for tools; it cannot be read back, because JSON has fewer types:
+    ///
+    /// | term | JSON |
+    /// |---|---|
+    /// | `true`, `false` | `true`, `false` |
+    /// | `nil`, `undefined`, `null` | `null` |
+    /// | any other atom, a binary of UTF-8, a list that prints as text | string |
+    /// | integer, float | number, with all its digits |
+    /// | list, tuple | array |
+    /// | map | object; a key that is neither an atom nor UTF-8 is the text in which it prints |
+    /// | native record | object of its fields, with `__record__` in front |
+    /// | anything else | string: the text in which it prints in Erlang |
+    pub fn json(&self, term: &Term) -> String {
+        json::json(term, &self.style)
+    }
+}
+
+/// The term as JSON, Unicode text as text; see [`Printer::json`].
+pub fn to_json(term: &Term) -> String {
+    Printer::new().unicode(true).json(term)
 }
 
 /// The term as Elixir's `inspect/2` prints it, at 80 columns and in full.
