@@ -15,8 +15,8 @@ use crate::etf::{Atom, ExportFun, Term};
 /// ```
 /// use foundation_proto::{Limits, etf::text::{inspect, parse_elixir, print}};
 ///
-/// let term = parse_elixir(r#"%{user: {:ok, "é", [a: 1]}, "k" => ~c"abc"}"#, &Limits::default())?;
-/// assert_eq!(inspect(&term), r#"%{:user => {:ok, "é", [a: 1]}, "k" => ~c"abc"}"#);
+/// let term = parse_elixir(r#"%{"k" => ~c"abc", user: {:ok, "é", [a: 1]}}"#, &Limits::default())?;
+/// assert_eq!(inspect(&term), r#"%{"k" => ~c"abc", :user => {:ok, "é", [a: 1]}}"#);
 /// # Ok::<(), foundation_proto::etf::text::ParseError>(())
 /// ```
 ///
