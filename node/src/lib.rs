@@ -19,6 +19,7 @@
 //! | [`event`] | connections that come and go, as a stream |
 //! | [`net`] | listener, dialer, the task of a connection |
 //! | [`net_kernel`] | which node is connected through which link, and connecting on demand |
+//! | `convert` | terms to and from those of the `eetf` crate (feature `eetf`) |
 //! | [`epmd`] | client of the port mapper, and the one served in-process |
 //! | [`config`], [`cookie`], [`names`] | how a node is configured, its secret, its name |
 //!
@@ -30,6 +31,8 @@
 //! arrival, then `signal::down` exactly once.
 
 pub mod config;
+#[cfg(feature = "eetf")]
+pub mod convert;
 pub mod cookie;
 pub mod epmd;
 pub mod error;
