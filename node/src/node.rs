@@ -1,6 +1,7 @@
 //! The handle that everything starts from.
 
 use core::ops::Deref;
+use core::time::Duration;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use foundation_proto::Limits;
@@ -50,8 +51,8 @@ pub struct NodeInner {
     group_leader: RwLock<Option<Pid>>,
 }
 
-/// As many processes as a BEAM has by default (`+P`).
-const PROCESS_LIMIT: usize = 262_144;
+/// How long a ping waits for an answer, connecting included; OTP's waits for ever.
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl NodeInner {
     /// A node without connections, on the current tokio runtime.
@@ -60,8 +61,9 @@ impl NodeInner {
         mailbox_limit.messages = config.limits.mailbox_messages;
         mailbox_limit.bytes = config.limits.mailbox_bytes;
         let node = Arc::new(Self {
+            ids: Ids::new(name.clone(), creation, config.wide_identifiers),
+            process_limit: config.limits.processes,
             config,
-            ids: Ids::new(name.clone(), creation, false),
             name,
             creation,
             net_kernel,
@@ -72,7 +74,6 @@ impl NodeInner {
             output: Output::default(),
             runtime: runtime::Handle::current(),
             mailbox_limit,
-            process_limit: PROCESS_LIMIT,
             system: OnceLock::new(),
             group_leader: RwLock::new(None),
         });
@@ -223,6 +224,14 @@ impl Node {
     /// Whether a process of this node lives.
     pub fn is_process_alive(&self, pid: &Pid) -> bool {
         self.inner.process(pid).is_some_and(|proc| proc.exit_reason().is_none())
+    }
+
+    /// Whether a node can be reached and shares the cookie (`net_adm:ping/1`); connects to it if need be.
+    pub async fn ping(&self, node: &str) -> bool {
+        let Ok(node) = Atom::new(node) else { return false };
+        let request = (Atom::new_static("is_auth"), self.name());
+        let answer = self.call((Atom::new_static("net_kernel"), node), request, PING_TIMEOUT).await;
+        answer.is_ok_and(|answer| answer.is_atom("yes"))
     }
 
     /// Nodes that come and go from now on.

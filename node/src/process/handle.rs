@@ -19,7 +19,7 @@ use super::proc::{AliasKind, Entry, Proc};
 use super::reason::Reason;
 use super::spawn::{Outcome, SpawnOptions};
 use crate::error::{Error, Result};
-use crate::net::Link;
+use crate::net::{Link, SendError};
 use crate::node::{Node, NodeInner};
 
 /// A process as its own code, and whoever acts in its name, sees it: everything but receiving. Cheap to clone.
@@ -167,9 +167,9 @@ impl Handle {
         if let Some(reason) = &state.exited {
             return Err(Error::Exited(reason.clone()));
         }
-        link.send(self.proc.lane(), &control, Some(&message)).map_err(|error| Error::NoConnection {
-            node: link.peer().name.clone(),
-            why: Some(error.to_string()),
+        link.send(self.proc.lane(), &control, Some(&message)).map_err(|error| match error {
+            SendError::Refused(error) => Error::Term(error),
+            closed => Error::NoConnection { node: link.peer().name.clone(), why: Some(closed.to_string()) },
         })
     }
 
@@ -359,6 +359,9 @@ impl Handle {
         R: Future<Output: Outcome> + Send + 'static,
     {
         let proc = self.node.new_proc(Some(&self.proc), options)?;
+        if options.link {
+            self.node.link_local(&self.proc, &proc.pid);
+        }
         self.node.run(&proc, function);
         Ok(Self { node: Arc::clone(&self.node), proc })
     }
@@ -372,10 +375,7 @@ impl Handle {
         F: FnOnce(Process) -> R + Send + 'static,
         R: Future<Output: Outcome> + Send + 'static,
     {
-        let proc = self.node.new_proc(Some(&self.proc), &SpawnOptions::default())?;
-        self.node.link_local(&self.proc, &proc.pid);
-        self.node.run(&proc, function);
-        Ok(Self { node: Arc::clone(&self.node), proc })
+        self.spawn_opt(&SpawnOptions::default().link(), function)
     }
 
     /// Starts a process on this node that this one monitors before it runs.
