@@ -16,6 +16,7 @@
 //! | [`rpc`] | `erpc` and `rpc`, as caller and as callee |
 //! | `kernel_sup` | `net_kernel`, `rex`, `user` and what else every node answers to |
 //! | `io` | the I/O protocol: printing, and printing for others |
+//! | [`service`] | hosts of the cluster machines: groups and topics |
 //! | [`event`] | connections that come and go, as a stream |
 //! | [`net`] | listener, dialer, the task of a connection |
 //! | [`net_kernel`] | which node is connected through which link, and connecting on demand |
@@ -47,6 +48,7 @@ pub mod node;
 pub mod process;
 mod random;
 pub mod rpc;
+pub mod service;
 pub mod signal;
 
 pub use error::{Error, Result};

@@ -16,6 +16,7 @@ use crate::net::Link;
 use crate::net_kernel::NetKernel;
 use crate::process::{Dest, Handle, Ids, MailboxLimit, Names, Proc, Process, ProcessTable, SpawnOptions};
 use crate::rpc::Exports;
+use crate::service::Services;
 
 /// A running node; cheap to clone, usable from any task.
 ///
@@ -43,6 +44,7 @@ pub struct NodeInner {
     pub(crate) events: Publisher,
     pub(crate) output: Output,
     pub(crate) runtime: runtime::Handle,
+    pub(crate) services: Services,
     pub(crate) mailbox_limit: MailboxLimit,
     pub(crate) process_limit: usize,
     /// The process in whose name the node itself acts.
@@ -73,6 +75,7 @@ impl NodeInner {
             events: Publisher::new(),
             output: Output::default(),
             runtime: runtime::Handle::current(),
+            services: Services::default(),
             mailbox_limit,
             system: OnceLock::new(),
             group_leader: RwLock::new(None),
@@ -199,10 +202,7 @@ impl Node {
     /// [`Error::NameTaken`], [`Error::SystemLimit`].
     pub fn mailbox(&self, name: &str) -> Result<Process> {
         let process = self.process()?;
-        let name = Atom::new(name).map_err(|_| {
-            Error::Term(foundation_proto::Error::ApiMisuse("an atom has at most 255 characters"))
-        })?;
-        process.register(name)?;
+        process.register(atom(name)?)?;
         Ok(process)
     }
 
@@ -246,4 +246,10 @@ impl Deref for Node {
     fn deref(&self) -> &Handle {
         &self.handle
     }
+}
+
+/// A name of the caller's as an atom.
+pub(crate) fn atom(text: &str) -> Result<Atom> {
+    Atom::new(text)
+        .map_err(|_| Error::Term(foundation_proto::Error::ApiMisuse("an atom has at most 255 characters")))
 }

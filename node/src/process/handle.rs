@@ -105,19 +105,23 @@ impl Handle {
     /// other would wait.
     pub fn try_send_raw(&self, to: impl Into<Dest>, message: RawTerm) -> Result<()> {
         let to = to.into();
+        let full = match self.node.remote_node(&to) {
+            Some(node) => self.node.net_kernel.link(node).is_some_and(|link| link.is_busy()),
+            None => self.local(&to)?.is_some_and(|proc| proc.mailbox.blocks() && proc.mailbox.is_full()),
+        };
+        if full { Err(Error::Full) } else { self.send_now(to, message) }
+    }
+
+    /// Sends at once to whatever is in reach, whether busy or not: for the few messages that a service must neither delay nor
+    /// drop.
+    pub(crate) fn send_now(&self, to: Dest, message: RawTerm) -> Result<()> {
         match self.node.remote_node(&to) {
             Some(node) => {
                 let link = self.node.net_kernel.link(node).ok_or_else(|| Error::no_connection(node))?;
-                if link.is_busy() {
-                    return Err(Error::Full);
-                }
                 self.send_over(&link, to, &message)
             }
             None => {
                 let Some(proc) = self.local(&to)? else { return Ok(()) };
-                if proc.mailbox.blocks() && proc.mailbox.is_full() {
-                    return Err(Error::Full);
-                }
                 self.push(&proc, &to, message)
             }
         }
