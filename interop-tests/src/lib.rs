@@ -8,6 +8,7 @@
 //! | [`otp`] | which Erlang/OTP releases this machine has |
 //! | [`epmd`] | an EPMD of one release on a port of its own |
 //! | [`beam`] | one `erl` node: started, evaluated in, paused, killed |
+//! | [`built`] | programs of this workspace |
 //! | [`case`] | one interop case over the releases, and its row in `docs/compatibility.md` |
 //! | [`eventually`] | waiting for a condition with a deadline |
 //! | [`raw_peer`] | a peer made of bytes: handshakes and frames that no correct node would send |
@@ -22,6 +23,7 @@
 )]
 
 pub mod beam;
+pub mod built;
 pub mod capture;
 pub mod case;
 pub mod epmd;

@@ -133,3 +133,37 @@ fn a_name_in_use_is_refused() {
         Ok(())
     });
 }
+#[test]
+fn simultaneous_connects() {
+    case(
+        Case::Smoke,
+        TOPIC,
+        "connects from both sides at once leave exactly one connection, 50 times",
+        |release| {
+            let epmd = Epmd::start(release);
+            // One name on each side of the peer's: who gives way is decided by the order of the names.
+            for name in ["aaa", "zzz"] {
+                let rust = Rust::start(&epmd, name);
+                let beam = Beam::visible(release, &epmd, &format!("m{name}"));
+                let rust_name = format!("{name}@127.0.0.1");
+                beam.eval(&format!(
+                "Main = self(), \
+                 Dial = fun() -> spawn(fun() -> Main ! {{dialled, net_kernel:connect_node('{rust_name}')}} end), ok end, \
+                 Dialled = fun() -> receive {{dialled, R}} -> R after 9000 -> timeout end end"
+            ));
+                for round in 0..25 {
+                    beam.eval("Dial()");
+                    rust.run(rust.node.connect(beam.name()))
+                        .unwrap_or_else(|error| panic!("round {round} of {name}: {error}"));
+                    assert_eq!(beam.eval("Dialled()"), "true", "round {round} of {name}");
+                    assert_eq!(beam.eval("nodes(hidden)"), format!("['{rust_name}']"), "round {round}");
+                    rust.run(rust.node.disconnect(beam.name()));
+                    eventually_true("the BEAM has noticed", Duration::from_secs(5), || {
+                        beam.eval("nodes(hidden)") == "[]"
+                    });
+                }
+            }
+            Ok(())
+        },
+    );
+}

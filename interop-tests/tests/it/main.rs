@@ -8,6 +8,7 @@ mod gen_server;
 mod groups;
 mod harness;
 mod process;
+mod readme;
 mod rpc;
 mod rust;
 mod send;
