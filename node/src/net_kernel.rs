@@ -343,13 +343,8 @@ impl NetKernel {
             links.insert(name.clone(), Arc::clone(&link));
             links
         });
-        let peer = link.peer();
-        info!(
-            peer = peer.name.as_str(),
-            address = %peer.address,
-            kind = if peer.hidden { "hidden" } else { "visible" },
-            "nodeup"
-        );
+        let kind = if link.peer().hidden { "hidden" } else { "visible" };
+        info!(parent: start.span(), kind, "nodeup");
         start.run(node);
         if let Some(waited_for) = outcome {
             if dial != Some(waited_for.number) {

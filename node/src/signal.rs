@@ -372,6 +372,3 @@ fn spawn_replied(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

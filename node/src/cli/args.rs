@@ -310,7 +310,8 @@ impl Options {
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         for variable in layers.environment(variables)? {
-            warnings.push(format!("the variable {variable} means nothing to this version"));
+            // Not worth a line of every command; whoever starts a node sees it.
+            tracing::warn!(variable, "this variable means nothing to this version");
         }
         self.flags(&mut layers, &mut warnings)?;
         let config = layers.finish()?;

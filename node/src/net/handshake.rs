@@ -79,6 +79,11 @@ impl Established {
 }
 
 impl Start {
+    /// What the log says about this connection stands in this span.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
     /// Begins to read the connection.
     pub(crate) fn run(self, node: &Arc<NodeInner>) {
         connection::start(node, self.link, self.inbound, self.leftover, self.clock, self.span);
