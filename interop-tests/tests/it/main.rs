@@ -2,16 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod connection;
-mod ecosystem;
 mod epmd;
 mod gen_server;
-mod groups;
 mod harness;
 mod process;
 mod readme;
 mod rpc;
 mod rust;
 mod send;
+mod setup;
 
 /// A runtime for one case: the node under test runs beside the blocking calls into BEAM nodes.
 fn runtime() -> tokio::runtime::Runtime {
