@@ -3,6 +3,7 @@
 #   make demo     an Elixir node and a Rust node in one cluster, step by step
 #   make test     everything: unit, property, golden bytes, fuzz smoke, real BEAM nodes
 #   make matrix   every interop case on OTP 23, 25, 27 and 29; writes docs/compatibility.md
+#   make ecosystem   the ecosystem's own libraries beside our node (sources from $FOUNDATION_ECOSYSTEM)
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
 #   make verify   formatting, lints, documentation, layout: read-only
 #   make fix      what of that a tool can mend
@@ -29,6 +30,10 @@ matrix:
 	rm -rf target/interop/results
 	FOUNDATION_INTEROP=all $(ERLANG) cargo test -p foundation-interop-tests -- --nocapture; status=$$?; \
 	$(ERLANG) cargo run --quiet -p foundation-interop-tests --bin compatibility && exit $$status
+
+ecosystem:
+	script/otp-matrix.sh
+	$(ERLANG) cargo test -p foundation-interop-tests --test it ecosystem -- --nocapture
 
 fuzz:
 	script/fuzz

@@ -69,6 +69,10 @@ pub struct NodeConfig {
     pub net_tickintensity: u32,
     /// Seconds that each step of a handshake may take. Default: 7; 1 to 120.
     pub net_setuptime: u32,
+    /// Whether pids and references may exceed what OTP 23 accepts. Default: false, because they travel: a node of any release
+    /// passes them on, and an OTP 23 node closes that connection. Worth it only for a node that starts more than 2^28
+    /// processes in one run, in a cluster without OTP 23.
+    pub wide_identifiers: bool,
     /// Whether a lost peer is dialled again without anybody asking. Default: `lost`.
     pub reconnect: Reconnect,
     /// Every bound on what peers and processes can use up.
@@ -159,6 +163,8 @@ pub struct NodeLimits {
     pub handshake_seconds: u32,
     /// Dials at once. 64.
     pub dials: usize,
+    /// Processes of this node (`+P`). 262,144, as on a BEAM.
+    pub processes: usize,
     /// Messages in one mailbox, then the process exits with `{mailbox_overflow, N}`. 100,000.
     pub mailbox_messages: usize,
     /// Bytes in one mailbox. 64 MiB.
@@ -192,6 +198,7 @@ impl Default for NodeConfig {
             net_ticktime: 60,
             net_tickintensity: 4,
             net_setuptime: 7,
+            wide_identifiers: false,
             reconnect: Reconnect::default(),
             limits: NodeLimits::default(),
             bad_cookie: None,
@@ -208,6 +215,7 @@ impl Default for NodeLimits {
             unauthenticated_per_ip: 16,
             handshake_seconds: 15,
             dials: 64,
+            processes: 262_144,
             mailbox_messages: 100_000,
             mailbox_bytes: 64 << 20,
             undelivered_bytes: 64 << 20,

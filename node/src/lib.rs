@@ -16,9 +16,11 @@
 //! | [`rpc`] | `erpc` and `rpc`, as caller and as callee |
 //! | `kernel_sup` | `net_kernel`, `rex`, `user` and what else every node answers to |
 //! | `io` | the I/O protocol: printing, and printing for others |
+//! | [`service`] | hosts of the cluster machines: groups and topics |
 //! | [`event`] | connections that come and go, as a stream |
 //! | [`net`] | listener, dialer, the task of a connection |
 //! | [`net_kernel`] | which node is connected through which link, and connecting on demand |
+//! | `convert` | terms to and from those of the `eetf` crate (feature `eetf`) |
 //! | [`epmd`] | client of the port mapper, and the one served in-process |
 //! | [`config`], [`cookie`], [`names`] | how a node is configured, its secret, its name |
 //!
@@ -30,6 +32,8 @@
 //! arrival, then `signal::down` exactly once.
 
 pub mod config;
+#[cfg(feature = "eetf")]
+pub mod convert;
 pub mod cookie;
 pub mod epmd;
 pub mod error;
@@ -44,6 +48,7 @@ pub mod node;
 pub mod process;
 mod random;
 pub mod rpc;
+pub mod service;
 pub mod signal;
 
 pub use error::{Error, Result};

@@ -1,6 +1,7 @@
 //! The handle that everything starts from.
 
 use core::ops::Deref;
+use core::time::Duration;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use foundation_proto::Limits;
@@ -15,6 +16,7 @@ use crate::net::Link;
 use crate::net_kernel::NetKernel;
 use crate::process::{Dest, Handle, Ids, MailboxLimit, Names, Proc, Process, ProcessTable, SpawnOptions};
 use crate::rpc::Exports;
+use crate::service::Services;
 
 /// A running node; cheap to clone, usable from any task.
 ///
@@ -42,6 +44,7 @@ pub struct NodeInner {
     pub(crate) events: Publisher,
     pub(crate) output: Output,
     pub(crate) runtime: runtime::Handle,
+    pub(crate) services: Services,
     pub(crate) mailbox_limit: MailboxLimit,
     pub(crate) process_limit: usize,
     /// The process in whose name the node itself acts.
@@ -50,8 +53,8 @@ pub struct NodeInner {
     group_leader: RwLock<Option<Pid>>,
 }
 
-/// As many processes as a BEAM has by default (`+P`).
-const PROCESS_LIMIT: usize = 262_144;
+/// How long a ping waits for an answer, connecting included; OTP's waits for ever.
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl NodeInner {
     /// A node without connections, on the current tokio runtime.
@@ -60,8 +63,9 @@ impl NodeInner {
         mailbox_limit.messages = config.limits.mailbox_messages;
         mailbox_limit.bytes = config.limits.mailbox_bytes;
         let node = Arc::new(Self {
+            ids: Ids::new(name.clone(), creation, config.wide_identifiers),
+            process_limit: config.limits.processes,
             config,
-            ids: Ids::new(name.clone(), creation, false),
             name,
             creation,
             net_kernel,
@@ -71,8 +75,8 @@ impl NodeInner {
             events: Publisher::new(),
             output: Output::default(),
             runtime: runtime::Handle::current(),
+            services: Services::default(),
             mailbox_limit,
-            process_limit: PROCESS_LIMIT,
             system: OnceLock::new(),
             group_leader: RwLock::new(None),
         });
@@ -198,10 +202,7 @@ impl Node {
     /// [`Error::NameTaken`], [`Error::SystemLimit`].
     pub fn mailbox(&self, name: &str) -> Result<Process> {
         let process = self.process()?;
-        let name = Atom::new(name).map_err(|_| {
-            Error::Term(foundation_proto::Error::ApiMisuse("an atom has at most 255 characters"))
-        })?;
-        process.register(name)?;
+        process.register(atom(name)?)?;
         Ok(process)
     }
 
@@ -225,6 +226,14 @@ impl Node {
         self.inner.process(pid).is_some_and(|proc| proc.exit_reason().is_none())
     }
 
+    /// Whether a node can be reached and shares the cookie (`net_adm:ping/1`); connects to it if need be.
+    pub async fn ping(&self, node: &str) -> bool {
+        let Ok(node) = Atom::new(node) else { return false };
+        let request = (Atom::new_static("is_auth"), self.name());
+        let answer = self.call((Atom::new_static("net_kernel"), node), request, PING_TIMEOUT).await;
+        answer.is_ok_and(|answer| answer.is_atom("yes"))
+    }
+
     /// Nodes that come and go from now on.
     pub fn events(&self) -> Events {
         self.inner.events.subscribe()
@@ -237,4 +246,10 @@ impl Deref for Node {
     fn deref(&self) -> &Handle {
         &self.handle
     }
+}
+
+/// A name of the caller's as an atom.
+pub(crate) fn atom(text: &str) -> Result<Atom> {
+    Atom::new(text)
+        .map_err(|_| Error::Term(foundation_proto::Error::ApiMisuse("an atom has at most 255 characters")))
 }

@@ -372,3 +372,6 @@ fn spawn_replied(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

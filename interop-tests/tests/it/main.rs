@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod connection;
+mod ecosystem;
 mod epmd;
 mod gen_server;
+mod groups;
 mod harness;
 mod process;
 mod readme;

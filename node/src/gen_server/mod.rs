@@ -203,6 +203,9 @@ impl Handle {
                 return Err(error);
             }
         }
+        if options.link {
+            self.node.link_local(&self.proc, handle.pid());
+        }
         self.node.run(&handle.proc, |process| enter_loop(server, process));
         Ok(handle)
     }

@@ -19,7 +19,7 @@ use super::proc::{AliasKind, Entry, Proc};
 use super::reason::Reason;
 use super::spawn::{Outcome, SpawnOptions};
 use crate::error::{Error, Result};
-use crate::net::Link;
+use crate::net::{Link, SendError};
 use crate::node::{Node, NodeInner};
 
 /// A process as its own code, and whoever acts in its name, sees it: everything but receiving. Cheap to clone.
@@ -103,19 +103,26 @@ impl Handle {
     /// other would wait.
     pub fn try_send_raw(&self, to: impl Into<Dest>, message: RawTerm) -> Result<()> {
         let to = to.into();
+        let full = match self.node.remote_node(&to) {
+            Some(node) => {
+                let bytes = message.as_bytes().len();
+                self.node.net_kernel.link(node).is_some_and(|link| link.is_busy_for(self.proc.lane(), bytes))
+            }
+            None => self.local(&to)?.is_some_and(|proc| proc.mailbox.blocks() && proc.mailbox.is_full()),
+        };
+        if full { Err(Error::Full) } else { self.send_now(to, message) }
+    }
+
+    /// Sends at once to whatever is in reach, whether busy or not: for the few messages that a service must neither delay nor
+    /// drop.
+    pub(crate) fn send_now(&self, to: Dest, message: RawTerm) -> Result<()> {
         match self.node.remote_node(&to) {
             Some(node) => {
                 let link = self.node.net_kernel.link(node).ok_or_else(|| Error::no_connection(node))?;
-                if link.is_busy_for(self.proc.lane(), message.as_bytes().len()) {
-                    return Err(Error::Full);
-                }
                 self.send_over(&link, to, &message)
             }
             None => {
                 let Some(proc) = self.local(&to)? else { return Ok(()) };
-                if proc.mailbox.blocks() && proc.mailbox.is_full() {
-                    return Err(Error::Full);
-                }
                 self.push(&proc, &to, message)
             }
         }
@@ -165,9 +172,9 @@ impl Handle {
         if let Some(reason) = &state.exited {
             return Err(Error::Exited(reason.clone()));
         }
-        link.send(self.proc.lane(), &control, Some(&message)).map_err(|error| Error::NoConnection {
-            node: link.peer().name.clone(),
-            why: Some(error.to_string()),
+        link.send(self.proc.lane(), &control, Some(&message)).map_err(|error| match error {
+            SendError::Refused(error) => Error::Term(error),
+            closed => Error::NoConnection { node: link.peer().name.clone(), why: Some(closed.to_string()) },
         })
     }
 
@@ -357,6 +364,9 @@ impl Handle {
         R: Future<Output: Outcome> + Send + 'static,
     {
         let proc = self.node.new_proc(Some(&self.proc), options)?;
+        if options.link {
+            self.node.link_local(&self.proc, &proc.pid);
+        }
         self.node.run(&proc, function);
         Ok(Self { node: Arc::clone(&self.node), proc })
     }
@@ -370,10 +380,7 @@ impl Handle {
         F: FnOnce(Process) -> R + Send + 'static,
         R: Future<Output: Outcome> + Send + 'static,
     {
-        let proc = self.node.new_proc(Some(&self.proc), &SpawnOptions::default())?;
-        self.node.link_local(&self.proc, &proc.pid);
-        self.node.run(&proc, function);
-        Ok(Self { node: Arc::clone(&self.node), proc })
+        self.spawn_opt(&SpawnOptions::default().link(), function)
     }
 
     /// Starts a process on this node that this one monitors before it runs.

@@ -30,6 +30,8 @@ pub struct SpawnOptions {
     pub initial_call: Option<(Atom, Atom, u8)>,
     /// Whether it traps exits from the start.
     pub trap_exit: bool,
+    /// Whether it is linked with its starter before it runs.
+    pub link: bool,
 }
 
 impl SpawnOptions {
@@ -49,6 +51,12 @@ impl SpawnOptions {
     #[must_use]
     pub fn initial_call(self, module: Atom, function: Atom, arity: u8) -> Self {
         Self { initial_call: Some((module, function, arity)), ..self }
+    }
+
+    /// Linked with its starter before it runs.
+    #[must_use]
+    pub fn link(self) -> Self {
+        Self { link: true, ..self }
     }
 
     /// Trapping exits from the start, before anybody can send one.

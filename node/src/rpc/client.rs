@@ -50,6 +50,9 @@ impl Handle {
                     .map_err(|raised| Error::Raised(Box::new(raised)));
             }
             let link = self.node.connection(node).await?;
+            if link.is_busy() {
+                link.writable().await;
+            }
             if link.peer().flags.contains(DistributionFlags::SPAWN) {
                 self.execute_call(&link, mfa).await
             } else {
@@ -86,6 +89,9 @@ impl Handle {
         let args = vec![Term::Atom(name(module)?), Term::Atom(name(function)?), Term::list(args)];
         let mfa = Mfa { module: Atom::new_static("erpc"), function: Atom::new_static("execute_cast"), args };
         let link = self.node.connection(node).await?;
+        if link.is_busy() {
+            link.writable().await;
+        }
         // Nobody waits for the reply; when it comes nothing has to be undone.
         self.request_spawn(&link, mfa, &[], Entry::default()).map(|_| ())
     }
@@ -105,6 +111,9 @@ impl Handle {
     ) -> Result<RemoteSpawn> {
         let mfa = Mfa { module: name(module)?, function: name(function)?, args };
         let link = self.node.connection(node).await?;
+        if link.is_busy() {
+            link.writable().await;
+        }
         let mut options = Vec::new();
         if link_it {
             options.push("link");

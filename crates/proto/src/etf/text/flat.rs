@@ -7,7 +7,7 @@ use core::slice;
 use std::collections::BTreeMap;
 
 use super::atom::{Charset, write_atom, write_quoted};
-use super::number::write_float;
+use super::number::{DecimalWork, write_float};
 use crate::etf::{Atom, Reference, Term};
 
 /// How the parts of a term are written.
@@ -71,6 +71,7 @@ pub(super) fn flatten(term: &Term, style: &Style, outline: bool) -> Flat {
         counted: 0,
         chars: 0,
         nodes: BTreeMap::new(),
+        work: DecimalWork::default(),
         stack: Vec::new(),
     };
     writer.run(term);
@@ -96,6 +97,7 @@ struct Writer<'a> {
     chars: usize,
     /// The first numbers in the identifiers of other nodes.
     nodes: BTreeMap<&'a Atom, usize>,
+    work: DecimalWork,
     stack: Vec<Todo<'a>>,
 }
 
@@ -214,7 +216,11 @@ impl<'a> Writer<'a> {
         match term {
             Term::Atom(atom) => self.atomic(|text| write_atom(text, atom.as_str(), charset)),
             Term::Integer(integer) => self.atomic(|text| text.push_str(&integer.to_string())),
-            Term::BigInteger(integer) => self.atomic(|text| text.push_str(&integer.to_string())),
+            Term::BigInteger(integer) => {
+                let part = self.begin(Kind::Atomic);
+                self.work.write(&mut self.flat.text, integer, "16#");
+                self.end(part);
+            }
             Term::Float(float) => self.atomic(|text| write_float(text, *float)),
             Term::Pid(pid) => {
                 let node = self.number(&pid.node);

@@ -4,7 +4,7 @@ use core::slice;
 use std::collections::BTreeMap;
 
 use super::algebra::Document;
-use super::number::write_float;
+use super::number::{DecimalWork, write_float};
 use crate::etf::{Atom, Term};
 
 /// How terms print in Elixir syntax.
@@ -18,8 +18,13 @@ pub(super) struct ElixirStyle<'a> {
 
 /// The document for a term.
 pub(super) fn document(term: &Term, style: &ElixirStyle<'_>) -> Document {
-    let mut writer =
-        Writer { document: Document::default(), style, nodes: BTreeMap::new(), stack: Vec::new() };
+    let mut writer = Writer {
+        document: Document::default(),
+        style,
+        nodes: BTreeMap::new(),
+        work: DecimalWork::default(),
+        stack: Vec::new(),
+    };
     writer.run(term);
     writer.document
 }
@@ -59,6 +64,7 @@ struct Writer<'a> {
     style: &'a ElixirStyle<'a>,
     /// The first numbers in the identifiers of other nodes.
     nodes: BTreeMap<&'a Atom, usize>,
+    work: DecimalWork,
     stack: Vec<Todo<'a>>,
 }
 
@@ -213,8 +219,10 @@ impl<'a> Writer<'a> {
         match term {
             Term::Atom(atom) => self.document.write(|text| write_atom(text, atom.as_str())),
             Term::Integer(integer) => self.document.text(&integer.to_string()),
-            // A very long one comes in base 16.
-            Term::BigInteger(integer) => self.document.text(&integer.to_string().replacen("16#", "0x", 1)),
+            Term::BigInteger(integer) => {
+                let work = &mut self.work;
+                self.document.write(|text| work.write(text, integer, "0x"));
+            }
             Term::Float(float) if float.abs() >= 1.0 && float.abs() < 1e16 && float.fract() == 0.0 => {
                 self.document.text(&format!("{float:.1}"));
             }

@@ -3,7 +3,7 @@
 use core::slice;
 
 use super::flat::{Style, flatten};
-use super::number::write_float;
+use super::number::{DecimalWork, write_float};
 use crate::etf::{Atom, Term};
 
 enum Todo<'a> {
@@ -14,7 +14,7 @@ enum Todo<'a> {
 
 /// The JSON of a term; `style` is that of the Erlang text inside.
 pub(super) fn json(term: &Term, style: &Style) -> String {
-    let mut writer = Writer { out: String::new(), style, stack: Vec::new() };
+    let mut writer = Writer { out: String::new(), style, work: DecimalWork::default(), stack: Vec::new() };
     writer.term(term);
     while let Some(todo) = writer.stack.pop() {
         match todo {
@@ -51,6 +51,7 @@ pub(super) fn json(term: &Term, style: &Style) -> String {
 struct Writer<'a> {
     out: String,
     style: &'a Style,
+    work: DecimalWork,
     stack: Vec<Todo<'a>>,
 }
 
@@ -65,12 +66,13 @@ impl<'a> Writer<'a> {
             Term::Integer(integer) => self.out.push_str(&integer.to_string()),
             Term::Float(float) => write_float(&mut self.out, *float),
             Term::BigInteger(integer) => {
-                let digits = integer.to_string();
-                // Beyond 4,096 bytes these are digits of base 16, which JSON does not have.
+                let mut digits = String::new();
+                self.work.write(&mut digits, integer, "16#");
+                // JSON has no digits of base 16.
                 if digits.contains('#') {
-                    write_string(&mut self.out, &digits)
+                    write_string(&mut self.out, &digits);
                 } else {
-                    self.out.push_str(&digits)
+                    self.out.push_str(&digits);
                 }
             }
             Term::Binary(bytes) => match core::str::from_utf8(bytes) {

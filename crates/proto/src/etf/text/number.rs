@@ -2,6 +2,41 @@
 
 use core::fmt::Write;
 
+use crate::etf::BigInteger;
+
+/// What one output may spend on decimal digits. Making them takes time that grows with the square of an integer's length, so that a
+/// message full of integers as long as Erlang allows would keep a printer busy for minutes. This is about a second; what comes
+/// after it, and any integer of more than 4,096 bytes, is written in base 16, which both languages read as well.
+pub(super) struct DecimalWork(u64);
+
+impl Default for DecimalWork {
+    fn default() -> Self {
+        Self(1 << 32)
+    }
+}
+
+impl DecimalWork {
+    /// Writes an integer beyond 64 bits; `base_16` is what introduces digits of that base.
+    pub(super) fn write(&mut self, out: &mut String, integer: &BigInteger, base_16: &str) {
+        let len = integer.magnitude().len() as u64;
+        match self.0.checked_sub(len.saturating_mul(len)) {
+            Some(left) if len <= 4096 => {
+                self.0 = left;
+                let _ = write!(out, "{integer}");
+            }
+            _ => {
+                out.push_str(if integer.is_negative() { "-" } else { "" });
+                out.push_str(base_16);
+                let mut bytes = integer.magnitude().iter().rev();
+                let _ = bytes.next().map(|first| write!(out, "{first:X}"));
+                for byte in bytes {
+                    let _ = write!(out, "{byte:02X}");
+                }
+            }
+        }
+    }
+}
+
 /// Writes a float with the fewest digits that read back as the same float, as `float_to_list(F, [short])` of OTP 25 does: in
 /// positional notation unless that is longer or the float is 2^53 or more.
 pub(super) fn write_float(out: &mut String, float: f64) {
@@ -101,5 +136,22 @@ mod tests {
             write_float(&mut out, float);
             assert_eq!(out, text);
         }
+    }
+
+    #[test]
+    fn long_integers_are_decimal_until_that_took_too_long() {
+        use crate::etf::Term;
+
+        let Term::BigInteger(integer) = Term::from_magnitude(true, &[0xAB; 4096]) else { panic!() };
+        let mut work = DecimalWork::default();
+        let mut write = |integer: &BigInteger| {
+            let mut out = String::new();
+            work.write(&mut out, integer, "16#");
+            out
+        };
+        assert_eq!(write(&integer), integer.to_string());
+        let decimal = (0..1000).take_while(|_| !write(&integer).starts_with("-16#ABAB")).count();
+        assert_eq!(decimal, 255);
+        assert_eq!(write(&integer).len(), 4 + 2 * 4096);
     }
 }

@@ -10,7 +10,7 @@ use super::flat::{Flat, Kind, Part};
 
 /// The most columns of indentation in one output. Where every element is indented behind its container's, the output grows
 /// with the square of the nesting; once this much is spent, which no text for a reader ever is, lines begin in column 1.
-pub const MAX_INDENTATION: usize = 64 << 20;
+pub const MAX_INDENTATION: usize = 16 << 20;
 
 /// Breaks the line of `flat` for output that begins in `column` (from 1) of a line of `line_length` columns.
 pub(super) fn pretty(flat: Flat, column: usize, line_length: usize) -> String {
@@ -438,5 +438,21 @@ impl Walk<'_> {
         self.indentation -= spaces;
         self.out.push('\n');
         self.out.extend(core::iter::repeat_n(' ', spaces));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MAX_INDENTATION;
+    use crate::Limits;
+    use crate::etf::text::{Printer, parse_erlang};
+
+    #[test]
+    fn nesting_takes_no_stack_and_the_output_is_bounded() {
+        let deep = format!("{}1{}", "{a,".repeat(50_000), "}".repeat(50_000));
+        let term = parse_erlang(&deep, &Limits::default()).unwrap();
+        let printed = Printer::new().print(&term);
+        assert!(printed.len() <= MAX_INDENTATION + 2 * deep.len(), "{}", printed.len());
+        assert_eq!(parse_erlang(&printed, &Limits::default()).unwrap(), term);
     }
 }

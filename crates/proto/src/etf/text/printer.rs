@@ -9,8 +9,8 @@ use crate::etf::{Atom, Term};
 
 /// Prints terms; the defaults are those of `io:format("~p", [Term])` at the beginning of a line.
 ///
-/// Output grows in proportion to the term: every walk is iterative, integers of more than 4,096 bytes are written
-/// in base 16 and the indentation of one output ends at [`MAX_INDENTATION`].
+/// Output grows in proportion to the term: every walk is iterative, integers of more than 4,096 bytes, and further ones
+/// once a second went into decimal digits, are written in base 16, and the indentation of one output ends at [`MAX_INDENTATION`].
 ///
 /// Maps are printed in wire order. A term that is private to the node that encoded it prints as `#Local<Bytes>`. The atoms `else` and `maybe` are quoted, as OTP 27 and
 /// later quote them and every release reads them.

@@ -1,0 +1,121 @@
+//! The ecosystem's own libraries, unmodified, beside our node: `make ecosystem`.
+//!
+//! Their sources cannot be part of this project. `FOUNDATION_ECOSYSTEM` names a folder that holds them, one folder a library
+//! (`phoenix_pubsub`, …); `ecosystem.toml` says which versions. Without it each case prints *not run: source absent*.
+
+use std::path::{Path, PathBuf};
+
+use foundation_interop_tests::beam::Options;
+use foundation_interop_tests::case::Unsupported;
+use foundation_interop_tests::eventually::eventually_true;
+use foundation_interop_tests::{Beam, Case, Epmd, Release, case};
+use foundation_node::service::pubsub::PubSub;
+use foundation_proto::Limits;
+use foundation_proto::etf::Term;
+
+use crate::rust::{Rust, WAIT, shown};
+
+const TOPIC: &str = "ecosystem";
+
+/// The folder of a library; `None`, said aloud, if it is not there.
+fn source(library: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("FOUNDATION_ECOSYSTEM").map(|root| Path::new(&root).join(library));
+    let folder = folder.filter(|folder| folder.join("mix.exs").is_file());
+    if folder.is_none() {
+        println!("ecosystem {library}: not run: source absent");
+    }
+    folder
+}
+
+/// A node with Elixir on which the library is compiled and loaded.
+fn node_with(release: &Release, epmd: &Epmd, name: &str, source: &Path) -> Beam {
+    let beam = Options::new(release, epmd.port, name).elixir().start();
+    let files = format!("Path.wildcard({:?})", source.join("lib/**/*.ex").to_str().expect("a readable path"));
+    // The libraries log, and look at Mix when they are compiled.
+    beam.elixir(
+        "for app <- [:logger, :mix] do\n\
+           true = :code.add_path(String.to_charlist(Path.join([:code.lib_dir(:elixir), \"..\", \"#{app}\", \"ebin\"])))\n\
+           {:ok, _} = Application.ensure_all_started(app)\n\
+         end\n:ok",
+    );
+    beam.elixir(&format!(
+        "{{:ok, _, _}} = Kernel.ParallelCompiler.compile({files}, return_diagnostics: true); :ok"
+    ));
+    beam
+}
+
+fn start_pubsub(beam: &Beam, pool_size: usize) {
+    beam.elixir(&format!(
+        "Application.put_env(:elixir, :ansi_enabled, false)\n\
+         {{:ok, _}} = :pg.start_link(Phoenix.PubSub)\n\
+         {{:ok, _}} = Supervisor.start_link([{{Phoenix.PubSub, name: MyApp.PubSub, pool_size: {pool_size}}}], strategy: :one_for_one)\n\
+         :ok = Phoenix.PubSub.subscribe(MyApp.PubSub, \"room:1\"); :ok"
+    ));
+}
+
+#[test]
+fn phoenix_pubsub() {
+    let Some(source) = source("phoenix_pubsub") else { return };
+    case(
+        Case::Smoke,
+        TOPIC,
+        "Phoenix.PubSub: broadcasts both ways, direct, pools of one and three",
+        |release| {
+            if release.number < 25 {
+                return Err(Unsupported("Phoenix.PubSub 2.2 wants Elixir 1.12"));
+            }
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let one = node_with(release, &epmd, "one", &source);
+            let three = node_with(release, &epmd, "three", &source);
+            start_pubsub(&one, 1);
+            start_pubsub(&three, 3);
+            let pubsub: PubSub = rust.run(async { rust.node.pubsub("MyApp.PubSub") }).unwrap();
+            for node in ["one@127.0.0.1", "three@127.0.0.1"] {
+                assert!(rust.run(rust.node.connect(node)).is_ok());
+            }
+            let mut subscription = pubsub.subscribe("room:1").unwrap();
+            eventually_true("all three are members", WAIT, || pubsub.nodes().len() == 3);
+            for beam in [&one, &three] {
+                let members = "Enum.any?(:pg.get_members(Phoenix.PubSub, MyApp.PubSub.Adapter), &(node(&1) == :\"rust@127.0.0.1\"))";
+                eventually_true("the BEAM sees our worker", WAIT, || beam.elixir(members) == "true");
+            }
+
+            rust.run(pubsub.broadcast("room:1", &Term::from((Term::atom("from_rust"), 1)))).unwrap();
+            for beam in [&one, &three] {
+                assert_eq!(beam.elixir("receive do {:from_rust, n} -> n after 5000 -> :nothing end"), "1");
+            }
+            let own = rust.run(subscription.next()).unwrap();
+            assert_eq!(shown(&own.to_term(&Limits::default()).unwrap()), "{from_rust,1}");
+
+            // From each shard of the pool: the group depends on the sender, and we listen on all of them.
+            let joined = "Enum.all?([:\"Elixir.MyApp.PubSub.Adapter_2\", :\"Elixir.MyApp.PubSub.Adapter_3\"], fn g -> Enum.any?(:pg.get_members(Phoenix.PubSub, g), &(node(&1) == :\"rust@127.0.0.1\")) end)";
+            eventually_true("we join the groups of the larger pool", WAIT, || three.elixir(joined) == "true");
+            three.elixir(
+            "for n <- 1..30, do: Task.async(fn -> Phoenix.PubSub.broadcast(MyApp.PubSub, \"room:1\", {:from_pool, n}) end) |> Task.await()\n:ok",
+        );
+            let mut seen = Vec::new();
+            rust.run(async {
+                while seen.len() < 30 {
+                    let term = subscription.next().await.unwrap().to_term(&Limits::default()).unwrap();
+                    if let Some([tag, n]) = term.as_tuple()
+                        && *tag == Term::atom("from_pool")
+                    {
+                        seen.extend(n.as_i64());
+                    }
+                }
+            });
+            seen.sort_unstable();
+            assert_eq!(seen, (1..=30).collect::<Vec<_>>());
+
+            one.elixir(
+                "Phoenix.PubSub.direct_broadcast(:\"rust@127.0.0.1\", MyApp.PubSub, \"room:1\", :direct)",
+            );
+            let direct = rust.run(subscription.next()).unwrap();
+            assert_eq!(direct.to_term(&Limits::default()).unwrap(), Term::atom("direct"));
+            rust.run(pubsub.direct_broadcast("one@127.0.0.1", "room:1", &Term::atom("only_one"))).unwrap();
+            assert_eq!(one.elixir("receive do :only_one -> true after 5000 -> :nothing end"), "true");
+            Ok(())
+        },
+    );
+}

@@ -1,0 +1,66 @@
+//! Hosts of the cluster machines: each runs one machine of `foundation-cluster` in a process of this node.
+//!
+//! A service is started when it is first asked for, once per name, and lives as long as the node.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`pg`] | process groups, shared with OTP's `pg` scopes |
+//! | [`pubsub`] | topics, shared with Phoenix.PubSub |
+
+pub mod pg;
+pub mod pubsub;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use foundation_proto::etf::Atom;
+
+use pg::Groups;
+use pubsub::PubSub;
+
+use crate::error::Result;
+use crate::node::Node;
+
+/// The services that a node has started.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    groups: Mutex<BTreeMap<Atom, Groups>>,
+    pubsubs: Mutex<BTreeMap<Atom, PubSub>>,
+}
+
+impl Node {
+    /// The process groups of a scope, shared with the `pg` scopes of the same name on all connected nodes. `"pg"` is OTP's
+    /// default scope.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`](crate::Error::NameTaken) if another process of this node has the name of the scope;
+    /// [`Error::SystemLimit`](crate::Error::SystemLimit).
+    pub fn groups(&self, scope: &str) -> Result<Groups> {
+        let scope = crate::node::atom(scope)?;
+        let mut groups = self.inner().services.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = groups.get(&scope).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = Groups::start(self, &scope)?;
+        groups.insert(scope, started.clone());
+        Ok(started)
+    }
+
+    /// The topics of a Phoenix.PubSub, shared with the PubSubs of the same name on all connected nodes. `"MyApp.PubSub"` and
+    /// `"Elixir.MyApp.PubSub"` are the same name.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn pubsub(&self, name: &str) -> Result<PubSub> {
+        let elixir =
+            name.starts_with(|first: char| first.is_ascii_uppercase()) && !name.starts_with("Elixir.");
+        let name = crate::node::atom(&if elixir { format!("Elixir.{name}") } else { name.to_owned() })?;
+        let mut pubsubs = self.inner().services.pubsubs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = pubsubs.get(&name).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = PubSub::start(self, &name)?;
+        pubsubs.insert(name, started.clone());
+        Ok(started)
+    }
+}

@@ -1,0 +1,343 @@
+//! Topics, shared with Phoenix.PubSub: the host of [`foundation_cluster::pubsub`].
+//!
+//! ```no_run
+//! # async fn example(node: foundation_node::Node) -> foundation_node::Result<()> {
+//! use foundation_proto::etf::Term;
+//! let pubsub = node.pubsub("MyApp.PubSub")?;
+//! let mut subscription = pubsub.subscribe("room:1")?;
+//! pubsub.broadcast("room:1", &Term::from("hello")).await?;
+//! let message = subscription.next().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use foundation_cluster::pubsub::{
+    DISPATCHER, Forward, MAX_POOL, SCOPE, Subscriptions, adapter, group_number, pool_mismatch,
+};
+use foundation_proto::etf::{Atom, Pid, RawTerm, Tape, Term};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::pg::{Groups, Monitor};
+use crate::error::{Error, Result};
+use crate::node::Node;
+use crate::process::{Dest, Handle, Message, Process};
+
+/// One PubSub of this node, member of the PubSubs of its name on all connected nodes; cheap to clone.
+///
+/// Delivery is at most once: what is sent while a node is out of reach does not reach it. The messages of one sender, that is
+/// of one clone of [`PubSub`] and its own clones, arrive in order.
+#[derive(Clone, Debug)]
+pub struct PubSub {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    node: Node,
+    /// The first group, to which broadcasts go.
+    adapter: Atom,
+    groups: Groups,
+    subscriptions: RwLock<Subscriptions>,
+    /// In whose name broadcasts are sent: the first worker.
+    sender: Handle,
+    /// Tells the worker to watch a new subscriber.
+    watch: mpsc::UnboundedSender<Pid>,
+}
+
+/// A subscription with a mailbox of its own; dropping it ends it.
+///
+/// Through [`Deref`] it is the [`Process`] that receives, with its pid, its limits and its handle.
+#[derive(Debug)]
+pub struct Subscription {
+    process: Process,
+}
+
+impl PubSub {
+    pub(super) fn start(node: &Node, name: &Atom) -> Result<Self> {
+        let adapter = adapter(name).ok_or_else(|| Error::NameTaken(name.clone()))?;
+        let groups = node.groups(SCOPE.as_str())?;
+        let worker = node.process()?;
+        worker.register(adapter.clone())?;
+        let (watch, watched) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            node: node.clone(),
+            adapter: adapter.clone(),
+            groups: groups.clone(),
+            subscriptions: RwLock::default(),
+            sender: worker.handle(),
+            watch,
+        });
+        let runtime = &node.inner().runtime;
+        runtime.spawn(Shared::work(Arc::clone(&shared), worker, adapter, Some(watched)));
+        // Listening before the first look at the groups, so that none is missed.
+        let changes = groups.monitor();
+        runtime.spawn(Shared::follow_pools(Arc::clone(&shared), changes));
+        Ok(Self { shared })
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.shared.sender.exit_reason().is_none()
+    }
+
+    /// A new subscription to a topic.
+    ///
+    /// # Errors
+    /// [`Error::SystemLimit`].
+    pub fn subscribe(&self, topic: &str) -> Result<Subscription> {
+        let process = self.shared.node.process()?;
+        self.subscribe_pid(topic, process.pid());
+        Ok(Subscription { process })
+    }
+
+    /// Subscribes a process of this node, once more if it has subscribed already; ends with the process.
+    pub fn subscribe_pid(&self, topic: &str, pid: &Pid) {
+        if self.shared.write().subscribe(topic.as_bytes(), pid) {
+            // The worker lives as long as the node; without it there is nobody to deliver either.
+            let _ = self.shared.watch.send(pid.clone());
+        }
+    }
+
+    /// Removes all subscriptions of a process to a topic.
+    pub fn unsubscribe_pid(&self, topic: &str, pid: &Pid) {
+        self.shared.write().unsubscribe(topic.as_bytes(), pid);
+    }
+
+    /// Sends to all subscribers on all nodes. Waits while a connection is busy.
+    ///
+    /// # Errors
+    /// [`Error::Term`] if the message cannot be encoded.
+    pub async fn broadcast(&self, topic: &str, message: &Term) -> Result<()> {
+        self.broadcast_raw(topic, RawTerm::from_term(message)?, None).await
+    }
+
+    /// The same, without delivering to one process of this node.
+    ///
+    /// # Errors
+    /// As [`PubSub::broadcast`].
+    pub async fn broadcast_from(&self, from: &Pid, topic: &str, message: &Term) -> Result<()> {
+        self.broadcast_raw(topic, RawTerm::from_term(message)?, Some(from)).await
+    }
+
+    /// Sends an encoded message to all subscribers on all nodes, but for one process of this node.
+    ///
+    /// # Errors
+    /// As [`PubSub::broadcast`].
+    pub async fn broadcast_raw(&self, topic: &str, message: RawTerm, but: Option<&Pid>) -> Result<()> {
+        let Shared { groups, adapter, sender, node, .. } = &*self.shared;
+        let members = groups.members(&Term::Atom(adapter.clone()));
+        let remote = members.into_iter().filter(|member| member.node != *node.name());
+        let mut forward = None;
+        for member in remote {
+            let message = match &forward {
+                Some(forward) => RawTerm::clone(forward),
+                None => self.shared.forward(topic, &message)?,
+            };
+            forward = Some(message.clone());
+            // A node that goes away now has its members removed next; broadcasts do not wait for it.
+            if let Err(error) = sender.send_raw(Dest::from(member), message).await {
+                debug!(%error, "a broadcast did not reach a node");
+            }
+        }
+        self.shared.deliver(topic.as_bytes(), &message, but);
+        Ok(())
+    }
+
+    /// Sends to the subscribers on one node.
+    ///
+    /// # Errors
+    /// As [`Handle::send_raw`](crate::Handle::send_raw), and [`Error::Term`].
+    pub async fn direct_broadcast(&self, node: &str, topic: &str, message: &Term) -> Result<()> {
+        let message = RawTerm::from_term(message)?;
+        if *self.shared.node.name() == node {
+            self.shared.deliver(topic.as_bytes(), &message, None);
+            return Ok(());
+        }
+        let forward = self.shared.forward(topic, &message)?;
+        self.shared.sender.send_raw((self.shared.adapter.as_str(), node), forward).await
+    }
+
+    /// Delivers to the subscribers on this node alone.
+    ///
+    /// # Errors
+    /// [`Error::Term`].
+    pub fn local_broadcast(&self, topic: &str, message: &Term) -> Result<()> {
+        self.shared.deliver(topic.as_bytes(), &RawTerm::from_term(message)?, None);
+        Ok(())
+    }
+
+    /// The nodes that have a PubSub of this name.
+    pub fn nodes(&self) -> Vec<Atom> {
+        let members = self.shared.groups.members(&Term::Atom(self.shared.adapter.clone()));
+        let nodes: BTreeSet<Atom> = members.into_iter().map(|member| member.node).collect();
+        nodes.into_iter().collect()
+    }
+}
+
+impl Shared {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Subscriptions> {
+        self.subscriptions.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forward(&self, topic: &str, message: &RawTerm) -> Result<RawTerm> {
+        Ok(Forward::encode(topic.as_bytes(), message, &DISPATCHER, self.node.inner().limits())?)
+    }
+
+    fn deliver(&self, topic: &[u8], message: &RawTerm, but: Option<&Pid>) {
+        let subscribers = self.subscriptions.read().unwrap_or_else(PoisonError::into_inner).of_topic(topic);
+        for subscriber in subscribers.iter().flat_map(|all| all.iter()) {
+            if Some(&subscriber.pid) != but {
+                // One that has ended is taken out by its monitor; one that is full ends by its own rule.
+                let _ = self.sender.send_now(Dest::from(&subscriber.pid), message.clone());
+            }
+        }
+    }
+
+    /// A worker: delivers what other nodes forward to its group.
+    async fn work(
+        self: Arc<Self>,
+        mut worker: Process,
+        group: Atom,
+        mut watched: Option<mpsc::UnboundedReceiver<Pid>>,
+    ) {
+        if self.groups.join(&Term::Atom(group), worker.pid()).await.is_err() {
+            return;
+        }
+        let mut tape = Tape::new();
+        loop {
+            let watch = async {
+                match &mut watched {
+                    Some(watched) => watched.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                message = worker.recv() => match message {
+                    Ok(Message::Term(raw)) => self.forwarded(&raw, &mut tape),
+                    Ok(Message::Down(down)) => {
+                        if let crate::process::Monitored::Pid(pid) = down.object {
+                            self.write().down(&pid);
+                        }
+                    }
+                    Ok(Message::Exit { .. }) => {}
+                    Err(_) => return,
+                },
+                Some(pid) = watch => {
+                    if worker.monitor(&pid).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn forwarded(&self, raw: &RawTerm, tape: &mut Tape) {
+        match Forward::decode(raw, tape) {
+            Ok(Some(forward)) => {
+                let mut tape = Tape::new();
+                if let Ok(topic) = forward.topic.view(&mut tape)
+                    && let Some(topic) = topic.as_binary()
+                {
+                    self.deliver(topic, &forward.message, None);
+                }
+            }
+            // Phoenix's workers ignore what they do not know, too.
+            Ok(None) => {}
+            Err(error) => warn!(%error, "a forwarded message was dropped"),
+        }
+    }
+
+    /// Joins every group that another node listens on, and says when the sizes of the pools differ.
+    async fn follow_pools(self: Arc<Self>, mut changes: Monitor) {
+        let mut joined = BTreeSet::from([self.adapter.clone()]);
+        let mut reported = None;
+        loop {
+            for group in self.groups.which_groups() {
+                let Term::Atom(group) = group else { continue };
+                let listens = group_number(&self.adapter, &group).is_some();
+                if listens && joined.len() <= MAX_POOL && joined.insert(group.clone()) {
+                    self.start_worker(&group);
+                }
+            }
+            self.report_pools(&mut reported);
+            loop {
+                match changes.next().await {
+                    Ok(change) if matches!(&change.group, Term::Atom(group) if group_number(&self.adapter, group).is_some()) => {
+                        break;
+                    }
+                    Ok(_) => {}
+                    Err(Error::Full) => break,
+                    Err(_) => return,
+                }
+            }
+        }
+    }
+
+    fn start_worker(self: &Arc<Self>, group: &Atom) {
+        let worker = self.node.process().and_then(|worker| worker.register(group.clone()).map(|()| worker));
+        match worker {
+            Ok(worker) => {
+                self.node.inner().runtime.spawn(Self::work(Arc::clone(self), worker, group.clone(), None));
+            }
+            Err(error) => warn!(group = group.as_str(), %error, "messages to this group are not received"),
+        }
+    }
+
+    fn report_pools(&self, reported: &mut Option<String>) {
+        let groups = self.groups.which_groups();
+        let members: Vec<(Atom, Vec<Pid>)> = groups
+            .into_iter()
+            .filter_map(|group| match &group {
+                Term::Atom(name) => {
+                    let others =
+                        self.groups.members(&group).into_iter().filter(|pid| pid.node != *self.node.name());
+                    Some((name.clone(), others.collect()))
+                }
+                _ => None,
+            })
+            .collect();
+        let own =
+            members.iter().filter_map(|(group, _)| group_number(&self.adapter, group)).max().unwrap_or(1);
+        let mismatch =
+            pool_mismatch(&self.adapter, own, members.iter().map(|(group, pids)| (group, pids.as_slice())));
+        let text = mismatch.map(|sizes| {
+            let sizes: Vec<String> =
+                sizes.iter().map(|(node, size)| format!("{}: {size}", node.as_str())).collect();
+            sizes.join(", ")
+        });
+        if let Some(sizes) = text.as_ref().filter(|_| text != *reported) {
+            warn!(
+                pubsub = self.adapter.as_str(),
+                pool_sizes = sizes,
+                "nodes run this PubSub with different pool sizes and lose messages between them; give all the same :pool_size"
+            );
+        }
+        *reported = text;
+    }
+}
+
+impl Subscription {
+    /// The next message. Nothing is lost if this is cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Exited`] if the mailbox overflowed.
+    pub async fn next(&mut self) -> Result<RawTerm> {
+        loop {
+            if let Message::Term(raw) = self.process.recv().await? {
+                return Ok(raw);
+            }
+        }
+    }
+}
+
+impl Deref for Subscription {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
