@@ -30,7 +30,9 @@ defmodule Foundation.MixProject do
         {:jason, :optional},
         {:fuse, :optional},
         {:hammer, :optional},
-        {:poolboy, :optional}
+        {:poolboy, :optional},
+        {:phoenix_pubsub, :optional},
+        {:libcluster, :optional}
       ]
     ]
   end

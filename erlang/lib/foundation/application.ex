@@ -8,6 +8,7 @@ defmodule Foundation.Application do
   #     Infrastructure.RateLimiter.HammerBackend
   #     Task.Supervisor (Foundation.TaskSupervisor)
   #     Infrastructure.Fuse                               only if the host application has no :fuse
+  #     Cluster                                           only with clustering on
   #
   # The registry comes first because the services register there; nothing else depends on the order, so one that dies
   # restarts alone.
@@ -32,7 +33,7 @@ defmodule Foundation.Application do
         Foundation.Infrastructure.ConnectionManager,
         Foundation.Infrastructure.RateLimiter.HammerBackend,
         {Task.Supervisor, name: Foundation.TaskSupervisor}
-      ] ++ own_engines() ++ test_children()
+      ] ++ own_engines() ++ cluster() ++ test_children()
 
     case Supervisor.start_link(children, strategy: :one_for_one, name: Foundation.Supervisor) do
       {:ok, pid} ->
@@ -53,6 +54,21 @@ defmodule Foundation.Application do
 
   defp own_engines do
     if Foundation.Host.module(:fuse), do: [], else: [Foundation.Infrastructure.Fuse]
+  end
+
+  # A wrong configuration costs the cluster, not the application.
+  defp cluster do
+    case Foundation.ClusterConfig.resolve() do
+      {:ok, %{tier: :off}} ->
+        []
+
+      {:ok, decision} ->
+        [{Foundation.Cluster, decision}]
+
+      {:error, message} ->
+        Logger.error("Foundation clustering is off: #{message}")
+        []
+    end
   end
 
   # A module of the applications' test support, as in 1.x.

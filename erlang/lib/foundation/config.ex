@@ -22,7 +22,7 @@ defmodule Foundation.Config do
   | `:service_unavailable` | 5000 | the service is not running |
   """
 
-  alias Foundation.Error
+  alias Foundation.{Channels, Cluster, Error}
   alias Foundation.Services.ConfigServer
   alias Foundation.Types
 
@@ -135,4 +135,20 @@ defmodule Foundation.Config do
     do: Error.error_result(:config_update_forbidden, "Configuration path update forbidden")
 
   def safe_update(path, value), do: update(path, value)
+
+  @doc """
+  Changes a value on all nodes: here first, and if this node takes it, on the others through the `:control` channel.
+
+  Errors are those of `update/2`, and of `Foundation.Channels.broadcast/3` after the change here. Without clustering this node is all nodes. The last writer wins, each node for
+  itself: nodes that are away, or to which two changes come in different order, end up with different values.
+  """
+  @spec set_cluster_wide(config_path(), config_value(), keyword()) ::
+          :ok | {:error, Types.Error.t()}
+  def set_cluster_wide(path, value, _opts \\ []) do
+    with :ok <- update(path, value) do
+      if Cluster.enabled?(),
+        do: Channels.broadcast(:control, Cluster.ConfigSync.message(path, value)),
+        else: :ok
+    end
+  end
 end

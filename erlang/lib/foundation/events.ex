@@ -17,6 +17,7 @@ defmodule Foundation.Events do
   | `:service_unavailable` | 3000 | the store is not running |
   """
 
+  alias Foundation.{Channels, Cluster}
   alias Foundation.Logic.EventLogic
   alias Foundation.Services.EventStore
   alias Foundation.Types.{Error, Event}
@@ -130,6 +131,22 @@ defmodule Foundation.Events do
           {:ok, Event.t()} | {:error, Error.t()}
   def state_change(server_pid, callback, old_state, new_state, opts \\ []),
     do: EventLogic.create_state_change(server_pid, callback, old_state, new_state, opts)
+
+  @doc """
+  Makes an event, stores it here and broadcasts it on the `:events` channel. The correlation id comes back.
+
+  Subscribers of the channel on all nodes get the `Foundation.Types.Event`. Options are those of `new_event/3`; `correlation: :global`
+  is accepted and is what happens anyway: a correlation id names the same chain on every node.
+  """
+  @spec emit_distributed(atom(), term(), keyword()) ::
+          {:ok, correlation_id()} | {:error, Error.t()}
+  def emit_distributed(event_type, data, opts \\ []) do
+    with {:ok, event} <- new_event(event_type, data, Keyword.delete(opts, :correlation)),
+         {:ok, _id} <- store(event),
+         :ok <- if(Cluster.enabled?(), do: Channels.broadcast(:events, event), else: :ok) do
+      {:ok, event.correlation_id}
+    end
+  end
 
   ## Encoding
 

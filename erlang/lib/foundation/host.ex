@@ -9,19 +9,26 @@ defmodule Foundation.Host do
   | `:fuse` | circuit breakers | `Foundation.Infrastructure.Fuse` |
   | `:poolboy` | connection pools | `Foundation.Infrastructure.Pool` |
   | `Hammer` 7 | rate limits | the same fixed windows in `Foundation.Infrastructure.RateLimiter.HammerBackend` |
+  | `Phoenix.PubSub` | messages between nodes | `Foundation.PubSub` speaks its protocol itself |
+  | libcluster | finding nodes | `Foundation.Cluster.Epmd`: listed nodes, and those of this host |
 
   What is there is found out once, when the application starts. `config :foundation, use_host_libraries: false` never uses them.
   """
+
+  require Logger
 
   @libraries [
     telemetry: :telemetry,
     jason: Jason,
     fuse: :fuse,
     poolboy: :poolboy,
-    hammer: Hammer.ETS.FixWindow
+    hammer: Hammer.ETS.FixWindow,
+    phoenix_pubsub: Phoenix.PubSub,
+    libcluster: Cluster.Supervisor
   ]
 
-  @type library :: :telemetry | :jason | :fuse | :poolboy | :hammer
+  @type library ::
+          :telemetry | :jason | :fuse | :poolboy | :hammer | :phoenix_pubsub | :libcluster
 
   @doc """
   Looks for the libraries and starts those that are applications of their own.
@@ -54,6 +61,18 @@ defmodule Foundation.Host do
   end
 
   defp usable?(library, module) do
-    Code.ensure_loaded?(module) and match?({:ok, _}, Application.ensure_all_started(library))
+    Code.ensure_loaded?(module) and started?(library)
+  end
+
+  defp started?(library) do
+    with {:error, reason} <- Application.ensure_all_started(library) do
+      Logger.warning(
+        "Foundation does not use #{library}, which cannot be started: #{inspect(reason)}"
+      )
+
+      false
+    else
+      {:ok, _started} -> true
+    end
   end
 end

@@ -1,0 +1,54 @@
+defmodule Foundation.Cluster.Epmd do
+  @moduledoc """
+  Discovery without libcluster: the nodes of a list, or all that are registered with the epmd of this host.
+
+  Every second it connects to those that are not connected. It never disconnects any.
+  """
+
+  use GenServer
+
+  @interval_ms 1000
+
+  @doc """
+  `hosts:` is a list of node names, or `:local`.
+  """
+  @spec start_link(hosts: [node()] | :local) :: GenServer.on_start()
+  def start_link(opts),
+    do: GenServer.start_link(__MODULE__, opts[:hosts], name: Foundation.ClusterSupervisor)
+
+  @impl true
+  def init(hosts), do: {:ok, hosts, {:continue, :connect}}
+
+  @impl true
+  def handle_continue(:connect, hosts) do
+    connect(hosts)
+    {:noreply, hosts}
+  end
+
+  @impl true
+  def handle_info(:connect, hosts) do
+    connect(hosts)
+    {:noreply, hosts}
+  end
+
+  def handle_info(_message, hosts), do: {:noreply, hosts}
+
+  defp connect(hosts) do
+    if Node.alive?() do
+      for name <- candidates(hosts) -- [node() | Node.list(:connected)], do: Node.connect(name)
+    end
+
+    Process.send_after(self(), :connect, @interval_ms)
+  end
+
+  defp candidates(:local) do
+    [_name, host] = node() |> Atom.to_string() |> String.split("@")
+
+    case :erl_epmd.names() do
+      {:ok, names} -> for {name, _port} <- names, do: String.to_atom("#{name}@#{host}")
+      {:error, _no_epmd} -> []
+    end
+  end
+
+  defp candidates(hosts), do: hosts
+end

@@ -1,0 +1,108 @@
+defmodule Foundation.ClusterTest do
+  # Real nodes, on an epmd of their own.
+  use ExUnit.Case
+  @moduletag :integration
+  @moduletag :cluster
+  @moduletag timeout: 120_000
+
+  alias Foundation.{Channels, TestCluster, Utils}
+
+  setup do
+    cluster = TestCluster.start(3, foundation: [cluster: :local_epmd, app_namespaces: [:sample]])
+    on_exit(fn -> TestCluster.stop(cluster) end)
+    nodes = TestCluster.nodes(cluster)
+
+    eventually(fn ->
+      Enum.all?(nodes, &(TestCluster.call(cluster, &1, Foundation.Cluster, :size, []) == 3))
+    end)
+
+    %{cluster: cluster, nodes: nodes}
+  end
+
+  defp eventually(fun) do
+    result =
+      Utils.retry(fn -> if fun.(), do: :ok, else: {:error, :not_yet} end,
+        max_attempts: 300,
+        base_delay: 50,
+        max_delay: 50
+      )
+
+    assert result == {:ok, :ok}
+  end
+
+  # A process on a node that collects what it gets.
+  defp collector(cluster, node, channel) do
+    {:ok, agent} = TestCluster.call(cluster, node, Agent, :start, [Function, :identity, [[]]])
+    relay = TestCluster.call(cluster, node, Foundation.Relay, :start, [agent])
+    :ok = TestCluster.call(cluster, node, Channels, :subscribe, [channel, relay])
+    fn -> TestCluster.call(cluster, node, Agent, :get, [agent, Enum, :reverse, []]) end
+  end
+
+  test "nodes find each other, talk, agree on settings, and notice who leaves", %{
+    cluster: cluster,
+    nodes: [a, b, c]
+  } do
+    for node <- [a, b, c] do
+      assert TestCluster.call(cluster, node, Node, :list, []) |> Enum.sort() ==
+               Enum.sort([a, b, c] -- [node])
+    end
+
+    received = for node <- [a, b, c], do: collector(cluster, node, :events)
+    other = collector(cluster, b, :data)
+    assert :ok = TestCluster.call(cluster, a, Channels, :broadcast, [:events, {:hello, 1}])
+    assert :ok = TestCluster.call(cluster, b, Channels, :route_message, [{:hello, 2}, []])
+    eventually(fn -> Enum.all?(received, &(Enum.sort(&1.()) == [{:hello, 1}, {:hello, 2}])) end)
+    assert other.() == []
+    large = {:large, String.duplicate("x", 20_000)}
+    assert :ok = TestCluster.call(cluster, c, Channels, :route_message, [large, []])
+    eventually(fn -> other.() == [large] end)
+
+    # Order within a channel.
+    for n <- 1..200, do: :ok = TestCluster.call(cluster, a, Channels, :broadcast, [:data, n])
+    eventually(fn -> other.() == [large | Enum.to_list(1..200)] end)
+
+    assert :ok =
+             TestCluster.call(cluster, a, Foundation.Config, :set_cluster_wide, [
+               [:dev, :debug_mode],
+               true
+             ])
+
+    assert :ok =
+             TestCluster.call(cluster, b, Foundation.Config, :set_cluster_wide, [
+               [:sample, :flag],
+               "on"
+             ])
+
+    eventually(fn ->
+      Enum.all?([a, b, c], fn node ->
+        TestCluster.call(cluster, node, Foundation.Config, :get, [[:dev, :debug_mode]]) ==
+          {:ok, true} and
+          TestCluster.call(cluster, node, Foundation.Config, :get, [[:sample, :flag]]) ==
+            {:ok, "on"}
+      end)
+    end)
+
+    assert {:error, %{error_type: :config_update_forbidden}} =
+             TestCluster.call(cluster, a, Foundation.Config, :set_cluster_wide, [
+               [:ai, :provider],
+               :openai
+             ])
+
+    assert {:ok, id} =
+             TestCluster.call(cluster, c, Foundation.Events, :emit_distributed, [
+               :thing,
+               %{x: 1},
+               [correlation: :global]
+             ])
+
+    eventually(fn ->
+      Enum.all?(received, fn get ->
+        Enum.any?(get.(), &match?(%{event_type: :thing, correlation_id: ^id}, &1))
+      end)
+    end)
+
+    cluster = TestCluster.kill(cluster, c)
+    eventually(fn -> TestCluster.call(cluster, a, Foundation.Cluster, :size, []) == 2 end)
+    assert TestCluster.call(cluster, a, Foundation, :available?, [])
+  end
+end
