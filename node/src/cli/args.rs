@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use foundation_node::config::{ConfigError, Layers, NodeConfig};
 
 /// A native node for Erlang and Elixir clusters.
@@ -260,10 +260,13 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = OsString>) -> Vec<OsStri
     while let Some(argument) = arguments.next() {
         let text = argument.to_str().unwrap_or_default();
         // What stands behind `--`, and the arguments of a remote call, belong to somebody else.
-        if text == "--" || in_call == Some(0) {
+        if text == "--" {
             out.push(argument);
             out.extend(arguments);
             return out;
+        }
+        if in_call == Some(0) {
+            return with_call(out, std::iter::once(argument).chain(arguments));
         }
         let flag = text.strip_prefix('-').filter(|flag| !flag.starts_with('-')).unwrap_or_default();
         if let Some((_, values)) = IGNORED_FLAGS.iter().find(|(name, _)| *name == flag) {
@@ -295,6 +298,36 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = OsString>) -> Vec<OsStri
         }
     }
     out
+}
+
+/// Adds the words of a remote call. No term starts with two dashes, so an option of ours that stands behind the call is
+/// taken for one, up to a `--`; flags with one dash are left to the call, as `-5` is a term.
+fn with_call(out: Vec<OsString>, words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let (mut options, mut call) = (Vec::new(), Vec::new());
+    let mut words = words;
+    while let Some(word) = words.next() {
+        let text = word.to_str().unwrap_or_default();
+        if text == "--" {
+            call.push(word);
+            call.extend(words);
+            break;
+        }
+        let name = text.strip_prefix("--").map(|option| option.split('=').next().unwrap_or_default());
+        let known = name.and_then(|name| command.get_arguments().find(|known| known.get_long() == Some(name)));
+        match known {
+            Some(known) => {
+                let separate = known.get_action().takes_values() && !text.contains('=');
+                let values = if separate { known.get_num_args().map_or(1, |range| range.min_values()) } else { 0 };
+                options.push(word);
+                options.extend(words.by_ref().take(values));
+            }
+            None => call.push(word),
+        }
+    }
+    // Options go before the command, behind the name of the program.
+    let mut out = out.into_iter();
+    out.next().into_iter().chain(options).chain(out).chain(call).collect()
 }
 
 impl Options {
@@ -463,6 +496,17 @@ mod tests {
         let Command::Rpc { node, call } = cli.command else { panic!() };
         assert_eq!((node.as_str(), call.join(" ").as_str()), ("n@h", "io format -name -5"));
         assert_eq!(cli.options.name.as_deref(), Some("x@y.z"));
+    }
+
+    #[test]
+    fn options_may_stand_behind_a_call() {
+        let cli = parse("foundation rpc n@h :lists.seq(1,5) --format elixir --setcookie abc --timeout=5");
+        let Command::Rpc { node, call } = cli.command else { panic!() };
+        assert_eq!((node.as_str(), call.join(" ").as_str()), ("n@h", ":lists.seq(1,5)"));
+        assert_eq!(cli.options.setcookie.as_deref(), Some("abc"));
+        let cli = parse("foundation rpc n@h m f -- --format");
+        let Command::Rpc { call, .. } = cli.command else { panic!() };
+        assert_eq!(call.last().map(String::as_str), Some("--format"));
     }
 
     #[test]
