@@ -5,6 +5,21 @@
 //! `erpc` and `rpc` in both directions. What turns bytes into values lives in [`foundation_proto`]; here are the
 //! sockets, the tasks and the processes.
 //!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use foundation_node::Node;
+//! use foundation_node::config::NodeConfig;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::start(NodeConfig::new("rust@127.0.0.1").cookie("secret")).await?;
+//! let mut inbox = node.mailbox("inbox")?;
+//! inbox.send(("logger", "elixir@127.0.0.1"), &("hello", inbox.pid())).await?;
+//! let total: i64 = node.call_as(("counter", "elixir@127.0.0.1"), ("add", 5), Duration::from_secs(5)).await?;
+//! println!("{total}: {:?}", inbox.recv().await?);
+//! # Ok(()) }
+//! ```
+//!
 //! # Layout
 //!
 //! | module | what |

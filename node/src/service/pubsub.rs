@@ -266,7 +266,8 @@ impl Shared {
             self.report_pools(&mut reported);
             loop {
                 match changes.next().await {
-                    Ok(change) if matches!(&change.group, Term::Atom(group) if group_number(&self.adapter, group).is_some()) => {
+                    Ok(change) if matches!(&change.group, Term::Atom(group) if group_number(&self.adapter, group).is_some()) =>
+                    {
                         break;
                     }
                     Ok(_) => {}

@@ -364,3 +364,58 @@ async fn crossing_links_and_unlinks_agree_between_nodes() {
         agree(&a, &b, 0).await;
     }
 }
+
+/// Messages from one process to another arrive in order and without gaps; a lost connection makes one gap, its `DOWN` stands
+/// exactly there, and nothing that was sent before comes after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_makes_one_gap_and_the_down_stands_in_it() {
+    const MESSAGES: i64 = 3000;
+    let [a, b] = cluster(["a", "b"]).await;
+    for round in 0..20 {
+        let mut receiver = b.process().unwrap();
+        let sender = a.process().unwrap();
+        receiver.monitor(sender.pid()).await.unwrap();
+        let to = receiver.pid().clone();
+        let sending = tokio::spawn(async move {
+            for n in 0..MESSAGES {
+                // What cannot be sent while the connection goes down is part of the gap.
+                let _ = sender.send(&to, &n).await;
+            }
+            sender
+        });
+        let breaking = {
+            let (one, other) =
+                if round % 2 == 0 { (a.clone(), "b@127.0.0.1") } else { (b.clone(), "a@127.0.0.1") };
+            tokio::spawn(async move {
+                for _ in 0..round * 10 {
+                    tokio::task::yield_now().await;
+                }
+                one.disconnect(other).await
+            })
+        };
+        let sender = sending.await.unwrap();
+        let broken = breaking.await.unwrap();
+        // Nothing breaks any more: this one arrives.
+        sender.send(receiver.pid(), &MESSAGES).await.unwrap();
+        let mut expected = 0;
+        let mut downs = 0;
+        let mut after_down = false;
+        while expected <= MESSAGES {
+            match recv(&mut receiver).await {
+                Message::Down(down) => {
+                    assert_eq!(down.reason, Reason::NOCONNECTION);
+                    downs += 1;
+                    after_down = true;
+                }
+                message => {
+                    let n: i64 = message.to_value().unwrap();
+                    assert!(n == expected || (after_down && n > expected), "{n} instead of {expected}");
+                    after_down = false;
+                    expected = n + 1;
+                }
+            }
+        }
+        assert_eq!(downs, i32::from(broken));
+    }
+    agree(&a, &b, 0).await;
+}
