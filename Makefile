@@ -40,7 +40,7 @@ fuzz:
 
 verify:
 	cargo fmt --all --check
-	$(ERLANG) sh -c 'cd erlang && mix format --check-formatted'
+	$(ERLANG) sh -c 'cd erlang && mix format --check-formatted && mix compile --force --warnings-as-errors'
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	script/layout

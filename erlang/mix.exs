@@ -7,8 +7,6 @@ defmodule Foundation.MixProject do
       version: "2.0.0",
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
-      # Not in :prod, in which host applications compile their dependencies with whatever release they have.
-      elixirc_options: [warnings_as_errors: Mix.env() != :prod],
       # After :elixir, because the task is itself a module of this project.
       compilers: Mix.compilers() ++ [:foundation_native],
       start_permanent: Mix.env() == :prod,

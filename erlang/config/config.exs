@@ -6,6 +6,4 @@ if config_env() == :test do
     test_mode: true,
     app_namespaces: [:sample],
     sample: [limit: 10, nested: [a: 1]]
-
-  config :logger, level: :error
 end
