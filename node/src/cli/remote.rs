@@ -19,13 +19,13 @@ const STOPPED: Duration = Duration::from_secs(30);
 pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Failure> {
     match command {
         Command::Rpc { node, call } => {
-            let call = read_call(call)?;
+            let call = read_call(call, options)?;
             let session = Session::open(Some(node), options).await?;
             let result = rpc(&session, call).await;
             finish(session, result, options).await
         }
         Command::Call { message } => {
-            let (name, term) = read_message(message)?;
+            let (name, term) = read_message(message, options)?;
             let session = Session::open(Some(&message.node), options).await?;
             let result = session
                 .node
@@ -35,7 +35,7 @@ pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Fail
             finish(session, result, options).await
         }
         Command::Cast { message } => {
-            let (name, term) = read_message(message)?;
+            let (name, term) = read_message(message, options)?;
             let session = Session::open(Some(&message.node), options).await?;
             let to = (name, session.target.clone());
             let result =
@@ -43,7 +43,7 @@ pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Fail
             leave(session, result).await
         }
         Command::Send { message } => {
-            let (name, term) = read_message(message)?;
+            let (name, term) = read_message(message, options)?;
             let session = Session::open(Some(&message.node), options).await?;
             let to = (name, session.target.clone());
             let result =
@@ -180,21 +180,24 @@ fn function(module: &'static str, function: &'static str, arguments: Vec<Term>) 
     Call { module: Atom::new_static(module), function: Atom::new_static(function), arguments }
 }
 
-/// `'lists:seq(1, 5)'`, or `lists seq 1 5`.
-fn read_call(words: &[String]) -> Result<Call, Failure> {
+/// `'lists:seq(1, 5)'`, `':lists.seq(1, 5)'`, or `lists seq 1 5`.
+fn read_call(words: &[String], options: &Options) -> Result<Call, Failure> {
     match words {
-        [call] => terms::parse_call(call),
+        [call] => terms::parse_call(call, options.format),
         [module, function, arguments @ ..] => Ok(Call {
             module: terms::name(module)?,
             function: terms::name(function)?,
-            arguments: arguments.iter().map(|argument| terms::parse(argument)).collect::<Result<_, _>>()?,
+            arguments: arguments
+                .iter()
+                .map(|argument| terms::parse(argument, options.format))
+                .collect::<Result<_, _>>()?,
         }),
         [] => Err(Failure::Usage("no call given".to_owned())),
     }
 }
 
-fn read_message(message: &Message) -> Result<(Atom, Term), Failure> {
-    Ok((terms::name(&message.name)?, terms::parse(&message.term)?))
+fn read_message(message: &Message, options: &Options) -> Result<(Atom, Term), Failure> {
+    Ok((terms::name(&message.name)?, terms::parse(&message.term, options.format)?))
 }
 
 /// What went wrong, in the words of the Erlang shell where it has some.
@@ -205,7 +208,7 @@ fn failure(error: &Error, session: &Session, doing: &str) -> Failure {
         Error::Exit(reason) => Failure::Remote(format!(
             "** exception exit: {}",
             match reason.to_term(&foundation_proto::Limits::default()) {
-                Ok(term) => text::Printer::new().unicode(true).print(&term),
+                Ok(term) => text::Printer::new().print(&term),
                 Err(error) => error.to_string(),
             }
         )),
@@ -228,7 +231,7 @@ fn failure(error: &Error, session: &Session, doing: &str) -> Failure {
 
 /// An exception as the Erlang shell shows it.
 fn exception(raised: &Raised) -> String {
-    let print = |term: &Term| text::Printer::new().unicode(true).print(term);
+    let print = |term: &Term| text::Printer::new().print(term);
     let class = match raised.class {
         Class::Error => "error",
         Class::Exit => "exit",
@@ -241,7 +244,7 @@ fn exception(raised: &Raised) -> String {
     if let Term::List(frames) = &raised.stack {
         for frame in frames.iter() {
             shown.push_str("\n     in ");
-            shown.push_str(&text::Printer::new().unicode(true).line_length(0).print(frame));
+            shown.push_str(&text::Printer::new().line_length(0).print(frame));
         }
     }
     shown
