@@ -245,7 +245,14 @@ impl<'a> Writer<'a> {
             }
             Term::ExportFun(fun) => self.document.write(|text| {
                 text.push('&');
-                write_atom(text, fun.module.as_str());
+                let module = fun.module.as_str();
+                if OPERATORS.contains(&module) {
+                    // The dot after it would be read as part of the operator.
+                    text.push(':');
+                    write_quoted(text, module.chars(), '"');
+                } else {
+                    write_atom(text, module);
+                }
                 text.push('.');
                 write_function(text, fun.function.as_str());
                 text.push_str(&format!("/{}", fun.arity));
@@ -384,7 +391,9 @@ fn write_atom(out: &mut String, atom: &str) {
         return out.push_str(atom);
     }
     if atom == "Elixir" || is_module(atom) {
-        return out.push_str(atom.strip_prefix(ELIXIR).unwrap_or(atom));
+        // `Elixir.Foo` in source is `Foo`, so that what begins so twice keeps both.
+        let short = atom.strip_prefix(ELIXIR).filter(|rest| *rest != "Elixir" && !rest.starts_with(ELIXIR));
+        return out.push_str(short.unwrap_or(atom));
     }
     out.push(':');
     write_name(out, atom);

@@ -41,6 +41,8 @@ fn terms_as_elixir_inspects_them() {
         ("#{a => 1, nil => 2}", "%{a: 1, nil: 2}"),
         ("#{'Elixir.Foo' => 1}", "%{Foo => 1}"),
         ("#{}", "%{}"),
+        ("fun '.':f/1", r#"&:".".f/1"#),
+        ("['Elixir.Elixir.Foo', 'Elixir.Elixir']", "[Elixir.Elixir.Foo, Elixir.Elixir]"),
         ("#{'__struct__' => 'Elixir.A.B', x => 1, y => nil}", "%A.B{x: 1, y: nil}"),
         ("#{'__struct__' => 'Elixir.A.B'}", "%A.B{}"),
         ("#{'__struct__' => 1, a => 1}", "%{__struct__: 1, a: 1}"),
