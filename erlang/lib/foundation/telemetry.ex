@@ -81,6 +81,78 @@ defmodule Foundation.Telemetry do
   end
 
   @doc """
+  The metrics of all nodes, nested as in `get_metrics/0`.
+
+  Options: `aggregation`, `:sum` (default) or `:average` over the nodes that have the metric, for its measurements; counts are always
+  added up. `time_window`, `:last_hour` or `:last_24_hours`, leaves out metrics without an event since; the measurements of the
+  others are those since they began. `timeout`, 5000 ms.
+
+  Under `:cluster` is `%{nodes: _, unknown: _}`: who was counted, and which connected nodes gave no figures.
+  """
+  @spec get_cluster_metrics(keyword()) :: {:ok, map()} | {:error, Error.t()}
+  def get_cluster_metrics(opts \\ []) do
+    aggregation = Keyword.get(opts, :aggregation, :sum)
+    window = window(opts[:time_window])
+    nodes = [node() | Node.list()]
+
+    answers =
+      nodes
+      |> :erpc.multicall(
+        TelemetryService,
+        :list_metrics,
+        [window],
+        Keyword.get(opts, :timeout, 5000)
+      )
+      |> then(&Enum.zip(nodes, &1))
+
+    case List.first(answers) do
+      {_this_node, {:ok, {:error, error}}} ->
+        {:error, error}
+
+      _running ->
+        figures = for {node, {:ok, {:ok, %{} = metrics}}} <- answers, do: {node, metrics}
+        counted = Enum.map(figures, &elem(&1, 0))
+
+        {:ok,
+         figures
+         |> Enum.flat_map(&Map.to_list(elem(&1, 1)))
+         |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+         |> Map.new(fn {name, metrics} -> {name, aggregate(metrics, aggregation)} end)
+         |> TelemetryService.nest()
+         |> Map.merge(%{
+           retrieved_at: System.monotonic_time(),
+           cluster: %{nodes: counted, unknown: nodes -- counted}
+         })}
+    end
+  end
+
+  defp window(nil), do: :infinity
+  defp window(:last_hour), do: 3_600_000
+  defp window(:last_24_hours), do: 86_400_000
+
+  defp aggregate(metrics, aggregation) when aggregation in [:sum, :average] do
+    measurements =
+      metrics
+      |> Enum.flat_map(&Map.to_list(&1.measurements))
+      |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+      |> Map.new(fn {key, values} -> {key, combine(values, aggregation)} end)
+
+    %{
+      count: metrics |> Enum.map(& &1.count) |> Enum.sum(),
+      measurements: measurements,
+      nodes: length(metrics)
+    }
+  end
+
+  defp combine(values, aggregation) do
+    cond do
+      not Enum.all?(values, &is_number/1) -> List.last(values)
+      aggregation == :sum -> Enum.sum(values)
+      aggregation == :average -> Enum.sum(values) / length(values)
+    end
+  end
+
+  @doc """
   Logs the given events at debug level from now on.
   """
   @spec attach_handlers([event_name()]) :: :ok | {:error, Error.t()}

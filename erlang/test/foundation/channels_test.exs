@@ -26,6 +26,22 @@ defmodule Foundation.ChannelsTest do
     assert_raise FunctionClauseError, fn -> Channels.broadcast(:nothing, 1) end
   end
 
+  test "alone, this node is the cluster" do
+    assert %{
+             status: :healthy,
+             nodes: [{node, :healthy, %{native: true}}],
+             services: services,
+             last_check: _
+           } = Foundation.HealthMonitor.cluster_health()
+
+    assert node == node()
+    assert {:event_store, :healthy, 1} in services
+    Foundation.Telemetry.emit_counter([:alone, :count], %{})
+
+    assert {:ok, %{alone: %{count: %{count: 1}}, cluster: %{nodes: [^node], unknown: []}}} =
+             Foundation.Telemetry.get_cluster_metrics()
+  end
+
   describe "on one node" do
     setup do
       start_supervised!(PubSub)

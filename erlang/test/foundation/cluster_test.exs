@@ -101,6 +101,59 @@ defmodule Foundation.ClusterTest do
       end)
     end)
 
+    for {node, value} <- [{a, 1}, {b, 2}, {c, 6}] do
+      :ok =
+        TestCluster.call(cluster, node, Foundation.Telemetry, :emit_gauge, [
+          [:load, :now],
+          value,
+          %{}
+        ])
+
+      :ok =
+        TestCluster.call(cluster, node, Foundation.Telemetry, :emit_counter, [
+          [:load, :count],
+          %{}
+        ])
+    end
+
+    assert {:ok, sums} =
+             TestCluster.call(cluster, a, Foundation.Telemetry, :get_cluster_metrics, [[]])
+
+    assert %{
+             load: %{
+               now: %{measurements: %{gauge: 9}, count: 3, nodes: 3},
+               count: %{measurements: %{counter: 3}}
+             }
+           } = sums
+
+    assert Enum.sort(sums.cluster.nodes) == Enum.sort([a, b, c])
+
+    assert {:ok, averages} =
+             TestCluster.call(cluster, a, Foundation.Telemetry, :get_cluster_metrics, [
+               [aggregation: :average, time_window: :last_hour]
+             ])
+
+    assert averages.load.now.measurements == %{gauge: 3.0}
+
+    assert %{status: :healthy, nodes: reports, services: services} =
+             TestCluster.call(cluster, a, Foundation.HealthMonitor, :cluster_health, [])
+
+    assert for({node, :healthy, %{memory: memory}} when memory > 0 <- reports, do: node) ==
+             Enum.sort([a, b, c])
+
+    assert {:config_server, :healthy, 3} in services
+
+    # A node that stays connected without Foundation has no figures.
+    :ok = TestCluster.call(cluster, c, Application, :stop, [:foundation])
+
+    assert %{status: :degraded, nodes: reports} =
+             TestCluster.call(cluster, a, Foundation.HealthMonitor, :cluster_health, [])
+
+    assert {^c, :unknown, %{}} = List.keyfind(reports, c, 0)
+
+    assert {:ok, %{cluster: %{unknown: [^c]}}} =
+             TestCluster.call(cluster, a, Foundation.Telemetry, :get_cluster_metrics, [[]])
+
     cluster = TestCluster.kill(cluster, c)
     eventually(fn -> TestCluster.call(cluster, a, Foundation.Cluster, :size, []) == 2 end)
     assert TestCluster.call(cluster, a, Foundation, :available?, [])

@@ -129,6 +129,43 @@ defmodule Foundation.Services.TelemetryService do
   @spec list_metrics() :: {:ok, %{[atom()] => map()}} | {:error, Error.t()}
   def list_metrics, do: call(:list_metrics)
 
+  @doc """
+  The same for the metrics that had an event within the last `window_ms`, without their timestamps: other nodes have another clock.
+  """
+  @spec list_metrics(pos_integer() | :infinity) ::
+          {:ok, %{[atom()] => map()}} | {:error, Error.t()}
+  def list_metrics(window_ms) do
+    with {:ok, metrics} <- list_metrics() do
+      now = System.monotonic_time(:millisecond)
+
+      recent =
+        for {name, metric} <- metrics,
+            age = now - System.convert_time_unit(metric.timestamp, :native, :millisecond),
+            window_ms == :infinity or age <= window_ms,
+            into: %{},
+            do: {name, Map.take(metric, [:count, :measurements])}
+
+      {:ok, recent}
+    end
+  end
+
+  @doc """
+  A flat map of metrics nested by the segments of their names, as `get_metrics/0` gives them.
+  """
+  @spec nest(%{[atom()] => map()}) :: map()
+  def nest(metrics) do
+    Enum.reduce(metrics, %{}, fn
+      {[_ | _] = name, metric}, nested when name in @counts ->
+        put(nested, [:foundation, List.last(name)], metric.count)
+
+      {[_ | _] = name, metric}, nested ->
+        put(nested, name, metric)
+
+      {_empty, _metric}, nested ->
+        nested
+    end)
+  end
+
   @impl Telemetry
   @spec attach_handlers([[atom()]]) :: :ok | {:error, Error.t()}
   def attach_handlers(event_names) when is_list(event_names),
@@ -363,19 +400,6 @@ defmodule Foundation.Services.TelemetryService do
   defp merge(:counter, old, new) when is_number(old) and is_number(new), do: old + new
   defp merge(_key, old, new) when is_number(old) and is_number(new), do: (old + new) / 2
   defp merge(_key, _old, new), do: new
-
-  defp nest(metrics) do
-    Enum.reduce(metrics, %{}, fn
-      {[_ | _] = name, metric}, nested when name in @counts ->
-        put(nested, [:foundation, List.last(name)], metric.count)
-
-      {[_ | _] = name, metric}, nested ->
-        put(nested, name, metric)
-
-      {_empty, _metric}, nested ->
-        nested
-    end)
-  end
 
   # A name may continue another; the shorter one's metric then has the longer one's segment as a further key.
   defp put(%{} = nested, [segment], value) do
