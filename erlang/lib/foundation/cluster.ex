@@ -2,8 +2,8 @@ defmodule Foundation.Cluster do
   @moduledoc """
   The nodes of the application: what joins them, and what is told about them.
 
-  Runs only with clustering on (`Foundation.ClusterConfig`). The supervisor's children are `Foundation.PubSub`, the discovery
-  under the name `Foundation.ClusterSupervisor`, and a process that watches the nodes and executes
+  Runs only with clustering on (`Foundation.ClusterConfig`). The supervisor's children are `Foundation.PubSub`, the registrar of
+  `Foundation.ServiceMesh`, the discovery under the name `Foundation.ClusterSupervisor`, and a process that watches the nodes and executes
 
   | event | measurements | metadata |
   |---|---|---|
@@ -55,8 +55,12 @@ defmodule Foundation.Cluster do
     start_distribution()
 
     children =
-      [Foundation.PubSub, Foundation.Cluster.ConfigSync, {Foundation.Cluster.Monitor, decision}] ++
-        discovery(decision)
+      [
+        Foundation.PubSub,
+        Foundation.ServiceMesh.Registrar,
+        Foundation.Cluster.ConfigSync,
+        {Foundation.Cluster.Monitor, decision}
+      ] ++ discovery(decision)
 
     Supervisor.init(children, strategy: :one_for_one, max_restarts: 10, max_seconds: 60)
   end

@@ -6,7 +6,7 @@ defmodule Foundation.HealthMonitor do
   and without figures.
   """
 
-  alias Foundation.{Cluster, Native, ServiceRegistry}
+  alias Foundation.{Cluster, Native, ServiceMesh, ServiceRegistry}
 
   @timeout_ms 2000
 
@@ -24,7 +24,7 @@ defmodule Foundation.HealthMonitor do
   - `nodes`: a node is `:degraded` if one of its three services is not available. Its figures are `memory` in bytes, `processes`,
     `run_queue`, `uptime_ms`, and `native`, whether the native functions are loaded.
   - `services`: the names in the namespace `:production` of the nodes that answer, `:degraded` where a node that answers lacks
-    it, with the number of live instances.
+    it, with the number of live instances; then those of `Foundation.ServiceMesh` with their number of instances.
   - `status`: `:critical` if this node is degraded or more than half of the nodes are not healthy, `:degraded` if any is not.
   - `last_check`: milliseconds since 1970.
   """
@@ -75,10 +75,14 @@ defmodule Foundation.HealthMonitor do
     reports =
       for {_node, _status, _metrics, services} when services != nil <- answers, do: services
 
-    for name <- reports |> Enum.flat_map(&Map.keys/1) |> Enum.uniq() |> Enum.sort() do
-      instances = Enum.count(reports, & &1[name])
-      {name, if(instances == length(reports), do: :healthy, else: :degraded), instances}
-    end
+    own =
+      for name <- reports |> Enum.flat_map(&Map.keys/1) |> Enum.uniq() |> Enum.sort() do
+        instances = Enum.count(reports, & &1[name])
+        {name, if(instances == length(reports), do: :healthy, else: :degraded), instances}
+      end
+
+    mesh = Enum.frequencies_by(ServiceMesh.discover_services(), & &1.name)
+    own ++ for {name, instances} <- Enum.sort(mesh), do: {name, :healthy, instances}
   end
 
   @doc """

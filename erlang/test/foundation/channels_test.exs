@@ -26,6 +26,14 @@ defmodule Foundation.ChannelsTest do
     assert_raise FunctionClauseError, fn -> Channels.broadcast(:nothing, 1) end
   end
 
+  test "without clustering there is no mesh" do
+    assert {:error, %{error_type: :mesh_unavailable, message: message}} =
+             Foundation.ServiceMesh.register_service(:a, self())
+
+    assert message =~ "Foundation.ServiceMesh.register_service/4: :pg"
+    assert Foundation.ServiceMesh.discover_services(name: :a) == []
+  end
+
   test "alone, this node is the cluster" do
     assert %{
              status: :healthy,
@@ -117,6 +125,93 @@ defmodule Foundation.ChannelsTest do
       send(member, {:forward_to_local, "foundation:events", :still_there, Phoenix.PubSub})
       assert_receive :still_there
       assert PubSub.nodes() == [node()]
+    end
+  end
+
+  describe "service mesh" do
+    alias Foundation.ServiceMesh
+
+    setup do
+      start_supervised!(PubSub)
+      start_supervised!(ServiceMesh.Registrar)
+      :ok
+    end
+
+    defp service do
+      pid = spawn(fn -> Process.sleep(:infinity) end)
+      on_exit(fn -> Process.exit(pid, :kill) end)
+      pid
+    end
+
+    test "finds services by every criterion" do
+      :ok = Channels.subscribe(:events)
+      [a, b] = [service(), service()]
+
+      assert ServiceMesh.register_service(:pay, a, [:refunds, :cards], %{security_level: :high}) ==
+               :ok
+
+      assert_receive {:service_registered, :pay,
+                      %{pid: ^a, capabilities: [:refunds, :cards], node: _, registered_at: _}}
+
+      assert ServiceMesh.register_service(:pay, b) == :ok
+
+      pids = fn criteria ->
+        criteria |> ServiceMesh.discover_services() |> Enum.map(& &1.pid) |> Enum.sort()
+      end
+
+      assert pids.([]) == Enum.sort([a, b])
+      assert pids.(name: :pay) == Enum.sort([a, b])
+      assert pids.(name: :other) == []
+      assert pids.(capabilities: [:cards]) == [a]
+      assert pids.(capabilities: [:cards, :loans]) == []
+      assert pids.(security_level: :high) == [a]
+      assert pids.(security_level: :low) == []
+      assert pids.(node: node(), capabilities: [:refunds]) == [a]
+      assert pids.(node: :far@away) == []
+      assert pids.(health_check: &(&1.pid == b)) == [b]
+
+      assert ServiceMesh.register_service(:pay, a, [:loans]) == :ok
+
+      assert [%{capabilities: [:loans], metadata: %{}}] =
+               ServiceMesh.discover_services(capabilities: [:loans])
+
+      assert pids.(capabilities: [:cards]) == []
+      assert ServiceMesh.deregister_service(:pay, a) == :ok
+      assert ServiceMesh.deregister_service(:pay, a) == :ok
+      assert pids.([]) == [b]
+    end
+
+    test "a service that dies is gone, and telemetry hears of both" do
+      test = self()
+      events = for event <- [:registered, :deregistered], do: [:foundation, :service, event]
+
+      :ok =
+        Host.Telemetry.attach_many(
+          :mesh,
+          events,
+          fn [_, _, event], _, meta, _ -> send(test, {event, meta.name}) end,
+          nil
+        )
+
+      on_exit(fn -> Host.Telemetry.detach(:mesh) end)
+      pid = service()
+      :ok = ServiceMesh.register_service({:any, "term"}, pid)
+      assert_receive {:registered, {:any, "term"}}
+      Process.exit(pid, :kill)
+      assert_receive {:deregistered, {:any, "term"}}
+
+      gone =
+        Foundation.Utils.retry(
+          fn -> if ServiceMesh.discover_services() == [], do: :ok, else: {:error, :there} end,
+          max_attempts: 50,
+          base_delay: 10,
+          max_delay: 10
+        )
+
+      assert gone == {:ok, :ok}
+      assert {:error, %{error_type: :process_dead}} = ServiceMesh.register_service(:x, pid)
+      remote = :erlang.binary_to_term(<<131, 88, 119, 3, "a@b", 7::32, 0::32, 1::32>>)
+      assert {:error, %{error_type: :remote_process}} = ServiceMesh.register_service(:x, remote)
     end
   end
 end

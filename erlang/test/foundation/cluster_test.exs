@@ -101,6 +101,32 @@ defmodule Foundation.ClusterTest do
       end)
     end)
 
+    services =
+      for node <- [a, b, c] do
+        {:ok, agent} =
+          TestCluster.call(cluster, node, Agent, :start, [Function, :identity, [node]])
+
+        :ok =
+          TestCluster.call(cluster, node, Foundation.ServiceMesh, :register_service, [
+            :test_service,
+            agent,
+            [:capability_a]
+          ])
+
+        agent
+      end
+
+    found = fn node ->
+      TestCluster.call(cluster, node, Foundation.ServiceMesh, :discover_services, [
+        [name: :test_service]
+      ])
+    end
+
+    eventually(fn -> Enum.all?([a, b, c], &(length(found.(&1)) == 3)) end)
+    assert found.(b) |> Enum.map(& &1.node) |> Enum.sort() == Enum.sort([a, b, c])
+    :ok = TestCluster.call(cluster, a, Agent, :stop, [hd(services)])
+    eventually(fn -> length(found.(c)) == 2 end)
+
     for {node, value} <- [{a, 1}, {b, 2}, {c, 6}] do
       :ok =
         TestCluster.call(cluster, node, Foundation.Telemetry, :emit_gauge, [
@@ -142,6 +168,7 @@ defmodule Foundation.ClusterTest do
              Enum.sort([a, b, c])
 
     assert {:config_server, :healthy, 3} in services
+    assert {:test_service, :healthy, 2} in services
 
     # A node that stays connected without Foundation has no figures.
     :ok = TestCluster.call(cluster, c, Application, :stop, [:foundation])
@@ -157,5 +184,10 @@ defmodule Foundation.ClusterTest do
     cluster = TestCluster.kill(cluster, c)
     eventually(fn -> TestCluster.call(cluster, a, Foundation.Cluster, :size, []) == 2 end)
     assert TestCluster.call(cluster, a, Foundation, :available?, [])
+
+    assert [%{node: ^b}] =
+             TestCluster.call(cluster, a, Foundation.ServiceMesh, :discover_services, [
+               [name: :test_service]
+             ])
   end
 end
