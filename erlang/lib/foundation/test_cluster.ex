@@ -127,7 +127,11 @@ defmodule Foundation.TestCluster do
   # epmd does not look at its standard input, so a shell does and ends it with the port: also when this VM is killed.
   @epmd_script "\"$0\" -port \"$1\" -address 127.0.0.1 </dev/null >/dev/null 2>&1 & epmd=$!; cat >/dev/null; kill $epmd"
 
-  defp start_epmd do
+  @doc """
+  An epmd on a free port of 127.0.0.1, for VMs started with `ERL_EPMD_PORT`. It ends with the process that asked for it.
+  """
+  @spec start_epmd() :: {port(), non_neg_integer()}
+  def start_epmd do
     {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
     {:ok, port} = :inet.port(socket)
     :ok = :gen_tcp.close(socket)

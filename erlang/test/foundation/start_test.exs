@@ -1,0 +1,67 @@
+defmodule Foundation.StartTest do
+  # The application in VMs of its own, as a user starts them.
+  use ExUnit.Case
+  @moduletag :integration
+  @moduletag :cluster
+  @moduletag timeout: 120_000
+
+  alias Foundation.TestCluster
+
+  defp run(script, env) do
+    ebin = Application.app_dir(:foundation, "ebin")
+    script = "Logger.configure(level: :warning); #{script}"
+    System.cmd("elixir", ["-pa", ebin, "-e", script], env: env, stderr_to_stdout: true)
+  end
+
+  @start "{:ok, _} = Application.ensure_all_started(:foundation);"
+
+  test "two sessions with cluster: true find each other" do
+    {_epmd, port} = TestCluster.start_epmd()
+
+    # Each waits until it sees the other, and stays until the other has seen it.
+    script = """
+    Application.put_env(:foundation, :cluster, true)
+    Application.put_env(:foundation, :app_name, "session")
+    #{@start}
+    wait = fn wait, left -> if Foundation.Cluster.size() == 1 and left > 0, do: (Process.sleep(100); wait.(wait, left - 1)) end
+    wait.(wait, 300)
+    IO.puts("\#{Node.alive?()} \#{node()} \#{Foundation.Cluster.size()} nodes")
+    Process.sleep(2000)
+    """
+
+    for {output, status} <-
+          1..2
+          |> Enum.map(fn _n ->
+            Task.async(fn -> run(script, [{"ERL_EPMD_PORT", "#{port}"}]) end)
+          end)
+          |> Task.await_many(100_000) do
+      assert output =~ ~r/true session_[0-9a-f]{4}@\S+ 2 nodes/
+      assert output =~ "gossip needs libcluster"
+      assert status == 0
+    end
+  end
+
+  test "a wrong configuration is logged, and the services run" do
+    for {env, message} <- [
+          {[{"FOUNDATION_CLUSTER", "kubernetis"}],
+           ~s(FOUNDATION_CLUSTER is "kubernetis"; it may be consul, dns)},
+          {[{"FOUNDATION_CLUSTER", "kubernetes"}],
+           "needs an application name (FOUNDATION_APP_NAME, or app_name:)"}
+        ] do
+      assert {output, 0} = run(@start <> "IO.puts(Foundation.available?())", env)
+      assert output =~ "Foundation clustering is off: "
+      assert output =~ message
+      assert output =~ ~r/^true$/m
+    end
+  end
+
+  test "nothing but 1.x runs by default" do
+    script =
+      @start <>
+        "IO.inspect({Node.alive?(), Process.whereis(Foundation.Cluster), Process.whereis(Foundation.PubSub), Foundation.available?()})"
+
+    assert {output, 0} = run(script, [])
+    assert output =~ "{false, nil, nil, true}"
+    refute output =~ "[error]"
+  end
+end
