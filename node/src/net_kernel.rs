@@ -17,7 +17,7 @@
 //! 2. At most one dial per peer is in flight; whoever wants the peer meanwhile waits for that one.
 //! 3. A connection that has not proved the cookie changes nothing here: a spoofed name neither ends a link nor stops a dial.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -31,7 +31,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, debug, info, info_span};
 
-use crate::config::Reconnect;
+use crate::config::{DistAutoConnect, Reconnect};
 use crate::net::endpoint::{Identity, ListeningSlot};
 use crate::net::{ConnectError, DownReason, Established, Link, dialer};
 use crate::node::NodeInner;
@@ -64,6 +64,8 @@ pub struct NetKernel {
     dials: Semaphore,
     /// An accepted handshake has come to its end.
     accepted: Notify,
+    /// With `dist_auto_connect` = `once`: the peers that were connected before.
+    met: Mutex<BTreeSet<Atom>>,
     stopping: AtomicBool,
     node: OnceLock<Weak<NodeInner>>,
     pub(crate) listening: ListeningSlot,
@@ -134,6 +136,7 @@ impl NetKernel {
             installing: tokio::sync::Mutex::default(),
             dials,
             accepted: Notify::new(),
+            met: Mutex::default(),
             stopping: AtomicBool::new(false),
             node: OnceLock::new(),
             listening: ListeningSlot::default(),
@@ -164,6 +167,31 @@ impl NetKernel {
         match self.link(node) {
             Some(link) if !link.is_closing() => Ok(link),
             _ => self.dial(node)?.await,
+        }
+    }
+
+    /// As [`NetKernel::connect`], for a signal that is to be sent: kernel's parameter `dist_auto_connect` has a say.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub(crate) async fn auto_connect(&self, node: &Atom) -> Result<Arc<Link>, ConnectError> {
+        match self.identity.config.dist_auto_connect {
+            _ if self.link(node).is_some() => {}
+            DistAutoConnect::True => {}
+            DistAutoConnect::Once if !self.met_before(node) => {}
+            DistAutoConnect::Once | DistAutoConnect::Never => return Err(ConnectError::NoAutoConnect),
+        }
+        self.connect(node).await
+    }
+
+    fn met_before(&self, node: &Atom) -> bool {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).contains(node)
+    }
+
+    /// Remembers a peer where that matters. The names are those of peers that have proved the cookie.
+    fn meet(&self, node: &Atom) {
+        if self.identity.config.dist_auto_connect == DistAutoConnect::Once {
+            self.met.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone());
         }
     }
 
@@ -337,6 +365,7 @@ impl NetKernel {
             }
             entry.dial.take()
         };
+        self.meet(&name);
         signal::up(node, &link);
         self.links.rcu(|links| {
             let mut links = HashMap::clone(links);

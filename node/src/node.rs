@@ -143,7 +143,7 @@ impl NodeInner {
             return Ok(link);
         }
         self.net_kernel
-            .connect(node)
+            .auto_connect(node)
             .await
             .map_err(|error| Error::NoConnection { node: node.clone(), why: Some(error.to_string()) })
     }

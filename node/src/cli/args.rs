@@ -314,11 +314,13 @@ fn with_call(out: Vec<OsString>, words: impl Iterator<Item = OsString>) -> Vec<O
             break;
         }
         let name = text.strip_prefix("--").map(|option| option.split('=').next().unwrap_or_default());
-        let known = name.and_then(|name| command.get_arguments().find(|known| known.get_long() == Some(name)));
+        let known =
+            name.and_then(|name| command.get_arguments().find(|known| known.get_long() == Some(name)));
         match known {
             Some(known) => {
                 let separate = known.get_action().takes_values() && !text.contains('=');
-                let values = if separate { known.get_num_args().map_or(1, |range| range.min_values()) } else { 0 };
+                let values =
+                    if separate { known.get_num_args().map_or(1, |range| range.min_values()) } else { 0 };
                 options.push(word);
                 options.extend(words.by_ref().take(values));
             }

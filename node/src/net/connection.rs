@@ -24,6 +24,9 @@ use crate::signal;
 /// Bytes of a read. Frames of small messages come by the hundred in it; larger frames grow the buffer as they arrive.
 const READ: usize = 64 << 10;
 
+/// Room that is worth a read. With less a new buffer is made: messages that nobody has received keep the old one.
+const READ_AT_LEAST: usize = 16 << 10;
+
 /// Reads after which other tasks of this thread get their turn, although more is there.
 const READS_IN_A_ROW: usize = 16;
 
@@ -98,7 +101,10 @@ async fn receive(
                 () = link.closed() => return Ok(()),
             }
         }
-        buffer.reserve(inbound.read_hint(buffer).max(READ));
+        let (hint, room) = (inbound.read_hint(buffer), buffer.capacity() - buffer.len());
+        if room < READ_AT_LEAST || (hint > READ && room < hint) {
+            buffer.reserve(hint.max(READ));
+        }
         match link.stream.try_read_buf(buffer) {
             Ok(0) => return Err(DownReason::ConnectionClosed),
             Ok(read) => {

@@ -77,6 +77,8 @@ pub enum ConnectError {
         /// What was waited for.
         stage: &'static str,
     },
+    /// It is not connected, and `dist_auto_connect` does not let a send connect it.
+    NoAutoConnect,
     /// This node is stopping.
     Stopping,
 }
@@ -172,6 +174,9 @@ impl fmt::Display for ConnectError {
                 error => write!(f, "the handshake with {address} failed: {error}"),
             },
             Self::TimedOut { stage } => write!(f, "timed out while {stage} (net_setuptime)"),
+            Self::NoAutoConnect => f.write_str(
+                "it is not connected, and dist_auto_connect does not let a send connect it\nConnect it explicitly.",
+            ),
             Self::Stopping => f.write_str("this node is stopping"),
         }
     }

@@ -164,3 +164,29 @@ fn the_environment_names_the_target_of_a_command_and_the_name_of_a_node() {
     Outcome(ping.env("RELEASE_NODE", "rs@127.0.0.1").output().unwrap()).is(0, "pong\n");
     node.run(&["ping"]).is(64, "").says("no node given");
 }
+
+/// With few descriptors, a node waits until some are free; those who are connected notice nothing.
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    let epmd_port = free_port();
+    let limited = ["-c", "ulimit -n 40; exec \"$0\" start --epmd embedded --name rs@127.0.0.1 --log error"];
+    let mut child = Command::new("sh")
+        .args(limited)
+        .arg(env!("CARGO_BIN_EXE_foundation"))
+        .env("ERL_EPMD_PORT", epmd_port.to_string())
+        .env("FOUNDATION_COOKIE", COOKIE)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let port: u16 = line.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    let node = Started { child, epmd_port };
+    let flood: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    // Some of them were accepted, the rest waits in the kernel's queue and goes with the flood.
+    drop(flood);
+    let deadline = std::time::Instant::now() + crate::support::DEADLINE;
+    while node.run(&["ping", "rs@127.0.0.1"]).out() != "pong\n" {
+        assert!(std::time::Instant::now() < deadline);
+    }
+}

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use foundation_node::Node;
-use foundation_node::config::{EpmdMode, NodeConfig, Reconnect};
+use foundation_node::config::{DistAutoConnect, EpmdMode, NodeConfig, Reconnect};
 use foundation_node::event::{Event, Events};
 use foundation_node::net::{ConnectError, DownReason, StartError};
 use foundation_node::net_kernel::NodeType;
@@ -130,6 +130,26 @@ async fn a_cookie_of_its_own_for_one_peer() {
     b.connect("a@127.0.0.1").await.unwrap();
     c.connect("a@127.0.0.1").await.unwrap();
     assert!(c.connect("b@127.0.0.1").await.is_err());
+}
+
+#[tokio::test]
+async fn sends_connect_as_dist_auto_connect_says() {
+    let port = free_port();
+    let b = Node::start(config("b", port)).await.unwrap();
+    let ping = async |name: &str, how| {
+        let mut config = config(name, port);
+        config.dist_auto_connect = how;
+        let node = Node::start(config).await.unwrap();
+        let first = node.ping("b@127.0.0.1").await;
+        node.disconnect("b@127.0.0.1").await;
+        let second = node.ping("b@127.0.0.1").await;
+        node.connect("b@127.0.0.1").await.unwrap();
+        (first, second, node.ping("b@127.0.0.1").await)
+    };
+    assert_eq!(ping("yes", DistAutoConnect::True).await, (true, true, true));
+    assert_eq!(ping("once", DistAutoConnect::Once).await, (true, false, true));
+    assert_eq!(ping("never", DistAutoConnect::Never).await, (false, false, true));
+    b.stop().await;
 }
 
 #[tokio::test]
