@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Once;
 
-/// A binary of a package, e.g. `foundation`.
-pub fn binary(package: &str, name: &str) -> PathBuf {
-    build(&["--package", package, "--bin", name]);
+/// A binary of the workspace, e.g. `foundation`.
+pub fn binary(name: &str) -> PathBuf {
+    build();
     target().join(name)
 }
 
 /// An example of this package.
 pub fn example(name: &str) -> PathBuf {
-    build(&["--package", env!("CARGO_PKG_NAME"), "--example", name]);
+    build();
     target().join("examples").join(name)
 }
 
@@ -21,13 +22,17 @@ fn target() -> PathBuf {
     test.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps").to_owned()
 }
 
-fn build(what: &[&str]) {
-    let release = target().file_name().is_some_and(|profile| profile == "release");
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
-        .args(release.then_some("--release"))
-        .args(what)
-        .status()
-        .expect("cargo can be started");
-    assert!(status.success(), "cargo build {what:?}");
+/// Builds what `cargo test --workspace` builds, and so nothing if that is what runs.
+fn build() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let release = target().file_name().is_some_and(|profile| profile == "release");
+        let status = Command::new(env!("CARGO"))
+            .args(["test", "--workspace", "--no-run", "--quiet"])
+            .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+            .args(release.then_some("--release"))
+            .status()
+            .expect("cargo can be started");
+        assert!(status.success(), "the workspace does not build");
+    });
 }

@@ -150,6 +150,14 @@ impl RawPeer {
         term
     }
 
+    /// A pid of a node that this peer is not.
+    pub fn foreign_pid(node: &str) -> Vec<u8> {
+        let mut term = vec![88];
+        term.extend(atom(node));
+        term.extend([0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]);
+        term
+    }
+
     /// A reference of this peer, as `NEWER_REFERENCE_EXT`.
     pub fn reference(&self, id: u32) -> Vec<u8> {
         let mut term = vec![90, 0, 3];

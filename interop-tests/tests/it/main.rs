@@ -7,6 +7,7 @@ mod epmd;
 mod gen_server;
 mod groups;
 mod harness;
+mod hostile;
 mod process;
 mod readme;
 mod rpc;
