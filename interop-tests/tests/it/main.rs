@@ -12,6 +12,7 @@ mod process;
 mod readme;
 mod rpc;
 mod rust;
+mod second_peer;
 mod send;
 mod setup;
 
