@@ -20,18 +20,9 @@ defmodule Foundation.MixProject do
   def application do
     [
       mod: {Foundation.Application, []},
-      extra_applications: [
-        :logger,
-        :crypto,
-        # Used when the host application has them, see `Foundation.Host`.
-        {:telemetry, :optional},
-        {:jason, :optional},
-        {:fuse, :optional},
-        {:hammer, :optional},
-        {:poolboy, :optional},
-        {:phoenix_pubsub, :optional},
-        {:libcluster, :optional}
-      ]
+      # What the host application may bring is found and started by `Foundation.Host`: naming it here as optional would
+      # make Elixir 1.20 warn about each that is not there.
+      extra_applications: [:logger, :crypto]
     ]
   end
 
