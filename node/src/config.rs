@@ -75,6 +75,8 @@ pub struct NodeConfig {
     pub wide_identifiers: bool,
     /// Whether a lost peer is dialled again without anybody asking. Default: `lost`.
     pub reconnect: Reconnect,
+    /// Which functions of OTP this node answers of itself when others call them. Default: `read`.
+    pub builtins: Builtins,
     /// Every bound on what peers and processes can use up.
     pub limits: NodeLimits,
     /// What [`NodeConfig::cookie`] was given and could not take.
@@ -146,6 +148,23 @@ pub enum Reconnect {
     Never,
 }
 
+/// Which functions of OTP a node answers of itself: those that observer, etop, LiveDashboard and operators call on any node
+/// (`erlang:memory/0`, `observer_backend:sys_info/0`, ...). What the program exports is served in any case and comes first.
+///
+/// Whoever calls has proved the cookie, and towards a BEAM could do anything at all. Here only what is listed can be called.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Builtins {
+    /// None: calls are `undef`. Not even the names of processes are told.
+    None,
+    /// Those that only tell: no environment, no cookie, no contents of messages.
+    #[default]
+    Read,
+    /// These and `init:stop/0,1`, which stops the node. (`foundation start` offers `init:stop/0` as every BEAM does.)
+    Stop,
+}
+
 /// Every bound on what peers and processes can use up.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -200,6 +219,7 @@ impl Default for NodeConfig {
             net_setuptime: 7,
             wide_identifiers: false,
             reconnect: Reconnect::default(),
+            builtins: Builtins::default(),
             limits: NodeLimits::default(),
             bad_cookie: None,
         }

@@ -15,7 +15,7 @@ use crate::io::Output;
 use crate::net::Link;
 use crate::net_kernel::NetKernel;
 use crate::process::{Dest, Handle, Ids, MailboxLimit, Names, Proc, Process, ProcessTable, SpawnOptions};
-use crate::rpc::Exports;
+use crate::rpc::{Exports, Statistics};
 use crate::service::Services;
 
 /// A running node; cheap to clone, usable from any task.
@@ -45,6 +45,7 @@ pub struct NodeInner {
     pub(crate) output: Output,
     pub(crate) runtime: runtime::Handle,
     pub(crate) services: Services,
+    pub(crate) statistics: Statistics,
     pub(crate) mailbox_limit: MailboxLimit,
     pub(crate) process_limit: usize,
     /// The process in whose name the node itself acts.
@@ -74,6 +75,7 @@ impl NodeInner {
             exports: Exports::default(),
             events: Publisher::new(),
             output: Output::default(),
+            statistics: Statistics::new(&runtime::Handle::current()),
             runtime: runtime::Handle::current(),
             services: Services::default(),
             mailbox_limit,

@@ -39,6 +39,7 @@ pub(crate) fn down(node: &NodeInner, link: &Arc<Link>, reason: &DownReason) {
             node.exit(&proc, death);
         }
     }
+    node.statistics.link_down(link);
     let peer = link.peer();
     node.events.publish(Event::NodeDown {
         node: peer.name.clone(),

@@ -15,6 +15,7 @@ mod rust;
 mod second_peer;
 mod send;
 mod setup;
+mod standin;
 
 /// A runtime for one case: the node under test runs beside the blocking calls into BEAM nodes.
 fn runtime() -> tokio::runtime::Runtime {

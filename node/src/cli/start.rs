@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foundation_node::Node;
-use foundation_node::error::Raised;
-use foundation_node::net_kernel::NodeType;
 use foundation_proto::etf::Term;
 use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 use tokio::sync::Notify;
@@ -45,7 +43,7 @@ pub(crate) async fn run(options: &Options) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// What an operator asks of any node: to stop, for its process id, for its peers.
+/// What an operator may tell any node: to stop. What it may ask is built in.
 fn export(node: &Node, told: &Arc<Notify>) {
     for function in ["stop", "restart"] {
         let told = Arc::clone(told);
@@ -56,41 +54,6 @@ fn export(node: &Node, told: &Arc<Notify>) {
                 Ok(Term::atom("ok"))
             }
         });
-    }
-    node.export("os", "getpid", 0, |_| async {
-        let digits = std::process::id().to_string();
-        Ok(Term::list(digits.bytes().map(|digit| Term::from(i64::from(digit)))))
-    });
-    let name = node.name().clone();
-    node.export("erlang", "node", 0, move |_| {
-        let name = name.clone();
-        async move { Ok(Term::Atom(name)) }
-    });
-    for arity in [0, 1] {
-        let all = node.clone();
-        node.export("erlang", "nodes", arity, move |arguments| {
-            let nodes = nodes(&all, arguments);
-            async move { nodes }
-        });
-    }
-}
-
-/// `erlang:nodes/0,1`.
-fn nodes(node: &Node, arguments: Vec<Term>) -> Result<Term, Raised> {
-    let which = match arguments.as_slice() {
-        [] => Some(NodeType::Visible),
-        [Term::Atom(which)] => match which.as_str() {
-            "visible" => Some(NodeType::Visible),
-            "hidden" => Some(NodeType::Hidden),
-            "connected" => Some(NodeType::Connected),
-            "this" => return Ok(Term::list([Term::Atom(node.name().clone())])),
-            _ => None,
-        },
-        _ => None,
-    };
-    match which {
-        Some(which) => Ok(Term::list(node.nodes(which).into_iter().map(Term::Atom))),
-        None => Err(Raised::badarg("erlang", "nodes", arguments)),
     }
 }
 

@@ -107,6 +107,16 @@ impl Mailbox {
         self.messages.load(Ordering::Relaxed)
     }
 
+    /// Bytes of encoded terms in the messages.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the process waits for a message.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.lock().waker.is_some()
+    }
+
     pub(crate) fn blocks(&self) -> bool {
         self.limit.overflow == Overflow::Block
     }

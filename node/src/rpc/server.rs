@@ -6,6 +6,7 @@ use foundation_proto::dist::control::spawn_reply;
 use foundation_proto::dist::{ControlMessage, Lane, LaneClass, SpawnRequest};
 use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 
+use super::builtin;
 use super::exports::RemoteCall;
 use crate::error::{Class, Raised};
 use crate::net::Link;
@@ -156,7 +157,7 @@ pub(crate) fn exit_reason(outcome: Result<Term, Raised>) -> Reason {
     }
 }
 
-/// Calls an exported function on this process; `undef` if there is none.
+/// Calls an exported function on this process, or a built-in one; `undef` if there is none.
 pub(crate) async fn apply(
     process: Process,
     module: Atom,
@@ -169,8 +170,11 @@ pub(crate) async fn apply(
     };
     let exported =
         u8::try_from(args.len()).ok().and_then(|arity| process.node.exports.get(&module, &function, arity));
-    match exported {
-        Some(run) => run(RemoteCall { args, process }).await,
+    if let Some(run) = exported {
+        return run(RemoteCall { args, process }).await;
+    }
+    match builtin::find(&process.node, &module, &function, args.len()) {
+        Some(builtin) => builtin.run(process, module, function, args).await,
         None => Err(Raised::undef(module, function, args)),
     }
 }
