@@ -23,6 +23,7 @@ pub struct Options {
     epmd_port: u16,
     name: String,
     cookie: String,
+    interface: &'static str,
     arguments: Vec<String>,
     elixir: bool,
 }
@@ -35,6 +36,7 @@ impl Options {
             epmd_port,
             name: format!("{name}@127.0.0.1"),
             cookie: COOKIE.to_owned(),
+            interface: "{127,0,0,1}",
             arguments: Vec::new(),
             elixir: false,
         }
@@ -58,6 +60,22 @@ impl Options {
     #[must_use]
     pub fn cookie(mut self, cookie: &str) -> Self {
         cookie.clone_into(&mut self.cookie);
+        self
+    }
+
+    /// Another host part of the name.
+    #[must_use]
+    pub fn at(mut self, host: &str) -> Self {
+        self.name.truncate(self.name.find('@').map_or(0, |at| at + 1));
+        self.name.push_str(host);
+        self
+    }
+
+    /// At `::1`, over IPv6: `name@::1`, listening there.
+    #[must_use]
+    pub fn ipv6(mut self) -> Self {
+        self = self.at("::1");
+        self.interface = "{0,0,0,0,0,0,0,1}";
         self
     }
 
@@ -101,7 +119,7 @@ impl Beam {
         let mut command = Command::new(options.release.program("erl"));
         command
             .args(["-noinput", "-start_epmd", "false", "-name", &options.name, "-setcookie", &options.cookie])
-            .args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"])
+            .args(["-kernel", "inet_dist_use_interface", options.interface])
             .args(["+S", "1:1", "+SDcpu", "1:1", "+SDio", "1", "+A", "1"])
             .args(["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"])
             .arg("-pa")

@@ -31,7 +31,7 @@ impl Epmd {
     /// Starts the release's `epmd` on a given port, e.g. again after it was stopped; `None` if the port is taken.
     pub fn try_start(release: &Release, port: u16) -> Option<Self> {
         // The shell ends epmd as soon as its own standard input closes, so a test that was killed leaves no epmd behind.
-        let script = "\"$0\" -port \"$1\" -address 127.0.0.1 & child=$!; \
+        let script = "\"$0\" -port \"$1\" -address 127.0.0.1,::1 & child=$!; \
                       trap 'kill $child; wait $child' EXIT; read -r _";
         let mut child = Command::new("sh")
             .args(["-c", script])
