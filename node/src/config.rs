@@ -21,6 +21,8 @@ use foundation_proto::Limits;
 use foundation_proto::dist::{Cookie, CookieError, NameStyle};
 use serde::{Deserialize, Deserializer};
 
+use crate::ssl_dist::SslDistOptions;
+
 /// The configuration of a node.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -59,6 +61,12 @@ pub struct NodeConfig {
     pub inet_dist_listen_min: u16,
     /// The highest port to listen on. Default: `inet_dist_listen_min`.
     pub inet_dist_listen_max: Option<u16>,
+    /// What carries the distribution (`-proto_dist`): plain TCP, or TLS; every connection then uses it, in both directions.
+    pub proto_dist: ProtoDist,
+    /// The options of TLS, in a file as OTP has it (`-ssl_dist_optfile`).
+    pub ssl_dist_optfile: Option<PathBuf>,
+    /// The options of TLS (`-ssl_dist_opt`), by side; what stands here wins over the file.
+    pub ssl_dist_opt: SslDistOptions,
     /// Whether small writes leave at once (TCP_NODELAY). Default: true.
     pub dist_nodelay: bool,
     /// Whether a send to a node that is not connected dials it. Default: true.
@@ -99,6 +107,37 @@ impl From<NameDomain> for NameStyle {
         match domain {
             NameDomain::ShortNames => Self::Short,
             NameDomain::LongNames => Self::Long,
+        }
+    }
+}
+
+/// What carries the distribution (kernel's `-proto_dist`).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ProtoDist {
+    /// TCP, over IPv4 and IPv6.
+    #[default]
+    InetTcp,
+    /// TLS over TCP, over IPv4 and IPv6.
+    InetTls,
+    /// TCP, over IPv6 only.
+    Inet6Tcp,
+    /// TLS over TCP, over IPv6 only.
+    Inet6Tls,
+}
+
+impl ProtoDist {
+    /// Whether connections are encrypted.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::InetTls | Self::Inet6Tls)
+    }
+
+    /// Whether addresses like this one are dialled and listened on.
+    pub fn uses(self, ip: &IpAddr) -> bool {
+        match self {
+            Self::InetTcp | Self::InetTls => true,
+            Self::Inet6Tcp | Self::Inet6Tls => ip.is_ipv6(),
         }
     }
 }
@@ -212,6 +251,9 @@ impl Default for NodeConfig {
             inet_dist_use_interface: Vec::new(),
             inet_dist_listen_min: 0,
             inet_dist_listen_max: None,
+            proto_dist: ProtoDist::default(),
+            ssl_dist_optfile: None,
+            ssl_dist_opt: SslDistOptions::default(),
             dist_nodelay: true,
             dist_auto_connect: DistAutoConnect::default(),
             net_ticktime: 60,
@@ -271,6 +313,20 @@ impl NodeConfig {
     #[must_use]
     pub fn hidden(mut self, hidden: bool) -> Self {
         self.hidden = hidden;
+        self
+    }
+
+    /// What carries the distribution.
+    #[must_use]
+    pub fn proto_dist(mut self, proto_dist: ProtoDist) -> Self {
+        self.proto_dist = proto_dist;
+        self
+    }
+
+    /// The options of TLS, in a file as OTP has it.
+    #[must_use]
+    pub fn ssl_dist_optfile(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ssl_dist_optfile = Some(path.into());
         self
     }
 

@@ -38,6 +38,7 @@
 //! | `convert` | terms to and from those of the `eetf` crate (feature `eetf`) |
 //! | [`epmd`] | client of the port mapper, and the one served in-process |
 //! | [`config`], [`cookie`], [`names`] | how a node is configured, its secret, its name |
+//! | [`ssl_dist`] | the options of distribution over TLS |
 //!
 //! # How the two halves meet
 //!
@@ -65,6 +66,7 @@ mod random;
 pub mod rpc;
 pub mod service;
 pub mod signal;
+pub mod ssl_dist;
 
 pub use error::{Error, Result};
 pub use node::Node;

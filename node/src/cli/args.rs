@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use foundation_node::config::{ConfigError, Layers, NodeConfig};
+use foundation_node::ssl_dist;
 
 /// A native node for Erlang and Elixir clusters.
 #[derive(Debug, Parser)]
@@ -64,9 +65,15 @@ pub(crate) struct Options {
     /// `false`: neither listen nor register
     #[arg(long, alias = "dist_listen", global = true, value_name = "BOOL", help_heading = "Network")]
     pub(crate) dist_listen: Option<bool>,
-    /// The carrier: inet_tcp or inet6_tcp
+    /// The carrier: inet_tcp, inet6_tcp, inet_tls or inet6_tls
     #[arg(long, alias = "proto_dist", global = true, value_name = "PROTO", help_heading = "Network")]
     pub(crate) proto_dist: Option<String>,
+    /// The options of TLS, in a file as erl's -ssl_dist_optfile takes it
+    #[arg(long, alias = "ssl_dist_optfile", global = true, value_name = "FILE", help_heading = "Network")]
+    pub(crate) ssl_dist_optfile: Option<PathBuf>,
+    /// One option of TLS: server_ or client_ and certfile, keyfile, cacertfile, verify, …
+    #[arg(long, alias = "ssl_dist_opt", global = true, num_args = 2, value_names = ["OPTION", "VALUE"], help_heading = "Network")]
+    pub(crate) ssl_dist_opt: Vec<String>,
     /// Set a kernel parameter or any other key of the configuration
     #[arg(long, global = true, num_args = 2, value_names = ["KEY", "VALUE"], help_heading = "Network")]
     pub(crate) kernel: Vec<String>,
@@ -228,6 +235,8 @@ const ERL_FLAGS: &[(&str, usize)] = &[
     ("start_epmd", 1),
     ("dist_listen", 1),
     ("proto_dist", 1),
+    ("ssl_dist_optfile", 1),
+    ("ssl_dist_opt", 2),
     ("epmd", 1),
     ("names", 0),
     ("kill", 0),
@@ -408,13 +417,22 @@ impl Options {
         if let Some(listen) = self.dist_listen {
             layers.set("dist_listen", if listen { "true" } else { "false" }, "--dist-listen")?;
         }
-        match self.proto_dist.as_deref() {
-            None | Some("inet_tcp" | "inet6_tcp") => {}
-            Some(other) => {
-                return Err(ConfigError::source(
-                    "--proto-dist",
-                    format!("{other} is not supported; inet_tcp and inet6_tcp are"),
-                ));
+        if let Some(proto) = &self.proto_dist {
+            layers.set_text("proto_dist", proto, "--proto-dist")?;
+        }
+        if let Some(path) = &self.ssl_dist_optfile {
+            layers.set_text("ssl_dist_optfile", &path.to_string_lossy(), "--ssl-dist-optfile")?;
+        }
+        for pair in self.ssl_dist_opt.chunks_exact(2) {
+            let [option, value] = pair else { continue };
+            let place = format!("--ssl-dist-opt {option}");
+            match option.split_once('_') {
+                Some((_, key)) if ssl_dist::is_ignored(key) => {}
+                Some((side @ ("server" | "client"), key)) => {
+                    let value = if key == "versions" { format!("[{value:?}]") } else { value.clone() };
+                    layers.set(&format!("ssl_dist_opt.{side}.{key}"), &value, &place)?;
+                }
+                _ => return Err(ConfigError::source(place, "must begin with server_ or client_")),
             }
         }
         for pair in self.kernel.chunks_exact(2) {

@@ -216,16 +216,6 @@ async fn write(link: Arc<Link>, clock: Clock) {
 }
 
 async fn linger(link: &Link) {
-    let drain = async {
-        let mut nothing = [0; 4096];
-        while link.stream.readable().await.is_ok() {
-            match link.stream.try_read(&mut nothing) {
-                Ok(0) => return,
-                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return,
-                _ => {}
-            }
-        }
-    };
     // A peer that does not close in time is cut off.
-    let _late = tokio::time::timeout(LINGER, drain).await;
+    let _late = tokio::time::timeout(LINGER, link.stream.drain()).await;
 }

@@ -14,7 +14,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use super::TlsError;
 use super::handshake::{self, Established};
+use super::stream::Stream;
 use crate::config::NodeConfig;
 use crate::epmd::{EpmdError, client};
 use crate::names::{self, NameError};
@@ -65,6 +67,13 @@ pub enum ConnectError {
         /// Whether the EPMD says that it is there.
         registered: bool,
     },
+    /// The node was reached and there is no TLS session with it.
+    Tls {
+        /// Where it is.
+        address: SocketAddr,
+        /// Why.
+        error: TlsError,
+    },
     /// The node was reached and the handshake failed.
     Handshake {
         /// Where it is.
@@ -95,6 +104,7 @@ impl ConnectError {
                         | Error::PeerIncompatible(PeerIncompatible::NotAllowed | PeerIncompatible::SpeaksTls)
                 )
             }
+            Self::Tls { error, .. } => *error == TlsError::PlainPeer,
             _ => false,
         }
     }
@@ -106,13 +116,13 @@ impl ConnectError {
 
     /// Whether the peer, or something in its place, is there and does not want this connection.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::Handshake {
-                error: Error::PeerIncompatible(_) | Error::PeerMisbehaved(_) | Error::Malformed(_),
-                ..
+        match self {
+            Self::Handshake { error, .. } => {
+                matches!(error, Error::PeerIncompatible(_) | Error::PeerMisbehaved(_) | Error::Malformed(_))
             }
-        )
+            Self::Tls { error, .. } => error.is_refusal(),
+            _ => false,
+        }
     }
 }
 
@@ -144,6 +154,7 @@ impl fmt::Display for ConnectError {
                 "nobody can be reached at {address}: {error}\nThe node must listen on this port (-erl_epmd_port), and its \
                  host part must resolve to its address."
             ),
+            Self::Tls { address, error } => write!(f, "no TLS session with the node at {address}: {error}"),
             Self::Handshake { address, error } => match error {
                 Error::PeerMisbehaved(PeerMisbehaved::WrongCookie) => write!(
                     f,
@@ -195,9 +206,21 @@ pub(crate) async fn dial(
     let deadline = Instant::now() + identity.step_timeout();
     let (stream, address) = connect(&identity.config, peer, deadline).await?;
     set_options(&stream, &identity.config);
-    handshake::initiate(kernel, peer, number, stream, address)
-        .await
-        .map_err(|error| ConnectError::Handshake { address, error })
+    let stream = match &identity.tls {
+        None => Stream::plain(stream),
+        Some(tls) => tls
+            .connect(stream, peer.host(), identity.step_timeout())
+            .await
+            .map_err(|error| ConnectError::Tls { address, error })?,
+    };
+    let session = stream.session().cloned();
+    handshake::initiate(kernel, peer, number, stream, address).await.map_err(|error| {
+        // With TLS 1.3 the peer judges our certificate after our side of the TLS handshake is done.
+        match session.and_then(|session| session.failure()) {
+            Some(error) => ConnectError::Tls { address, error },
+            None => ConnectError::Handshake { address, error },
+        }
+    })
 }
 
 /// Whether the EPMD of its host knows the node, or it needs none.
@@ -225,7 +248,7 @@ async fn connect(
         .map_err(|_| ConnectError::TimedOut { stage: "resolving the host" })?
         .map_err(|error| ConnectError::Resolve { host: host.to_owned(), error: Arc::new(error) })?;
     let mut failure = None;
-    for ip in ips {
+    for ip in ips.into_iter().filter(|ip| config.proto_dist.uses(ip)) {
         let port = match config.erl_epmd_node_listen_port {
             Some(port) => port,
             None => {
@@ -266,7 +289,10 @@ async fn connect(
     }
     Err(failure.unwrap_or_else(|| ConnectError::Resolve {
         host: host.to_owned(),
-        error: Arc::new(io::Error::new(io::ErrorKind::NotFound, "it has no address")),
+        error: Arc::new(io::Error::new(
+            io::ErrorKind::NotFound,
+            "it has no address of the family that proto_dist uses",
+        )),
     }))
 }
 

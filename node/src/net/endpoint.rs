@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::listener::{self, HalfOpen};
+use super::tls::Tls;
 use super::{Clock, ConnectError, Link};
 use crate::config::{ConfigError, NodeConfig};
 use crate::cookie::{self, CookieFileError};
@@ -24,6 +25,7 @@ use crate::names::{self, NameError};
 use crate::net_kernel::{NetKernel, NodeType};
 use crate::node::{Node, NodeInner};
 use crate::random;
+use crate::ssl_dist::SslDistError;
 
 /// Why a node did not start. Each text says what happened and how to mend it.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub enum StartError {
     },
     /// The port mapper.
     Epmd(EpmdError),
+    /// TLS.
+    SslDist(SslDistError),
     /// The system has no random source.
     Random(io::Error),
 }
@@ -76,6 +80,7 @@ impl fmt::Display for StartError {
                 write!(f, "Protocol 'inet_tcp': {}", EpmdError::NameTaken { alive: alive.clone() })
             }
             Self::Epmd(error) => write!(f, "Protocol 'inet_tcp': register/listen error: {error}"),
+            Self::SslDist(error) => error.fmt(f),
             Self::Random(error) => write!(f, "no random numbers: {error}"),
         }
     }
@@ -92,6 +97,8 @@ pub(crate) struct Identity {
     cookie: Cookie,
     pub(crate) open_challenges: OpenChallenges,
     pub(crate) config: NodeConfig,
+    /// With it, every connection is encrypted; without, none.
+    pub(crate) tls: Option<Tls>,
     pub(crate) clock: Clock,
     numbers: AtomicU64,
 }
@@ -100,16 +107,6 @@ impl Identity {
     /// The cookie that is used with a peer.
     pub(crate) fn cookie_for(&self, peer: Option<&NodeName>) -> &Cookie {
         peer.and_then(|peer| self.config.cookies.get(peer.as_str())).unwrap_or(&self.cookie)
-    }
-
-    /// Whether a peer may connect: `net_kernel:allow/1` takes node names, hosts, and `name@`.
-    pub(crate) fn allows(&self, peer: &NodeName) -> bool {
-        let allow = &self.config.allow;
-        allow.is_empty()
-            || allow.iter().any(|entry| match entry.strip_suffix('@') {
-                Some(alive) => alive == peer.alive(),
-                None => entry == peer.as_str() || entry == peer.host(),
-            })
     }
 
     pub(crate) fn step_timeout(&self) -> Duration {
@@ -149,6 +146,16 @@ impl Endpoint {
         let (cookie, source) = cookie::find(&config).map_err(StartError::Cookie)?;
         tracing::debug!(%source, "cookie");
         config.cookie = None;
+        let tls = match config.proto_dist.is_tls() {
+            true => Some(
+                config
+                    .ssl_dist_opt
+                    .with_optfile(config.ssl_dist_optfile.as_deref())
+                    .and_then(|o| Tls::new(&o)),
+            ),
+            false => None,
+        };
+        let tls = tls.transpose().map_err(StartError::SslDist)?;
         let (listeners, registration) = if config.dist_listen {
             let (ips, implicit) = listen_addresses(&config, &name).await?;
             let listeners = listen(&config, &ips, &implicit)?;
@@ -177,6 +184,7 @@ impl Endpoint {
             cookie,
             open_challenges: OpenChallenges::new(),
             config,
+            tls,
             clock: Clock::start(),
             numbers: AtomicU64::new(0),
         };
@@ -224,7 +232,14 @@ async fn listen_addresses(
     let mut ips = names::resolve(name.host())
         .await
         .map_err(|error| StartError::Host { host: name.host().to_owned(), error })?;
-    let implicit: Vec<IpAddr> = loopback.into_iter().filter(|ip| !ips.contains(ip)).collect();
+    ips.retain(|ip| config.proto_dist.uses(ip));
+    if ips.is_empty() {
+        let error =
+            io::Error::new(io::ErrorKind::NotFound, "it has no IPv6 address, and proto_dist asks for one");
+        return Err(StartError::Host { host: name.host().to_owned(), error });
+    }
+    let implicit: Vec<IpAddr> =
+        loopback.into_iter().filter(|ip| !ips.contains(ip) && config.proto_dist.uses(ip)).collect();
     ips.extend(&implicit);
     Ok((ips, implicit))
 }
@@ -290,7 +305,9 @@ impl Node {
     /// ```
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
         let Endpoint { identity, listeners, registration } = Endpoint::open(config).await?;
-        warn_of_open_addresses(&listeners);
+        if identity.tls.is_none() {
+            warn_of_open_addresses(&listeners);
+        }
         let config = identity.config.clone();
         let name = identity.name.as_atom().clone();
         let creation = identity.creation;

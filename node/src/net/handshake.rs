@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use foundation_proto::dist::handshake::{
-    Acceptor, Agreement, Decision, HandshakeConfig, HandshakeEvent, HandshakeOutput, Initiator, PeerHello,
-    PeerName, Verdict,
+    Acceptor, Agreement, Decision, HandshakeConfig, HandshakeEvent, HandshakeOutput, Initiator, LengthPrefix,
+    PeerHello, PeerName, Verdict,
 };
 use foundation_proto::dist::{ChannelConfig, Inbound, NodeName, Outbound};
 use foundation_proto::error::{ClosedBy, PeerIncompatible};
 use foundation_proto::etf::Atom;
 use foundation_proto::{Error, Mono};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tracing::{Span, debug};
 
+use super::stream::Stream;
 use super::{Clock, Identity, Link, PeerInfo, connection};
 use crate::net_kernel::{Accepting, NetKernel};
 use crate::node::NodeInner;
@@ -27,7 +26,7 @@ const BUFFER: usize = 256;
 /// A connection whose both ends have proved themselves.
 pub(crate) struct Established {
     agreement: Agreement,
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
     /// What came behind the last message of the handshake.
     leftover: BytesMut,
@@ -69,6 +68,7 @@ impl Established {
             flags: peer.flags,
             hidden: peer.hidden,
             address,
+            tls: stream.session().map(|session| session.info()),
         };
         let inbound = Inbound::new(&config, now);
         let outbound = Outbound::new(&config, now);
@@ -136,13 +136,13 @@ impl Role {
 /// One handshake on one socket.
 struct Exchange {
     role: Role,
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     clock: Clock,
 }
 
 impl Exchange {
-    fn new(role: Role, stream: TcpStream, clock: Clock) -> Self {
+    fn new(role: Role, stream: Stream, clock: Clock) -> Self {
         Self { role, stream, input: BytesMut::with_capacity(BUFFER), clock }
     }
 
@@ -208,6 +208,7 @@ fn config(identity: &Identity, peer: Option<&NodeName>) -> HandshakeConfig {
     let mut config =
         HandshakeConfig::new(identity.name.clone(), identity.creation, identity.cookie_for(peer).clone());
     config.flags = identity.flags;
+    config.prefix = if identity.tls.is_some() { LengthPrefix::Four } else { LengthPrefix::Two };
     config.step_timeout = identity.step_timeout();
     config.total_timeout = identity.total_timeout();
     config.open_challenges = identity.open_challenges.clone();
@@ -224,7 +225,7 @@ pub(super) async fn initiate(
     kernel: &NetKernel,
     peer: &NodeName,
     number: u64,
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
 ) -> Result<Established, Error> {
     let identity = kernel.identity();
@@ -254,13 +255,23 @@ pub(super) async fn initiate(
 /// The handshake of the side that was dialled, up to the link. `Ok` also if it came to nothing in an orderly way.
 pub(super) async fn accept(
     node: &Arc<NodeInner>,
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
 ) -> Result<(), Refused> {
     let kernel = &node.net_kernel;
     let identity = kernel.identity();
     let clock = identity.clock;
     let unnamed = |error| Refused { peer: None, error };
+    let allow = match stream.session() {
+        Some(session) if !identity.config.allow.is_empty() => {
+            session.narrow(&identity.config.allow, address.ip())
+        }
+        _ => identity.config.allow.clone(),
+    };
+    if allow.is_empty() && !identity.config.allow.is_empty() {
+        debug!("the peer's certificate is for nobody who is allowed");
+        return Err(unnamed(Error::PeerIncompatible(PeerIncompatible::NotAllowed)));
+    }
     let challenge = challenge().map_err(unnamed)?;
     let machine = Acceptor::new(config(identity, None), challenge, clock.now()).map_err(unnamed)?;
     let mut exchange = Exchange::new(Role::Acceptor(machine), stream, clock);
@@ -275,7 +286,7 @@ pub(super) async fn accept(
                     }
                     let decision;
                     let name;
-                    (decision, name, accepting) = judge(kernel, &hello)?;
+                    (decision, name, accepting) = judge(kernel, &allow, &hello)?;
                     if let Some(name) = name {
                         if let Role::Acceptor(machine) = &mut exchange.role {
                             machine.set_cookie(identity.cookie_for(Some(&name)).clone());
@@ -325,12 +336,11 @@ pub(super) struct Refused {
 type Judgement<'a> = (Decision, Option<NodeName>, Option<Accepting<'a>>);
 
 /// What to answer whoever has said its name.
-fn judge<'a>(kernel: &'a NetKernel, hello: &PeerHello) -> Result<Judgement<'a>, Error> {
-    let identity = kernel.identity();
+fn judge<'a>(kernel: &'a NetKernel, allow: &[String], hello: &PeerHello) -> Result<Judgement<'a>, Error> {
     match &hello.name {
         PeerName::Named(name) => {
             let known = Some(name.clone());
-            if !identity.allows(name) || !kernel.has_room() {
+            if !is_allowed(allow, name) || !kernel.has_room() {
                 return Ok((Decision::NotAllowed, known, None));
             }
             let (verdict, accepting) = kernel.consider(name);
@@ -352,10 +362,19 @@ fn judge<'a>(kernel: &'a NetKernel, hello: &PeerHello) -> Result<Judgement<'a>, 
                 random::creation().map_err(|_| Error::ApiMisuse("the system has no random source"))?;
             let name = NodeName::new(&alive, host)
                 .map_err(|_| Error::PeerIncompatible(PeerIncompatible::NotAllowed))?;
-            if !identity.allows(&name) {
+            if !is_allowed(allow, &name) {
                 return Ok((Decision::NotAllowed, None, None));
             }
             Ok((Decision::Named { name: name.clone(), creation }, Some(name), None))
         }
     }
+}
+
+/// Whether a peer may connect: `net_kernel:allow/1` takes node names, hosts, and `name@`.
+fn is_allowed(allow: &[String], peer: &NodeName) -> bool {
+    allow.is_empty()
+        || allow.iter().any(|entry| match entry.strip_suffix('@') {
+            Some(alive) => alive == peer.alive(),
+            None => entry == peer.as_str() || entry == peer.host(),
+        })
 }

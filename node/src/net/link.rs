@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use foundation_proto::dist::{ControlMessage, DistributionFlags, Lane, Outbound, Queued};
 use foundation_proto::etf::{Atom, RawTerm};
 use foundation_proto::{Error, Limits, Mono};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::Clock;
+use super::stream::Stream;
+use super::{Clock, TlsInfo};
 use crate::process::MonLnkDist;
 
 /// A signal that follows the last write within this time waits for the writer task, which takes all that has gathered by
@@ -37,6 +37,8 @@ pub struct PeerInfo {
     pub hidden: bool,
     /// Where it is.
     pub address: SocketAddr,
+    /// The TLS session, if the connection is encrypted.
+    pub tls: Option<TlsInfo>,
 }
 
 /// Why a connection ended. [`DownReason::atom`] is the `nodedown_reason` that a BEAM would give.
@@ -121,7 +123,7 @@ pub struct Link {
     peer: PeerInfo,
     mld: MonLnkDist,
     clock: Clock,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     out: Mutex<Out>,
     /// Wakes the writer task.
     pub(super) work: Notify,
@@ -151,7 +153,7 @@ pub(super) struct Out {
 impl Link {
     pub(super) fn new(
         peer: PeerInfo,
-        stream: TcpStream,
+        stream: Stream,
         outbound: Outbound,
         clock: Clock,
         limits: &Limits,
@@ -289,7 +291,7 @@ impl Link {
         }
         // The outcome of the last write and of the shutdown changes nothing: it ends here either way.
         let _ = self.flush(&mut out, self.clock.now());
-        let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        self.stream.shutdown_write();
         drop(out);
         self.closing.notify_waiters();
         self.work.notify_one();
@@ -343,7 +345,11 @@ impl Link {
             let filled = out.outbound.poll_transmit(&mut slices);
             if filled == 0 {
                 self.note_queued(out);
-                return Flushed::Everything;
+                return match self.stream.try_flush() {
+                    Ok(()) => Flushed::Everything,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Flushed::Blocked,
+                    Err(error) => Flushed::Failed(error),
+                };
             }
             match self.stream.try_write_vectored(slices.get(..filled).unwrap_or_default()) {
                 Ok(written) => {

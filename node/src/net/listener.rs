@@ -15,6 +15,8 @@ use tracing::{Instrument, debug, info_span, warn};
 
 use super::dialer;
 use super::handshake::{self, Refused};
+use super::stream::Stream;
+use super::{Identity, TlsError};
 use crate::node::NodeInner;
 
 /// Connections that the kernel keeps for us until they are accepted.
@@ -83,15 +85,36 @@ pub(super) async fn run(node: Weak<NodeInner>, listener: TcpListener, half_open:
         let task = tokio::spawn({
             let half_open = Arc::clone(&half_open);
             async move {
-                let outcome = handshake::accept(&node, stream, address).await;
+                let outcome = match encrypt(node.net_kernel.identity(), stream).await {
+                    Ok(stream) => {
+                        let session = stream.session().cloned();
+                        let outcome = handshake::accept(&node, stream, address).await;
+                        outcome.map_err(|refused| (refused, session.and_then(|session| session.failure())))
+                    }
+                    Err(error) => {
+                        half_open.leave(slot);
+                        half_open.log_tls(&error, address);
+                        return;
+                    }
+                };
                 half_open.leave(slot);
-                if let Err(refused) = outcome {
-                    half_open.log(&refused, address);
+                match outcome {
+                    Ok(()) => {}
+                    Err((_, Some(error))) => half_open.log_tls(&error, address),
+                    Err((refused, None)) => half_open.log(&refused, address),
                 }
             }
             .instrument(span)
         });
         half_open.enter(slot, address.ip(), task.abort_handle());
+    }
+}
+
+/// The TLS handshake, if this node has TLS.
+async fn encrypt(identity: &Identity, stream: TcpStream) -> Result<Stream, TlsError> {
+    match &identity.tls {
+        None => Ok(Stream::plain(stream)),
+        Some(tls) => tls.accept(stream, identity.step_timeout()).await,
     }
 }
 
@@ -165,6 +188,15 @@ impl HalfOpen {
         let mut state = self.state();
         if state.remove(number).is_none() {
             state.left_early.insert(number);
+        }
+    }
+
+    fn log_tls(&self, error: &TlsError, address: SocketAddr) {
+        match (error, self.state().may_log()) {
+            (TlsError::NoAnswer | TlsError::Closed, _) | (_, None) => {
+                debug!(%address, %error, "connection attempt came to nothing");
+            }
+            (_, Some(unsaid)) => warn!(%address, unsaid, %error, "Connection attempt rejected"),
         }
     }
 

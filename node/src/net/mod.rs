@@ -7,6 +7,8 @@
 //! | [`handshake`] | carries the bytes of a handshake, in both roles |
 //! | [`dialer`] | from a node name to a connected socket |
 //! | [`listener`] | listening sockets, connections that have not proved themselves yet |
+//! | [`stream`] | the bytes under a connection: TCP, or TLS over it |
+//! | [`tls`] | distribution over TLS |
 //! | [`endpoint`] | what a node has before it has peers: name, cookie, sockets, registration |
 
 mod connection;
@@ -15,6 +17,13 @@ pub(crate) mod endpoint;
 mod handshake;
 mod link;
 pub(crate) mod listener;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+mod tls_error;
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +34,7 @@ pub(crate) use endpoint::Identity;
 pub use endpoint::StartError;
 pub(crate) use handshake::Established;
 pub use link::{DownReason, Link, PeerInfo, SendError};
+pub use tls_error::{TlsError, TlsInfo};
 
 /// The monotonic clock of one node: its origin is the start of the node.
 #[derive(Clone, Copy, Debug)]

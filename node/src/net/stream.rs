@@ -1,0 +1,119 @@
+//! The byte stream under a connection: a TCP socket, or TLS over one.
+//!
+//! Reading and writing go through a shared reference, so that a sender can write from its own task while the reader of the
+//! connection reads. None of the `try_` functions waits.
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use super::tls::Session;
+
+/// A connected socket, encrypted or not.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    tcp: TcpStream,
+    tls: Option<Arc<Session>>,
+}
+
+impl Stream {
+    /// Bytes leave as they are.
+    pub(crate) fn plain(tcp: TcpStream) -> Self {
+        Self { tcp, tls: None }
+    }
+
+    /// Bytes leave encrypted; the TLS handshake is done.
+    #[cfg(feature = "tls")]
+    pub(crate) fn encrypted(tcp: TcpStream, session: Session) -> Self {
+        Self { tcp, tls: Some(Arc::new(session)) }
+    }
+
+    /// The TLS session, if there is one.
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
+        self.tls.as_ref()
+    }
+
+    /// Waits until [`Stream::try_read_buf`] is worth trying, after it has said `WouldBlock`.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.tcp.readable().await
+    }
+
+    /// Waits until [`Stream::try_write_vectored`] or [`Stream::try_flush`] is worth trying, after `WouldBlock`.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        self.tcp.writable().await
+    }
+
+    /// Appends what has arrived; 0 means that the peer has closed.
+    pub(crate) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match &self.tls {
+            None => self.tcp.try_read_buf(buffer),
+            Some(session) => session.try_read(&self.tcp, buffer),
+        }
+    }
+
+    /// Takes bytes to send. What TLS has taken may still wait for the socket: see [`Stream::try_flush`].
+    pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.tls {
+            None => self.tcp.try_write_vectored(slices),
+            Some(session) => session.try_write(&self.tcp, slices),
+        }
+    }
+
+    /// `Ok` if nothing that was taken waits for the socket any more.
+    pub(crate) fn try_flush(&self) -> io::Result<()> {
+        self.tls.as_ref().map_or(Ok(()), |session| session.try_flush(&self.tcp))
+    }
+
+    /// Nothing more will be written. The peer learns it if the socket takes the news at once.
+    pub(crate) fn shutdown_write(&self) {
+        if let Some(session) = &self.tls {
+            session.close(&self.tcp);
+        }
+        // A socket that is gone already needs no shutdown.
+        let _ = socket2::SockRef::from(&self.tcp).shutdown(Shutdown::Write);
+    }
+
+    /// Reads and throws away what comes, decrypting nothing, until the peer closes.
+    pub(crate) async fn drain(&self) {
+        let mut nothing = [0; 4096];
+        while self.tcp.readable().await.is_ok() {
+            match self.tcp.try_read(&mut nothing) {
+                Ok(0) => return,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Appends what arrives; 0 means that the peer has closed. Dropped while it waits, it has read nothing.
+    pub(crate) async fn read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        loop {
+            buffer.reserve(1);
+            match self.try_read_buf(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Sends all of `bytes`.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        loop {
+            let outcome = if bytes.is_empty() {
+                self.try_flush().map(|()| 0)
+            } else {
+                self.try_write_vectored(&[IoSlice::new(bytes)])
+            };
+            match outcome {
+                Ok(0) if bytes.is_empty() => return Ok(()),
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
