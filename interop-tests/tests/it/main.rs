@@ -8,6 +8,7 @@ mod gen_server;
 mod groups;
 mod harness;
 mod hostile;
+mod inet6;
 mod process;
 mod readme;
 mod rpc;
@@ -16,6 +17,7 @@ mod second_peer;
 mod send;
 mod setup;
 mod standin;
+mod tls;
 
 /// A runtime for one case: the node under test runs beside the blocking calls into BEAM nodes.
 fn runtime() -> tokio::runtime::Runtime {

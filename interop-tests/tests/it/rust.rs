@@ -33,9 +33,14 @@ impl Rust {
 
     /// The same for an EPMD on this port, which may be the node's own.
     pub(crate) fn on(epmd_port: u16, name: &str, change: impl FnOnce(NodeConfig) -> NodeConfig) -> Self {
+        Self::named(epmd_port, &format!("{name}@127.0.0.1"), change)
+    }
+
+    /// A node with this whole name.
+    pub(crate) fn named(epmd_port: u16, name: &str, change: impl FnOnce(NodeConfig) -> NodeConfig) -> Self {
         log();
         let runtime = crate::runtime();
-        let config = NodeConfig::new(format!("{name}@127.0.0.1")).cookie(beam::COOKIE).epmd_port(epmd_port);
+        let config = NodeConfig::new(name).cookie(beam::COOKIE).epmd_port(epmd_port);
         let node =
             runtime.block_on(Node::start(change(config))).unwrap_or_else(|error| panic!("{name}: {error}"));
         Self { node, runtime }

@@ -83,8 +83,8 @@ impl<'a> CertificateNames<'a> {
     /// Whether the certificate is for a host: one of its dNSNames or iPAddresses; without any alternative name, the common
     /// name, which cannot be an address. ASCII case does not matter, and there are no wildcards, as in OTP.
     ///
-    /// An address may stand in either form: releases up to 25 look for its text among the dNSNames, later ones for an
-    /// iPAddress.
+    /// Releases differ, and what either accepts is accepted: up to 25 the text of an address is looked for among the
+    /// dNSNames, and the common name counts; later ones want an iPAddress, and take no common name.
     pub(super) fn is_for(&self, host: &str) -> bool {
         let same = |name: &String| name.eq_ignore_ascii_case(host);
         let address: Option<IpAddr> = host.parse().ok();
