@@ -71,6 +71,19 @@ impl Atom {
         })
     }
 
+    /// An atom of the first `len` bytes, which were checked to be UTF-8 of at most 255 characters.
+    #[inline]
+    pub(super) fn from_checked(bytes: &[u8], len: usize) -> Self {
+        if len <= INLINE
+            && let Some(whole) = bytes.first_chunk()
+        {
+            // What lies behind the text is copied with it and never read: one copy of fixed size.
+            return Self(Repr::Inline { len: len as u8, bytes: *whole });
+        }
+        let text = core::str::from_utf8(bytes.get(..len).unwrap_or_default()).unwrap_or_default();
+        Self::new(text).unwrap_or_else(|_| Self::new_static(""))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
@@ -191,13 +204,9 @@ impl<'a> AtomRef<'a> {
 
     /// An owned copy; allocates only for texts of more than 22 bytes.
     pub fn to_atom(self) -> Atom {
-        let text = if self.latin1 {
-            Atom::new(&self.chars().collect::<String>())
-        } else {
-            Atom::new(core::str::from_utf8(self.bytes).unwrap_or_default())
-        };
-        // At most 255 characters by construction.
-        text.unwrap_or_else(|_| Atom::new_static(""))
+        let mut room = String::new();
+        let text = self.utf8_bytes(&mut room);
+        Atom::from_checked(text, text.len())
     }
 
     /// The bytes of UTF-8 (copied if need be into `room`).

@@ -1,12 +1,13 @@
 //! Bytes to owned terms.
 
+use core::iter::once;
 use std::borrow::Cow;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::nest::Filling;
-use super::tag::{COMPRESSED, VERSION_MAGIC};
-use super::{Atom, Elements, ExportFun, Fun, ImproperList, Kind, List, Record, Tape, Term, Tuple, View};
+use super::tag::{COMPRESSED, INTEGER_EXT, SMALL_INTEGER_EXT, VERSION_MAGIC};
+use super::tape::Node;
+use super::{Atom, ExportFun, Fun, ImproperList, Kind, List, Map, Record, Tape, Term, Tuple, View};
 use crate::error::Problem;
 use crate::{Error, Limits, Result};
 
@@ -51,104 +52,207 @@ pub(super) fn uncompressed<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Cow<'
 /// From this size on, a binary is a slice of the message; a smaller one is copied.
 ///
 /// A slice keeps the whole buffer alive that the message was read into, so that a few kept bytes could hold 64 KiB. The
-/// BEAM draws the line at 64 bytes (`ERL_ONHEAP_BIN_LIMIT`).
+/// BEAM draws the line at 64 bytes too (`ERL_ONHEAP_BIN_LIMIT`).
 const SLICE_FROM: usize = 64;
 
+/// The copied binaries of a message share blocks of this size: far fewer allocations, and a kept one holds at most this.
+const BLOCK: usize = 1024;
+
+/// From this size on, a container is filled in place; a smaller one is taken from the stack of values when it is complete.
+const FILL_IN_PLACE: usize = 64;
+
 /// A container that is being filled.
-struct Building<'a> {
-    view: View<'a>,
-    elements: Elements<'a>,
-    filled: Filling,
+struct Building {
+    /// Its node, and where that is.
+    node: Node,
+    index: u32,
+    /// Where its elements start among the values.
+    start: usize,
+    /// For a container that is filled in place, the values so far; they are set aside meanwhile.
+    outer: Option<Vec<Term>>,
 }
 
 /// The owned form of a term. `source` is the memory that the view looks at, if large binaries may be slices of it.
+///
+/// Terms are made in the order of the nodes and pushed to a stack of values; a container takes its elements off that stack
+/// when its last node has passed.
 pub(super) fn build(view: View<'_>, source: Option<&Bytes>) -> Term {
-    if let Some(leaf) = leaf(view, source) {
-        return leaf;
+    if view.byte {
+        return Term::Integer(view.as_i64().unwrap_or_default());
     }
-    let mut open = vec![begin(view)];
-    loop {
-        let Some(top) = open.last_mut() else { return Term::nil() };
-        // The leaves in a row stay in this inner loop.
-        let nested = loop {
-            match top.elements.next().or_else(|| top.elements.take_tail()) {
-                Some(element) => match leaf(element, source) {
-                    Some(leaf) => top.filled.push(leaf),
-                    None => break Some(element),
-                },
-                None => break None,
+    let mut values = Vec::with_capacity(16);
+    build_nodes(view, &mut values, &mut Binaries { source, block: BytesMut::new() });
+    values.pop().unwrap_or_default()
+}
+
+fn build_nodes(root: View<'_>, values: &mut Vec<Term>, binaries: &mut Binaries<'_>) {
+    let nodes = root.tape.nodes();
+    let mut open: Vec<Building> = Vec::new();
+    // Of the innermost container: the first node after it, and whether it is a list that may go on in its tail.
+    let (mut end, mut tailed) = (root.node.next, false);
+    let mut index = root.index;
+    while let Some(&node) = nodes.get(index as usize) {
+        let view = View { node, index, ..root };
+        index += 1;
+        if node.next > index {
+            if !(tailed && node.next == end && is_list(node.kind)) {
+                open.push(begin(view, values));
             }
-        };
-        if let Some(element) = nested {
-            open.push(begin(element));
-            continue;
+            (end, tailed) = (node.next, node.tailed);
+            // Names and the like are read at the end.
+            index += match node.kind {
+                Kind::Fun => 4,
+                Kind::Record => 2 + view.record_fields(),
+                _ => 0,
+            };
+        } else if tailed && index == end && is_list(node.kind) {
+            // The tail of a list that is a list itself, in the form STRING_EXT or NIL_EXT.
+            values.extend(bytes_as_integers(view));
+        } else if node.kind == Kind::Integer {
+            let rest = nodes.get(index as usize - 1..end as usize).unwrap_or_default();
+            let run = rest.iter().take_while(|node| node.kind == Kind::Integer);
+            let before = values.len();
+            push_integers(values, rest.get(..run.count()).unwrap_or_default(), view);
+            index += (values.len() - before) as u32 - 1;
+        } else {
+            push_leaf(view, values, binaries);
         }
-        let term = open.pop().map(finish).unwrap_or_default();
-        match open.last_mut() {
-            Some(outer) => outer.filled.push(term),
-            None => return term,
+        while index == end {
+            let Some(built) = open.pop() else { return };
+            finish(built, root, values);
+            (end, tailed) =
+                open.last().map_or((root.node.next, false), |outer| (outer.node.next, outer.node.tailed));
         }
     }
 }
 
-/// A container to fill.
-fn begin(view: View<'_>) -> Building<'_> {
-    let filled = match view.kind() {
-        Kind::Map => Filling::Pairs(Vec::with_capacity(view.len()), None),
-        // The length of such a list is not known without walking it.
-        _ if view.node.tailed => Filling::Elements(Vec::new()),
-        _ => Filling::Elements(Vec::with_capacity(view.len())),
-    };
-    Building { view, elements: view.elements(), filled }
+fn is_list(kind: Kind) -> bool {
+    matches!(kind, Kind::List | Kind::ImproperList)
 }
 
-/// The owned form of a term without terms inside; `None` for any other.
+fn begin(view: View<'_>, values: &mut Vec<Term>) -> Building {
+    // The length of a list that goes on in its tail is not known without walking it, and what a map needs are pairs.
+    let len = match view.kind() {
+        Kind::Map => 0,
+        _ if view.node.tailed => 0,
+        _ => view.len(),
+    };
+    let outer =
+        if len < FILL_IN_PLACE { None } else { Some(core::mem::replace(values, Vec::with_capacity(len))) };
+    Building { node: view.node, index: view.index, start: values.len(), outer }
+}
+
+fn bytes_as_integers<'a>(string: View<'a>) -> impl Iterator<Item = Term> + use<'a> {
+    string.as_byte_list().unwrap_or_default().iter().map(|byte| Term::Integer(i64::from(*byte)))
+}
+
+// `extend` instead of `push`, here: it makes room first and the term afterwards, in its place. A pushed term is made on the
+// stack and then copied, and the copy has to wait for the parts to be written, which costs several times as much.
+
+/// Pushes the owned form of a term without terms inside that is no integer.
 #[inline]
-fn leaf(view: View<'_>, source: Option<&Bytes>) -> Option<Term> {
-    // Whatever has been parsed can be read; the fallback only keeps this free of panics.
-    let leaf = match view.kind() {
-        Kind::Integer => view.as_i64().map(Term::Integer),
-        Kind::Atom => view.as_atom().map(|atom| Term::Atom(atom.to_atom())),
-        Kind::Binary => view.as_binary().map(|bytes| Term::Binary(owned(bytes, view, source))),
-        Kind::List if view.node.next == view.index + 1 => {
-            let bytes = view.as_byte_list().unwrap_or_default();
-            Some(Term::List(bytes.iter().map(|byte| Term::Integer(i64::from(*byte))).collect()))
+fn push_leaf(view: View<'_>, values: &mut Vec<Term>, binaries: &mut Binaries<'_>) {
+    match view.kind() {
+        // Whatever has been parsed can be read; the fallbacks only keep this free of panics.
+        Kind::Atom => values.extend(once(view).map(|view| view.to_atom().map_or_else(Term::nil, Term::Atom))),
+        Kind::Binary => {
+            let bytes = binaries.take(view.as_binary().unwrap_or_default(), view);
+            values.extend(once(bytes).map(Term::Binary));
         }
-        Kind::Tuple | Kind::List | Kind::ImproperList | Kind::Map | Kind::Fun | Kind::Record => return None,
-        Kind::Float => view.as_f64().map(Term::Float),
-        Kind::Pid => view.as_pid().map(Term::Pid),
-        Kind::Reference => view.as_reference().map(Term::from),
-        Kind::Port => view.as_port().map(Term::from),
-        Kind::BigInteger => view.big().map(|(negative, magnitude)| Term::from_magnitude(negative, magnitude)),
-        Kind::BitString => {
-            view.as_bits().and_then(|(bytes, last_bits)| Term::bits(owned(bytes, view, source), last_bits))
-        }
-        Kind::ExportFun => view.export_fun().map(|(module, function, arity)| {
-            ExportFun { module: module.to_atom(), function: function.to_atom(), arity }.into()
-        }),
-        Kind::Local => Some(Term::Local(owned(view.encoded(), view, source))),
-    };
-    Some(leaf.unwrap_or_default())
-}
-
-/// The last bytes of a leaf, as a slice of the message or as a copy.
-fn owned(bytes: &[u8], leaf: View<'_>, source: Option<&Bytes>) -> Bytes {
-    match source {
-        Some(source) if bytes.len() >= SLICE_FROM => {
-            let end = (leaf.node.at + leaf.node.size) as usize;
-            source.slice(end - bytes.len()..end)
-        }
-        _ => Bytes::copy_from_slice(bytes),
+        _ => values.push(rare_leaf(view, binaries).unwrap_or_default()),
     }
 }
 
-fn finish(built: Building<'_>) -> Term {
-    let view = built.view;
-    let mut elements = match built.filled {
-        Filling::Pairs(pairs, _) => return Term::Map(super::Map(pairs)),
-        Filling::Elements(elements) => elements,
+/// Pushes a row of integers, of which `first` is the first.
+fn push_integers(values: &mut Vec<Term>, row: &[Node], first: View<'_>) {
+    values.extend(row.iter().map(|node| {
+        Term::Integer(match first.bytes.get(node.at as usize..) {
+            Some([SMALL_INTEGER_EXT, byte, ..]) => i64::from(*byte),
+            Some([INTEGER_EXT, a, b, c, d, ..]) => i64::from(i32::from_be_bytes([*a, *b, *c, *d])),
+            _ => View { node: *node, ..first }.as_i64().unwrap_or_default(),
+        })
+    }));
+}
+
+/// The less frequent terms without terms inside.
+#[inline(never)]
+fn rare_leaf(view: View<'_>, binaries: &mut Binaries<'_>) -> Option<Term> {
+    Some(match view.kind() {
+        Kind::Float => Term::Float(view.as_f64()?),
+        Kind::List => Term::List(bytes_as_integers(view).collect()),
+        Kind::Tuple => Term::Tuple(Tuple::default()),
+        Kind::Map => Term::Map(Map::new()),
+        Kind::Pid => Term::Pid(view.as_pid()?),
+        Kind::Reference => view.as_reference()?.into(),
+        Kind::Port => view.as_port()?.into(),
+        Kind::BigInteger => {
+            let (negative, magnitude) = view.big()?;
+            Term::from_magnitude(negative, magnitude)
+        }
+        Kind::BitString => {
+            let (bytes, last_bits) = view.as_bits()?;
+            Term::bits(binaries.take(bytes, view), last_bits)?
+        }
+        Kind::ExportFun => {
+            let (module, function, arity) = view.export_fun()?;
+            ExportFun { module: module.to_atom(), function: function.to_atom(), arity }.into()
+        }
+        Kind::Local => Term::Local(binaries.take(view.encoded(), view)),
+        // Never without parts.
+        Kind::ImproperList | Kind::Fun | Kind::Record | Kind::Integer | Kind::Atom | Kind::Binary => {
+            return None;
+        }
+    })
+}
+
+/// Where the bytes of binaries go.
+struct Binaries<'a> {
+    source: Option<&'a Bytes>,
+    /// Room for further small ones.
+    block: BytesMut,
+}
+
+impl Binaries<'_> {
+    /// The last bytes of a leaf, as a slice of the message or as a copy.
+    fn take(&mut self, bytes: &[u8], leaf: View<'_>) -> Bytes {
+        if bytes.is_empty() {
+            return Bytes::new();
+        }
+        if bytes.len() >= SLICE_FROM {
+            let end = leaf.span().end;
+            return match self.source {
+                Some(source) => source.slice(end - bytes.len()..end),
+                None => Bytes::copy_from_slice(bytes),
+            };
+        }
+        if self.block.capacity() < bytes.len() {
+            // What can still come in this message.
+            let rest = leaf.bytes.len() - leaf.node.at as usize;
+            self.block = BytesMut::with_capacity(rest.clamp(bytes.len(), BLOCK));
+        }
+        self.block.extend_from_slice(bytes);
+        self.block.split().freeze()
+    }
+}
+
+/// Replaces the elements of a full container by the container, which is inside `whole`.
+fn finish(built: Building, whole: View<'_>, values: &mut Vec<Term>) {
+    let view = View { node: built.node, index: built.index, ..whole };
+    if view.kind() == Kind::Map {
+        let mut pairs = Vec::with_capacity((values.len() - built.start) / 2);
+        let mut elements = values.drain(built.start..);
+        while let (Some(key), Some(value)) = (elements.next(), elements.next()) {
+            pairs.push((key, value));
+        }
+        drop(elements);
+        values.push(Term::Map(Map(pairs)));
+        return;
+    }
+    let mut elements = match built.outer {
+        Some(outer) => core::mem::replace(values, outer),
+        None => values.split_off(built.start),
     };
-    match view.kind() {
+    values.push(match view.kind() {
         Kind::Tuple => Term::Tuple(Tuple(elements)),
         Kind::ImproperList => {
             let tail = elements.pop().unwrap_or_default();
@@ -157,7 +261,7 @@ fn finish(built: Building<'_>) -> Term {
         Kind::Fun => fun(view, elements).unwrap_or_default(),
         Kind::Record => record(view, elements).unwrap_or_default(),
         _ => Term::List(List(elements)),
-    }
+    });
 }
 
 fn fun(view: View<'_>, free: Vec<Term>) -> Option<Term> {

@@ -59,38 +59,57 @@ fn measure(term: &Term) -> Result<Size> {
     struct Open<'a>(Items<'a>, Option<(usize, usize)>);
 
     let mut funs = Vec::new();
-    let mut total = 0;
-    let mut open: Vec<Open<'_>> = Vec::new();
-    let mut next = Some(term);
-    while let Some(term) = next {
-        let start = total;
-        let (len, nested) = level_len(term)?;
-        total += len;
-        if nested || matches!(term, Term::Fun(_)) {
-            let fun = matches!(term, Term::Fun(_)).then_some((funs.len(), start + 1));
-            if fun.is_some() {
-                funs.push(0);
-            }
-            open.push(Open(Items::of(term), fun));
+    let (mut total, nested) = level_len(term)?;
+    if !nested {
+        return Ok(Size { total, funs });
+    }
+    let open_one = |term: &_, start: usize, funs: &mut Vec<u32>| {
+        let fun = matches!(term, Term::Fun(_)).then_some((funs.len(), start + 1));
+        if fun.is_some() {
+            funs.push(0);
         }
-        next = loop {
-            match open.last_mut() {
-                Some(Open(items, fun)) => match items.next() {
-                    // Leaves in a row need no turn of the outer loop.
-                    Some(item) if !item.is_nested() => total += level_len(item)?.0,
-                    Some(item) => break Some(item),
-                    None => {
-                        if let Some((index, start)) = fun
-                            && let Some(size) = funs.get_mut(*index)
-                        {
-                            *size = count(total - *start)? as u32;
-                        }
-                        open.pop();
-                    }
-                },
-                None => break None,
+        fun
+    };
+    let fun = open_one(term, 0, &mut funs);
+    let mut open = vec![Open(Items::of(term), fun)];
+    while let Some(Open(items, fun)) = open.last_mut() {
+        let mut failed = None;
+        let mut start = total;
+        let nested = items.pass_while(|item| match item {
+            Term::Integer(value) => {
+                total += i64_len(*value);
+                true
             }
-        };
+            Term::Atom(atom) => {
+                total += atom_len(atom);
+                true
+            }
+            _ => match level_len(item) {
+                Ok((len, nested)) => {
+                    start = total;
+                    total += len;
+                    !nested
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            },
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if let Some(term) = nested {
+            let fun = open_one(term, start, &mut funs);
+            open.push(Open(Items::of(term), fun));
+            continue;
+        }
+        if let Some((index, start)) = fun
+            && let Some(size) = funs.get_mut(*index)
+        {
+            *size = count(total - *start)? as u32;
+        }
+        open.pop();
     }
     Ok(Size { total, funs })
 }
@@ -101,12 +120,8 @@ fn is_string(elements: &[Term]) -> bool {
 }
 
 /// The bytes of a term without the terms inside, and whether there are terms inside that follow.
-#[inline]
 fn level_len(term: &Term) -> Result<(usize, bool)> {
     let leaf = match term {
-        Term::Integer(value) => i64_len(*value),
-        Term::Atom(atom) => atom_len(atom),
-        Term::Binary(bytes) => 5 + count(bytes.len())?,
         Term::Float(value) if value.is_finite() => 9,
         Term::Float(_) => return Err(Error::ApiMisuse("Erlang floats are finite")),
         Term::Tuple(elements) if elements.len() <= 255 => return Ok((2, !elements.is_empty())),
@@ -129,6 +144,9 @@ fn level_len(term: &Term) -> Result<(usize, bool)> {
             return Ok((6 + atom_len(&record.module) + atom_len(&record.name) + names, true));
         }
         Term::Local(bytes) => bytes.len(),
+        Term::Integer(value) => i64_len(*value),
+        Term::Atom(atom) => atom_len(atom),
+        Term::Binary(bytes) => 5 + count(bytes.len())?,
     };
     Ok((leaf, false))
 }
@@ -171,47 +189,44 @@ fn write(term: &Term, funs: Vec<u32>, buf: &mut impl BufMut) {
     struct Open<'a>(Items<'a>, bool);
 
     let mut funs = funs.into_iter();
-    let mut open: Vec<Open<'_>> = Vec::new();
-    let mut next = Some(term);
-    while let Some(term) = next {
-        if write_level(term, &mut funs, buf) {
+    if !write_level(term, &mut funs, buf) {
+        return;
+    }
+    let mut open = vec![Open(Items::of(term), matches!(term, Term::List(_)))];
+    while let Some(Open(items, nil)) = open.last_mut() {
+        if let Some(term) = items.pass_while(|item| !write_level(item, &mut funs, buf)) {
             open.push(Open(Items::of(term), matches!(term, Term::List(_))));
+            continue;
         }
-        next = loop {
-            match open.last_mut() {
-                Some(Open(items, nil)) => match items.next() {
-                    Some(item) if !item.is_nested() => _ = write_level(item, &mut funs, buf),
-                    Some(item) => break Some(item),
-                    None => {
-                        if *nil {
-                            buf.put_u8(NIL_EXT);
-                        }
-                        open.pop();
-                    }
-                },
-                None => break None,
-            }
-        };
+        if *nil {
+            buf.put_u8(NIL_EXT);
+        }
+        open.pop();
     }
 }
 
 /// Appends the outermost level and says whether there are terms inside that follow.
-#[inline]
+#[inline(always)]
 fn write_level(term: &Term, funs: &mut std::vec::IntoIter<u32>, buf: &mut impl BufMut) -> bool {
     match term {
         Term::Integer(value) => put_i64(buf, *value),
         Term::Atom(atom) => put_atom(buf, atom),
         Term::Binary(bytes) => put_binary(buf, bytes),
-        Term::Tuple(elements) => put_tuple_header(buf, elements.len() as u32),
+        Term::Tuple(elements) => {
+            put_tuple_header(buf, elements.len() as u32);
+            return !elements.is_empty();
+        }
+        _ => return write_rare(term, funs, buf),
+    }
+    false
+}
+
+/// [`write_level`] of the less frequent terms.
+fn write_rare(term: &Term, funs: &mut std::vec::IntoIter<u32>, buf: &mut impl BufMut) -> bool {
+    match term {
         Term::List(elements) if elements.is_empty() => buf.put_u8(NIL_EXT),
         Term::List(elements) if is_string(elements) => {
-            buf.put_u8(STRING_EXT);
-            buf.put_u16(elements.len() as u16);
-            for element in &**elements {
-                if let Term::Integer(byte) = element {
-                    buf.put_u8(*byte as u8);
-                }
-            }
+            put_string(buf, elements);
             return false;
         }
         Term::List(elements) => put_list_header(buf, elements.len() as u32),
@@ -227,8 +242,21 @@ fn write_level(term: &Term, funs: &mut std::vec::IntoIter<u32>, buf: &mut impl B
         Term::ExportFun(fun) => put_export_fun(buf, fun),
         Term::Record(record) => put_record_header(buf, record),
         Term::Local(bytes) => buf.put_slice(bytes),
+        Term::Integer(_) | Term::Atom(_) | Term::Binary(_) | Term::Tuple(_) => {}
     }
     term.is_nested()
+}
+
+/// Appends a list of 1 to 65,535 bytes.
+fn put_string(buf: &mut impl BufMut, elements: &[Term]) {
+    buf.put_u8(STRING_EXT);
+    buf.put_u16(elements.len() as u16);
+    let byte = |element: &Term| if let Term::Integer(byte) = element { *byte as u8 } else { 0 };
+    for chunk in elements.chunks(64) {
+        let mut bytes = [0; 64];
+        bytes.iter_mut().zip(chunk).for_each(|(room, element)| *room = byte(element));
+        buf.put_slice(bytes.get(..chunk.len()).unwrap_or_default());
+    }
 }
 
 /// Appends an atom.
@@ -247,7 +275,7 @@ pub fn put_atom(buf: &mut impl BufMut, atom: &Atom) {
 }
 
 /// Appends an integer of 64 bits.
-#[inline]
+#[inline(always)]
 pub fn put_i64(buf: &mut impl BufMut, value: i64) {
     if let Ok(byte) = u8::try_from(value) {
         buf.put_slice(&[SMALL_INTEGER_EXT, byte]);
@@ -255,12 +283,17 @@ pub fn put_i64(buf: &mut impl BufMut, value: i64) {
         let [a, b, c, d] = small.to_be_bytes();
         buf.put_slice(&[INTEGER_EXT, a, b, c, d]);
     } else {
-        let magnitude = value.unsigned_abs();
-        let len = magnitude_len(magnitude);
-        let [a, b, c, d, e, f, g, h] = magnitude.to_le_bytes();
-        let all = [SMALL_BIG_EXT, len as u8, u8::from(value < 0), a, b, c, d, e, f, g, h];
-        buf.put_slice(all.get(..3 + len).unwrap_or(&all));
+        put_wide(buf, value);
     }
+}
+
+/// Appends an integer of more than 32 bits.
+fn put_wide(buf: &mut impl BufMut, value: i64) {
+    let magnitude = value.unsigned_abs();
+    let len = magnitude_len(magnitude);
+    let [a, b, c, d, e, f, g, h] = magnitude.to_le_bytes();
+    let all = [SMALL_BIG_EXT, len as u8, u8::from(value < 0), a, b, c, d, e, f, g, h];
+    buf.put_slice(all.get(..3 + len).unwrap_or(&all));
 }
 
 /// Appends an unsigned integer of 64 bits.

@@ -7,105 +7,120 @@
 
 use core::cmp::Ordering;
 
+use super::atom::AtomRef;
 use super::order::{Mode, compare};
-use super::tape::Tape;
-use super::walk::{FunRef, PidRef, PortRef, RecordRef, ReferenceRef, Shape, Walk};
-use super::{Atom, Elements, Kind, View};
+use super::tag::*;
+use super::tape::{Node, Tape};
+use super::walk::{Shape, Walk};
+use super::{Atom, Kind, View};
 use crate::error::Problem;
 use crate::{Error, Result};
 
-/// Up to here, all hashes are compared with all; the BEAM's flat maps are as large.
+/// Up to here, which is as large as the BEAM's flat maps get, one bit for each hash does; beyond it there is a table.
 const SMALL: usize = 32;
 
 impl Tape {
     /// Refuses a map with two equal keys; for a map inside a key, also keeps the order of the keys.
     pub(super) fn check_keys(&mut self, map: u32, in_key: bool, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
+        let Some(view) = View::at(self, bytes, atoms, map) else { return Ok(()) };
+        let count = view.len();
+        if in_key {
+            return self.keep_order(map, bytes, atoms);
+        }
+        if count <= SMALL && hashes_differ(Keys::of(view)) {
+            return Ok(());
+        }
         let mut table = core::mem::take(&mut self.table);
         let Some(view) = View::at(self, bytes, atoms, map) else { return Ok(()) };
-        let at = view.node.at as usize;
-        let count = view.len();
-        let mut order = Vec::new();
-        let unique = if in_key {
-            order = sorted_keys(view);
-            strictly_ascending(view, &order)
-        } else if count <= SMALL {
-            small_is_unique(view)
-        } else {
-            large_is_unique(view, count, &mut table)
-                .unwrap_or_else(|| strictly_ascending(view, &sorted_keys(view)))
-        };
+        let unique = are_unique(view, count, &mut table);
+        let unique = unique.unwrap_or_else(|| strictly_ascending(view, &sorted_keys(view)));
         self.table = table;
-        if !unique {
-            return Err(Error::malformed("MAP_EXT", at, Problem::DuplicateKey));
+        if unique { Ok(()) } else { Err(self.duplicate(map)) }
+    }
+
+    fn keep_order(&mut self, map: u32, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
+        let Some(view) = View::at(self, bytes, atoms, map) else { return Ok(()) };
+        let order = sorted_keys(view);
+        if !strictly_ascending(view, &order) {
+            return Err(self.duplicate(map));
         }
-        if in_key {
-            self.orders.insert(map, self.sorted_keys.len() as u32);
-            self.sorted_keys.extend(order);
-        }
+        self.orders.insert(map, self.sorted_keys.len() as u32);
+        self.sorted_keys.extend(order);
         Ok(())
     }
-}
 
-fn key<'a>(map: View<'a>, index: u32) -> Option<View<'a>> {
-    View::at(map.tape, map.bytes, map.atoms, index)
-}
-
-fn compare_keys(map: View<'_>, a: u32, b: u32) -> Ordering {
-    match (key(map, a), key(map, b)) {
-        (Some(a), Some(b)) => compare(a, b, Mode::Exact),
-        (a, b) => a.is_some().cmp(&b.is_some()),
+    #[cold]
+    fn duplicate(&self, map: u32) -> Error {
+        let at = self.nodes().get(map as usize).map_or(0, |node| node.at as usize);
+        Error::malformed("MAP_EXT", at, Problem::DuplicateKey)
     }
 }
 
-fn sorted_keys(map: View<'_>) -> Vec<u32> {
-    let mut keys: Vec<u32> = map.pairs().map(|(key, _)| key.index).collect();
-    keys.sort_by(|a, b| compare_keys(map, *a, *b));
-    keys
+/// The keys of a map, as nodes.
+struct Keys<'a> {
+    map: View<'a>,
+    nodes: &'a [Node],
+    next: u32,
 }
 
-fn strictly_ascending(map: View<'_>, keys: &[u32]) -> bool {
-    keys.windows(2).all(|two| matches!(two, [a, b] if compare_keys(map, *a, *b).is_lt()))
+impl<'a> Keys<'a> {
+    fn of(map: View<'a>) -> Self {
+        Self { map, nodes: map.tape.nodes(), next: map.index + 1 }
+    }
 }
 
-fn small_is_unique(map: View<'_>) -> bool {
-    let mut hashes = [0; SMALL];
-    let mut keys = [0; SMALL];
-    for (count, (key, _)) in map.pairs().enumerate() {
-        let hash = key_hash(key);
-        let (Some(seen), Some(seen_keys)) = (hashes.get(..count), keys.get(..count)) else { return true };
-        // Without an early exit this is a few vector instructions.
-        if seen.iter().fold(false, |any, other| any | (*other == hash)) {
-            let equal =
-                |(other, index): (&u32, &u32)| *other == hash && compare_keys(map, *index, key.index).is_eq();
-            if seen.iter().zip(seen_keys).any(equal) {
-                return false;
-            }
+impl Iterator for Keys<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        let key = self.next;
+        if key >= self.map.node.next {
+            return None;
         }
-        if let (Some(hash_slot), Some(key_slot)) = (hashes.get_mut(count), keys.get_mut(count)) {
-            (*hash_slot, *key_slot) = (hash, key.index);
+        let value = self.nodes.get(key as usize)?.next;
+        self.next = self.nodes.get(value as usize)?.next;
+        Some(key)
+    }
+}
+
+/// Whether all hashes differ in their last ten bits, so that all keys differ.
+#[inline]
+fn hashes_differ(keys: Keys<'_>) -> bool {
+    let mut seen = [0u64; 16];
+    let (map, nodes) = (keys.map, keys.nodes);
+    for key in keys {
+        let hash = key_hash(map, nodes, key);
+        let bit = 1u64 << (hash % 64);
+        let Some(word) = seen.get_mut(hash as usize / 64 % 16) else { return false };
+        if *word & bit != 0 {
+            return false;
         }
+        *word |= bit;
     }
     true
 }
 
 /// `None` if the hashes collide too often to tell in linear time.
-fn large_is_unique(map: View<'_>, count: usize, table: &mut Vec<(u32, u32)>) -> Option<bool> {
+fn are_unique(map: View<'_>, count: usize, table: &mut Vec<(u32, u32)>) -> Option<bool> {
     // At most half full; node 0 is never a key, so it marks a free slot.
     let slots = (2 * count).next_power_of_two();
     table.clear();
     table.resize(slots, (0, 0));
     let mut patience = 4 * count + 64;
-    for (key, _) in map.pairs() {
-        let hash = key_hash(key);
+    let keys = Keys::of(map);
+    let nodes = keys.nodes;
+    for key in keys {
+        let hash = key_hash(map, nodes, key);
         let mut slot = hash as usize & (slots - 1);
         loop {
             let entry = table.get_mut(slot)?;
             if entry.1 == 0 {
-                *entry = (hash, key.index);
+                *entry = (hash, key);
                 break;
             }
             if entry.0 == hash {
-                if compare_keys(map, entry.1, key.index).is_eq() {
+                if compare_keys(map, entry.1, key).is_eq() {
                     return Some(false);
                 }
                 // A comparison may be much longer than a step.
@@ -118,175 +133,117 @@ fn large_is_unique(map: View<'_>, count: usize, table: &mut Vec<(u32, u32)>) -> 
     Some(true)
 }
 
+fn compare_keys(map: View<'_>, a: u32, b: u32) -> Ordering {
+    match (map.sibling(a), map.sibling(b)) {
+        (Some(a), Some(b)) => compare(a, b, Mode::Exact),
+        (a, b) => a.is_some().cmp(&b.is_some()),
+    }
+}
+
+fn sorted_keys(map: View<'_>) -> Vec<u32> {
+    let mut keys: Vec<u32> = Keys::of(map).collect();
+    keys.sort_by(|a, b| compare_keys(map, *a, *b));
+    keys
+}
+
+fn strictly_ascending(map: View<'_>, keys: &[u32]) -> bool {
+    keys.windows(2).all(|two| matches!(two, [a, b] if compare_keys(map, *a, *b).is_lt()))
+}
+
 /// A hash that is the same for all encodings of a term.
-fn key_hash(key: View<'_>) -> u32 {
-    let mut hash = Mixer(0);
+#[inline]
+fn key_hash(map: View<'_>, nodes: &[Node], key: u32) -> u32 {
+    let Some(node) = nodes.get(key as usize) else { return 0 };
+    let rest = map.bytes.get(node.at as usize..).unwrap_or_default();
+    let text = |head: usize| rest.get(head..node.size as usize).unwrap_or_default();
+    match rest {
+        [SMALL_ATOM_UTF8_EXT, ..] => of_bytes(text(2)),
+        [BINARY_EXT, ..] => of_bytes(text(5)),
+        [SMALL_INTEGER_EXT, byte, ..] => of_word(u64::from(*byte)),
+        _ => any_key_hash(map, key),
+    }
+}
+
+/// As [`key_hash`], for keys of any kind and form.
+fn any_key_hash(map: View<'_>, key: u32) -> u32 {
+    let Some(key) = map.sibling(key) else { return 0 };
     match key.kind() {
         Kind::Tuple | Kind::List | Kind::ImproperList | Kind::Map | Kind::Fun | Kind::Record => {
+            let mut hash = 0;
             let mut index = key.index;
             while index < key.node.next
-                && let Some(part) = View::at(key.tape, key.bytes, key.atoms, index)
+                && let Some(part) = key.sibling(index)
             {
                 index += 1;
                 match part.kind() {
                     // The same list can be one node or several.
                     Kind::List | Kind::ImproperList => {
-                        part.as_byte_list()
-                            .unwrap_or_default()
-                            .iter()
-                            .for_each(|byte| hash.word(u64::from(*byte)));
+                        let bytes = part.as_byte_list().unwrap_or_default();
+                        hash = bytes.iter().fold(hash, |hash, byte| combine(hash, of_word(u64::from(*byte))));
                     }
                     // Pairs come in any order.
                     Kind::Map => {
-                        hash.word(part.len() as u64);
+                        hash = combine(hash, part.len() as u32);
                         index = part.node.next;
                     }
-                    _ => leaf_hash(part, &mut hash),
+                    Kind::Tuple => hash = combine(hash, part.len() as u32),
+                    _ => hash = combine(hash, leaf_hash(part)),
                 }
             }
+            hash
         }
-        _ => leaf_hash(key, &mut hash),
+        _ => leaf_hash(key),
     }
-    hash.finish()
+}
+
+fn leaf_hash(leaf: View<'_>) -> u32 {
+    match leaf.shape() {
+        Shape::Atom(atom) => of_bytes(AtomRef::utf8_bytes(atom, &mut String::new())),
+        Shape::Integer(value) => of_word(value as u64),
+        Shape::BigInteger(_, magnitude) => of_bytes(magnitude),
+        Shape::Float(value) => of_word(value.to_bits()),
+        Shape::Bits(bytes, 8) => of_bytes(bytes),
+        // Unused bits of the last byte may hold anything.
+        Shape::Bits(bytes, _) => of_bytes(bytes.split_last().map_or(&[], |(_, whole)| whole)),
+        Shape::Pid(pid) => of_word(u64::from(pid.serial) << 32 | u64::from(pid.id)),
+        Shape::Port(port) => of_word(port.id),
+        Shape::Reference(reference) => {
+            reference.words.iter().fold(0, |hash, word| combine(hash, of_word(u64::from(*word))))
+        }
+        _ => 0,
+    }
+}
+
+/// 2^64 divided by the golden ratio: multiplying by it spreads all bits of a word over the upper ones.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+
+#[inline]
+fn of_word(word: u64) -> u32 {
+    (word.wrapping_mul(SPREAD) >> 32) as u32
 }
 
 #[inline]
-fn leaf_hash(leaf: View<'_>, hash: &mut Mixer) {
-    match leaf.kind() {
-        Kind::Atom => {
-            if let Some(atom) = leaf.as_atom() {
-                hash.bytes(atom.utf8_bytes(&mut String::new()));
-            }
+fn combine(hash: u32, next: u32) -> u32 {
+    of_word(u64::from(hash) << 32 | u64::from(next))
+}
+
+#[inline]
+fn of_bytes(bytes: &[u8]) -> u32 {
+    let word = |eight: &[u8; 8]| u64::from_le_bytes(*eight);
+    let half = |four: &[u8; 4]| u64::from(u32::from_le_bytes(*four));
+    let mut hash = bytes.len() as u64;
+    let last = if let Some(last) = bytes.last_chunk() {
+        for eight in bytes.as_chunks().0 {
+            hash = (hash ^ word(eight)).wrapping_mul(SPREAD).rotate_left(29);
         }
-        Kind::Integer => hash.word(leaf.as_i64().unwrap_or_default() as u64),
-        Kind::BigInteger => hash.bytes(leaf.big().map_or(&[][..], |(_, magnitude)| magnitude)),
-        Kind::Float => hash.word(leaf.as_f64().unwrap_or_default().to_bits()),
-        Kind::Binary => hash.bytes(leaf.as_binary().unwrap_or_default()),
-        // Unused bits of the last byte may hold anything.
-        Kind::BitString => {
-            if let Some((_, whole)) = leaf.as_bits().and_then(|(bytes, _)| bytes.split_last()) {
-                hash.bytes(whole);
-            }
-        }
-        Kind::Pid => match leaf.shape() {
-            Shape::Pid(PidRef { serial, id, .. }) => hash.word(u64::from(serial) << 32 | u64::from(id)),
-            _ => hash.word(1),
-        },
-        Kind::Port => match leaf.shape() {
-            Shape::Port(PortRef { id, .. }) => hash.word(id),
-            _ => hash.word(2),
-        },
-        Kind::Reference => match leaf.shape() {
-            Shape::Reference(ReferenceRef { words, .. }) => {
-                words.iter().for_each(|word| hash.word(u64::from(*word)))
-            }
-            _ => hash.word(3),
-        },
-        Kind::Tuple => hash.word(leaf.len() as u64),
-        _ => hash.word(4),
-    }
-}
-
-/// A multiplicative hash over words of eight bytes.
-struct Mixer(u64);
-
-impl Mixer {
-    #[inline]
-    fn word(&mut self, word: u64) {
-        // 2^64 divided by the golden ratio.
-        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-
-    #[inline]
-    fn bytes(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
-        let last = rest.iter().fold(bytes.len() as u64, |last, byte| last << 8 | u64::from(*byte));
-        self.word(last);
-    }
-
-    #[inline]
-    fn finish(self) -> u32 {
-        (self.0 ^ self.0 >> 29).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_shr(32) as u32
-    }
-}
-
-impl<'a> Walk<'a> for View<'a> {
-    type Items = Elements<'a>;
-
-    fn shape(self) -> Shape<'a, Self> {
-        self.known_shape().unwrap_or(Shape::Local(self.encoded()))
-    }
-
-    fn known_order(self) -> Option<Vec<(Self, Self)>> {
-        let start = *self.tape.orders.get(&self.index)? as usize;
-        let keys = self.tape.sorted_keys.get(start..start + self.len())?;
-        keys.iter()
-            .map(|index| {
-                let key = key(self, *index)?;
-                Some((key, Self::at(self.tape, self.bytes, self.atoms, key.node.next)?))
-            })
-            .collect()
-    }
-
-    fn compare_maps(self, _: Self, _: Mode) -> Option<Ordering> {
-        None
-    }
-}
-
-impl<'a> View<'a> {
-    /// `None` only for a kind that has no shape of its own.
-    fn known_shape(self) -> Option<Shape<'a, Self>> {
-        Some(match self.kind() {
-            Kind::Atom => Shape::Atom(self.as_atom()?),
-            Kind::Integer => Shape::Integer(self.as_i64()?),
-            Kind::BigInteger => {
-                let (negative, magnitude) = self.big()?;
-                Shape::BigInteger(negative, magnitude)
-            }
-            Kind::Float => Shape::Float(self.as_f64()?),
-            Kind::Binary => Shape::Bits(self.as_binary()?, 8),
-            Kind::BitString => {
-                let (bytes, bits) = self.as_bits()?;
-                Shape::Bits(bytes, bits)
-            }
-            Kind::Pid => Shape::Pid(self.pid_ref()?),
-            Kind::Port => Shape::Port(self.port_ref()?),
-            Kind::Reference => Shape::Reference(self.reference_ref()?),
-            Kind::Tuple => Shape::Tuple(self.len(), self.elements()),
-            Kind::List => Shape::List(self.elements(), None),
-            Kind::ImproperList => Shape::List(self.elements(), self.tail()),
-            Kind::Map => Shape::Map(self.len(), self.elements()),
-            Kind::Fun => {
-                let head = self.fun_head()?;
-                let fun = FunRef {
-                    module: self.part(0)?.as_atom()?,
-                    old_index: self.part(1)?.as_i64()?,
-                    old_uniq: self.part(2)?.as_i64()?,
-                    free: head.free,
-                    index: head.index,
-                    uniq: head.uniq,
-                    arity: head.arity,
-                };
-                Shape::Fun(Box::new(fun), self.elements())
-            }
-            Kind::ExportFun => {
-                let (module, function, arity) = self.export_fun()?;
-                Shape::ExportFun(module, function, arity)
-            }
-            Kind::Record => {
-                let (exported, mut names) = self.record_head()?;
-                let record = RecordRef {
-                    module: names.next()?,
-                    name: names.next()?,
-                    fields: names.collect(),
-                    exported,
-                };
-                Shape::Record(Box::new(record), self.elements())
-            }
-            Kind::Local => return None,
-        })
-    }
+        word(last)
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        // The two halves overlap for less than eight bytes.
+        half(first) << 32 | half(last)
+    } else {
+        bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
+    };
+    of_word(hash.wrapping_mul(SPREAD) ^ last ^ last >> 32)
 }
 
 #[cfg(test)]

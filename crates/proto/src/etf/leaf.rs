@@ -22,10 +22,12 @@ const CACHE_REF_IN_LOCAL: Problem = Problem::Other("ATOM_CACHE_REF inside LOCAL_
 type Read<T> = core::result::Result<T, Problem>;
 
 impl<'a> Context<'a> {
-    /// The kind and size (tag included) of the leaf whose tag is at `at` and is followed by `body`; `None` if the tag is
-    /// that of a container or unknown. `local`: inside LOCAL_EXT.
-    #[inline]
-    pub(super) fn leaf(&self, tag: u8, body: &[u8], at: usize, local: bool) -> Result<Option<(Kind, usize)>> {
+    /// The kind and size (tag included) of the leaf at the front, which is at `at` of the input. `local`: inside LOCAL_EXT.
+    #[inline(never)]
+    pub(super) fn leaf(&self, rest: &[u8], at: usize, local: bool) -> Result<(Kind, usize)> {
+        let Some((&tag, body)) = rest.split_first() else {
+            return Err(Error::malformed("term", at, Problem::Truncated));
+        };
         let found = match tag {
             // Opaque terms are kept as they are, so nothing inside may depend on the frame.
             ATOM_CACHE_REF if local => Err(CACHE_REF_IN_LOCAL),
@@ -64,10 +66,13 @@ impl<'a> Context<'a> {
             }),
             BIT_BINARY_EXT => bit_binary(body),
             FLOAT_EXT => float_text(body).map(|_| (Kind::Float, 31)),
-            _ => return Ok(None),
+            // COMPRESSED is a tag only after the version byte, a container's tag only with its count behind it.
+            COMPRESSED => return Err(Error::malformed("term", at, Problem::UnknownTag(tag))),
+            _ if name(tag).is_none() => return Err(Error::malformed("term", at, Problem::UnknownTag(tag))),
+            _ => Err(Problem::Truncated),
         };
         match found {
-            Ok((kind, size)) => Ok(Some((kind, 1 + size))),
+            Ok((kind, size)) => Ok((kind, 1 + size)),
             Err(problem) => Err(self.explain(tag, at, problem)),
         }
     }

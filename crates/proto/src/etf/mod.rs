@@ -26,6 +26,7 @@ mod tape;
 mod term;
 pub mod text;
 mod view;
+mod view_walk;
 mod walk;
 
 pub use atom::{Atom, AtomRef, AtomTooLong};

@@ -9,42 +9,51 @@ use core::mem::{discriminant, take};
 use super::walk::Items;
 use super::{Fun, ImproperList, List, Map, Record, Term, Tuple};
 
-/// Moves what is nested inside `term` out to `pending`.
-fn dismantle(term: &mut Term, pending: &mut Vec<Term>) {
+/// Levels that are dropped by recursion, which is faster than a list of what is left to drop; what is nested deeper
+/// goes to such a list.
+const LEVELS: u32 = 32;
+
+/// Drops terms with everything inside them. What is more than `levels` deep is moved to `pending`.
+fn release(mut elements: Vec<Term>, levels: u32, pending: &mut Vec<Term>) {
+    elements.iter_mut().for_each(|term| release_inside(term, levels, pending));
+}
+
+fn release_pairs(mut pairs: Vec<(Term, Term)>, levels: u32, pending: &mut Vec<Term>) {
+    for (key, value) in &mut pairs {
+        release_inside(key, levels, pending);
+        release_inside(value, levels, pending);
+    }
+}
+
+/// Leaves nothing in `term` whose drop would go deeper.
+#[inline]
+fn release_inside(term: &mut Term, levels: u32, pending: &mut Vec<Term>) {
+    if !term.is_nested() {
+        return;
+    }
+    let Some(levels) = levels.checked_sub(1) else {
+        pending.push(take(term));
+        return;
+    };
     match term {
-        Term::Tuple(Tuple(elements)) | Term::List(List(elements)) => keep_nested(take(elements), pending),
-        Term::Map(Map(pairs)) => keep_nested_pairs(take(pairs), pending),
+        Term::Tuple(Tuple(elements)) | Term::List(List(elements)) => release(take(elements), levels, pending),
+        Term::Map(Map(pairs)) => release_pairs(take(pairs), levels, pending),
         Term::ImproperList(list) => {
-            keep_nested(take(&mut list.elements.0), pending);
-            pending.push(take(&mut list.tail));
+            release(take(&mut list.elements.0), levels, pending);
+            release_inside(&mut list.tail, levels, pending);
         }
-        Term::Fun(fun) => keep_nested(take(&mut fun.free.0), pending),
-        Term::Record(record) => pending.extend(take(&mut record.fields).into_iter().map(|(_, value)| value)),
+        Term::Fun(fun) => release(take(&mut fun.free.0), levels, pending),
+        Term::Record(record) => {
+            record.fields.iter_mut().for_each(|(_, value)| release_inside(value, levels, pending));
+        }
         _ => {}
     }
 }
 
-fn keep_nested(elements: Vec<Term>, pending: &mut Vec<Term>) {
-    pending.extend(elements.into_iter().filter(Term::is_nested));
-}
-
-fn keep_nested_pairs(pairs: Vec<(Term, Term)>, pending: &mut Vec<Term>) {
-    pending.extend(pairs.into_iter().flat_map(|(key, value)| [key, value]).filter(Term::is_nested));
-}
-
-fn drop_all(mut pending: Vec<Term>) {
+/// Drops what [`release`] and its like have left over.
+fn release_rest(mut pending: Vec<Term>) {
     while let Some(mut term) = pending.pop() {
-        dismantle(&mut term, &mut pending);
-    }
-}
-
-/// Whether dropping this term in place would drop nested terms inside it.
-fn is_deep(term: &Term) -> bool {
-    match term {
-        Term::Tuple(Tuple(elements)) | Term::List(List(elements)) => elements.iter().any(Term::is_nested),
-        Term::Map(Map(pairs)) => pairs.iter().any(|(key, value)| key.is_nested() || value.is_nested()),
-        Term::ImproperList(_) | Term::Fun(_) | Term::Record(_) => true,
-        _ => false,
+        release_inside(&mut term, LEVELS, &mut pending);
     }
 }
 
@@ -53,10 +62,10 @@ macro_rules! drop_elements {
         $(
             impl Drop for $name {
                 fn drop(&mut self) {
-                    if self.0.iter().any(is_deep) {
+                    if self.0.iter().any(Term::is_nested) {
                         let mut pending = Vec::new();
-                        keep_nested(take(&mut self.0), &mut pending);
-                        drop_all(pending);
+                        release(take(&mut self.0), LEVELS, &mut pending);
+                        release_rest(pending);
                     }
                 }
             }
@@ -68,26 +77,26 @@ drop_elements!(Tuple List);
 
 impl Drop for Map {
     fn drop(&mut self) {
-        if self.0.iter().any(|(key, value)| is_deep(key) || is_deep(value)) {
+        if self.0.iter().any(|(key, value)| key.is_nested() || value.is_nested()) {
             let mut pending = Vec::new();
-            keep_nested_pairs(take(&mut self.0), &mut pending);
-            drop_all(pending);
+            release_pairs(take(&mut self.0), LEVELS, &mut pending);
+            release_rest(pending);
         }
     }
 }
 
 impl Drop for ImproperList {
     fn drop(&mut self) {
-        if is_deep(&self.tail) {
-            drop_all(vec![take(&mut self.tail)]);
+        if self.tail.is_nested() {
+            release_rest(vec![take(&mut self.tail)]);
         }
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if self.fields.iter().any(|(_, value)| is_deep(value)) {
-            drop_all(take(&mut self.fields).into_iter().map(|(_, value)| value).collect());
+        if self.fields.iter().any(|(_, value)| value.is_nested()) {
+            release_rest(take(&mut self.fields).into_iter().map(|(_, value)| value).collect());
         }
     }
 }
@@ -100,45 +109,54 @@ struct Copying<'a> {
 }
 
 /// The inside of a container that is being made.
-pub(super) enum Filling {
+enum Filling {
     Elements(Vec<Term>),
-    /// Pairs, and a key that waits for its value.
-    Pairs(Vec<(Term, Term)>, Option<Term>),
+    /// Pairs, and whether the last still lacks its value.
+    Pairs(Vec<(Term, Term)>, bool),
 }
 
 impl Filling {
-    pub(super) fn push(&mut self, term: Term) {
+    #[inline]
+    fn push(&mut self, term: Term) {
         match self {
             Self::Elements(elements) => elements.push(term),
-            Self::Pairs(pairs, key) => match key.take() {
-                Some(key) => pairs.push((key, term)),
-                None => *key = Some(term),
-            },
+            Self::Pairs(pairs, lacks_value) => {
+                match pairs.last_mut() {
+                    Some((_, value)) if *lacks_value => *value = term,
+                    _ => pairs.push((term, Term::Integer(0))),
+                }
+                *lacks_value = !*lacks_value;
+            }
         }
     }
 }
 
 impl Clone for Term {
     fn clone(&self) -> Self {
-        let mut open = match begin(self) {
-            Ok(copy) => return copy,
-            Err(copying) => vec![copying],
-        };
+        if !self.is_nested() {
+            let mut copy = Self::nil();
+            copy_leaf(self, |term| copy = term);
+            return copy;
+        }
+        let mut open = vec![begin(self)];
         loop {
             let Some(top) = open.last_mut() else { return Self::nil() };
-            // The leaves in a row stay in this inner loop.
-            let nested = loop {
-                match top.items.next().map(begin) {
-                    Some(Ok(copy)) => top.filled.push(copy),
-                    Some(Err(copying)) => break Some(copying),
-                    None => break None,
+            let filled = &mut top.filled;
+            let nested = top.items.pass_while(|item| {
+                if item.is_nested() {
+                    return false;
                 }
-            };
-            if let Some(copying) = nested {
-                open.push(copying);
+                match &mut *filled {
+                    Filling::Elements(elements) => copy_leaf(item, |term| elements.push(term)),
+                    pairs @ Filling::Pairs(..) => copy_leaf(item, |term| pairs.push(term)),
+                }
+                true
+            });
+            if let Some(nested) = nested {
+                open.push(begin(nested));
                 continue;
             }
-            let copy = open.pop().map(finish).unwrap_or_default();
+            let copy = open.pop().map_or_else(Self::nil, finish);
             match open.last_mut() {
                 Some(outer) => outer.filled.push(copy),
                 None => return copy,
@@ -147,31 +165,46 @@ impl Clone for Term {
     }
 }
 
-/// A copy of a leaf, or a container to fill.
-fn begin(source: &Term) -> Result<Term, Copying<'_>> {
-    let len = match source {
-        Term::Atom(atom) => return Ok(Term::Atom(atom.clone())),
-        Term::Integer(value) => return Ok(Term::Integer(*value)),
-        Term::BigInteger(value) => return Ok(Term::BigInteger(value.clone())),
-        Term::Float(value) => return Ok(Term::Float(*value)),
-        Term::Pid(pid) => return Ok(Term::Pid(pid.clone())),
-        Term::Port(port) => return Ok(Term::Port(port.clone())),
-        Term::Reference(reference) => return Ok(Term::Reference(reference.clone())),
-        Term::Binary(bytes) => return Ok(Term::Binary(bytes.clone())),
-        Term::BitString(bits) => return Ok(Term::BitString(bits.clone())),
-        Term::ExportFun(fun) => return Ok(Term::ExportFun(fun.clone())),
-        Term::Local(bytes) => return Ok(Term::Local(bytes.clone())),
-        Term::Tuple(elements) => elements.len(),
-        Term::List(elements) => elements.len(),
-        Term::ImproperList(list) => list.elements.len() + 1,
-        Term::Fun(fun) => fun.free.len(),
-        Term::Record(record) => record.fields.len(),
-        Term::Map(map) => {
-            let filled = Filling::Pairs(Vec::with_capacity(map.len()), None);
-            return Err(Copying { source, items: Items::of(source), filled });
-        }
+/// Hands a copy of a term without terms inside to `put`.
+#[inline(always)]
+fn copy_leaf(source: &Term, put: impl FnOnce(Term)) {
+    match source {
+        Term::Integer(value) => put(Term::Integer(*value)),
+        Term::Atom(atom) => put(Term::Atom(atom.clone())),
+        Term::Binary(bytes) => put(Term::Binary(bytes.clone())),
+        _ => put(copy_rare_leaf(source)),
+    }
+}
+
+#[inline(never)]
+fn copy_rare_leaf(source: &Term) -> Term {
+    match source {
+        Term::BigInteger(value) => Term::BigInteger(value.clone()),
+        Term::Float(value) => Term::Float(*value),
+        Term::Pid(pid) => Term::Pid(pid.clone()),
+        Term::Port(port) => Term::Port(port.clone()),
+        Term::Reference(reference) => Term::Reference(reference.clone()),
+        Term::BitString(bits) => Term::BitString(bits.clone()),
+        Term::ExportFun(fun) => Term::ExportFun(fun.clone()),
+        Term::Local(bytes) => Term::Local(bytes.clone()),
+        Term::Tuple(_) => Term::Tuple(Tuple::default()),
+        Term::Map(_) => Term::Map(Map::new()),
+        _ => Term::nil(),
+    }
+}
+
+/// The copy of a container to fill.
+fn begin(source: &Term) -> Copying<'_> {
+    let filled = match source {
+        Term::Map(map) => Filling::Pairs(Vec::with_capacity(map.len()), false),
+        Term::Tuple(elements) => Filling::Elements(Vec::with_capacity(elements.len())),
+        Term::List(elements) => Filling::Elements(Vec::with_capacity(elements.len())),
+        Term::ImproperList(list) => Filling::Elements(Vec::with_capacity(list.elements.len() + 1)),
+        Term::Fun(fun) => Filling::Elements(Vec::with_capacity(fun.free.len())),
+        Term::Record(record) => Filling::Elements(Vec::with_capacity(record.fields.len())),
+        _ => Filling::Elements(Vec::new()),
     };
-    Err(Copying { source, items: Items::of(source), filled: Filling::Elements(Vec::with_capacity(len)) })
+    Copying { source, items: Items::of(source), filled }
 }
 
 fn finish(copy: Copying<'_>) -> Term {

@@ -166,7 +166,7 @@ fn without_cache_refs(view: View<'_>) -> Bytes {
         None => 0,
     };
     // A fun says how long it is.
-    let funs = view.tape.nodes.iter().filter(|node| node.kind == Kind::Fun).map(|node| {
+    let funs = view.tape.nodes().iter().filter(|node| node.kind == Kind::Fun).map(|node| {
         let (start, end) = (node.at as usize, (node.at + node.size) as usize);
         (start + 1, added_before(end) - added_before(start))
     });
@@ -197,7 +197,7 @@ fn without_cache_refs(view: View<'_>) -> Bytes {
 /// Where the ATOM_CACHE_REFs are, in ascending order: atoms, and the atoms in identifiers and external funs.
 fn cache_refs(view: View<'_>) -> impl Iterator<Item = usize> {
     let bytes = view.bytes;
-    let places = view.tape.nodes.iter().flat_map(move |node| {
+    let places = view.tape.nodes().iter().flat_map(move |node| {
         let at = node.at as usize;
         match (node.kind, bytes.get(at)) {
             (Kind::Atom, _) => [Some(at), None],

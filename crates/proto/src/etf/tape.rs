@@ -40,7 +40,9 @@ pub(super) struct Node {
 /// ```
 #[derive(Debug, Default)]
 pub struct Tape {
-    pub(super) nodes: Vec<Node>,
+    /// Of these, the first `len` count. The rest is room for longer terms, so that a node is written by one assignment.
+    nodes: Vec<Node>,
+    len: usize,
     /// For each map inside the key of a map, where its keys stand in `sorted_keys`.
     pub(super) orders: BTreeMap<u32, u32>,
     /// The nodes of keys, in exact term order.
@@ -84,14 +86,27 @@ impl Tape {
 
     /// Gives memory beyond `nodes` nodes back, after an unusually large term.
     pub fn shrink_to(&mut self, nodes: usize) {
-        self.nodes.clear();
+        if self.nodes.capacity() > nodes {
+            self.clear();
+            self.nodes.truncate(nodes);
+            self.nodes.shrink_to(nodes);
+            self.sorted_keys.shrink_to(nodes);
+            self.table = Vec::new();
+            self.open.shrink_to(nodes);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+        self.orders.clear();
         self.sorted_keys.clear();
-        self.table.clear();
         self.open.clear();
-        self.nodes.shrink_to(nodes);
-        self.sorted_keys.shrink_to(nodes);
-        self.table.shrink_to(nodes);
-        self.open.shrink_to(nodes);
+    }
+
+    /// The nodes of the term, each container before what is inside it.
+    #[inline]
+    pub(super) fn nodes(&self) -> &[Node] {
+        self.nodes.get(..self.len).unwrap_or_default()
     }
 
     /// Lays out the term at the start of `bytes`, which has no version byte. What follows the term is ignored, as
@@ -108,10 +123,7 @@ impl Tape {
     /// [`Error::Malformed`] with the offset of the offending byte, or [`Error::LimitExceeded`] for `max_depth`,
     /// `max_nodes` and `max_integer_bytes`.
     pub fn parse<'a>(&'a mut self, bytes: &'a [u8], atoms: &'a [Atom], limits: &Limits) -> Result<View<'a>> {
-        self.nodes.clear();
-        self.orders.clear();
-        self.sorted_keys.clear();
-        self.open.clear();
+        self.clear();
         if u32::try_from(bytes.len()).is_err() {
             return Err(Error::limit("max_frame", bytes.len() as u64, u64::from(u32::MAX)));
         }
@@ -122,102 +134,123 @@ impl Tape {
     fn run(&mut self, bytes: &[u8], atoms: &[Atom], limits: &Limits) -> Result<()> {
         let context = Context { atoms, max_integer_bytes: limits.max_integer_bytes };
         let mut top = Open { node: 0, remaining: 1, state: State::Root, in_key: false };
-        let mut pos = 0;
-        // LOCAL_EXT terms around this place; inside them, NIL stands for the node that made them.
+        // LOCAL_EXT terms around this place; inside them, NIL stands for the node that made them, and no atom may
+        // depend on the frame.
         let mut local = 0u32;
+        let mut cached_atoms = atoms.len();
+        let mut pos = 0;
+        let mut len = 0;
+        let mut nodes = room(&mut self.nodes, limits);
         loop {
-            let at = pos;
-            let Some((&tag, body)) = bytes.get(pos..).and_then(<[u8]>::split_first) else {
-                return Err(truncated(pos));
+            let rest = bytes.get(pos..).unwrap_or_default();
+            let Some(slot) = nodes.get_mut(len) else {
+                self.grow(limits)?;
+                nodes = room(&mut self.nodes, limits);
+                continue;
             };
-            if self.nodes.len() >= limits.max_nodes {
-                return Err(Error::limit("max_nodes", self.nodes.len() as u64 + 1, limits.max_nodes as u64));
-            }
-            let node = self.nodes.len() as u32;
-            if let Some((kind, size)) = context.leaf(tag, body, at, local > 0)? {
-                self.nodes.push(Node {
-                    kind,
-                    tailed: false,
-                    at: at as u32,
-                    size: size as u32,
-                    next: node + 1,
-                });
-                pos += size;
-            } else {
-                let Container { kind, state, head, count } = container(tag, body, at)?;
-                pos += head;
-                // LIST_EXT without elements is just its tail.
-                if state == State::List && count == 0 {
-                    continue;
-                }
-                // Each term takes at least one byte, a list one more for its tail.
-                if count > (bytes.len() - pos) as u64 {
-                    return Err(Error::malformed(
-                        name(tag).unwrap_or("term"),
-                        at,
-                        Problem::CountTooLarge(count),
-                    ));
-                }
-                self.nodes.push(Node {
-                    kind,
-                    tailed: false,
-                    at: at as u32,
-                    size: head as u32,
-                    next: node + 1,
-                });
-                if count > 0 {
-                    if self.open.len() >= limits.max_depth {
-                        return Err(Error::limit(
-                            "max_depth",
-                            self.open.len() as u64 + 1,
-                            limits.max_depth as u64,
-                        ));
+            let next = len as u32 + 1;
+            let found = match common(rest, cached_atoms) {
+                Some(found) => found,
+                None => match container(rest) {
+                    Some(container) => Found::Container(container),
+                    None => {
+                        let (kind, size) = context.leaf(rest, pos, local > 0)?;
+                        Found::Leaf(kind, size)
                     }
-                    let is_key = top.state == State::Map && top.remaining.is_multiple_of(2);
-                    local += u32::from(state == State::Local);
-                    self.open.push(top);
-                    top = Open { node, remaining: count as u32, state, in_key: top.in_key || is_key };
-                    continue;
+                },
+            };
+            match found {
+                Found::Leaf(kind, size) => {
+                    *slot = Node { kind, tailed: false, at: pos as u32, size: size as u32, next };
+                    pos += size;
+                }
+                Found::Container(Container { kind, state, head, count }) => {
+                    // LIST_EXT without elements is just its tail.
+                    if state == State::List && count == 0 {
+                        pos += head;
+                        continue;
+                    }
+                    // Each term takes at least one byte, a list one more for its tail.
+                    if count > (rest.len() - head) as u64 {
+                        return Err(too_many(rest, pos, count));
+                    }
+                    *slot = Node { kind, tailed: false, at: pos as u32, size: head as u32, next };
+                    pos += head;
+                    if count > 0 {
+                        let depth = self.open.len();
+                        if depth >= limits.max_depth {
+                            return Err(Error::limit("max_depth", depth as u64 + 1, limits.max_depth as u64));
+                        }
+                        let is_key = top.state == State::Map && top.remaining.is_multiple_of(2);
+                        if state == State::Local {
+                            local += 1;
+                            cached_atoms = 0;
+                        }
+                        self.open.push(top);
+                        let node = len as u32;
+                        top = Open { node, remaining: count as u32, state, in_key: top.in_key || is_key };
+                        len += 1;
+                        continue;
+                    }
                 }
             }
+            len += 1;
+            top.remaining -= 1;
             // A term is complete, and with it perhaps some of the containers around it.
-            loop {
-                top.remaining -= 1;
-                if top.remaining > 0 {
-                    break;
-                }
-                if top.state == State::Root {
-                    return Ok(());
-                }
-                if top.state == State::List {
-                    if bytes.get(pos) != Some(&NIL_EXT) {
-                        top.state = State::Tail(self.nodes.len() as u32);
+            while top.remaining == 0 {
+                match top.state {
+                    State::Root => {
+                        self.len = len;
+                        return Ok(());
+                    }
+                    State::List if bytes.get(pos) != Some(&NIL_EXT) => {
+                        top.state = State::Tail(len as u32);
                         top.remaining = 1;
                         break;
                     }
-                    pos += 1;
+                    State::List => pos += 1,
+                    _ => {}
                 }
-                self.close(top, pos, bytes, atoms)?;
-                local -= u32::from(top.state == State::Local);
-                match self.open.pop() {
-                    Some(outer) => top = outer,
-                    None => return Ok(()),
+                if let Some(node) = nodes.get_mut(top.node as usize) {
+                    node.next = len as u32;
+                    node.size = pos as u32 - node.at;
                 }
+                if !matches!(top.state, State::Tuple | State::List) {
+                    self.len = len;
+                    self.close(top, bytes, atoms)?;
+                    len = self.len;
+                    if top.state == State::Local {
+                        local -= 1;
+                        cached_atoms = if local == 0 { atoms.len() } else { 0 };
+                    }
+                    nodes = room(&mut self.nodes, limits);
+                }
+                let Some(outer) = self.open.pop() else { return Ok(()) };
+                top = outer;
+                top.remaining -= 1;
             }
         }
     }
 
-    /// Completes a container that ends before `pos`.
-    #[inline]
-    fn close(&mut self, open: Open, pos: usize, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
-        let next = self.nodes.len() as u32;
+    /// Makes room for more nodes.
+    #[cold]
+    fn grow(&mut self, limits: &Limits) -> Result<()> {
+        let len = self.nodes.len();
+        if len >= limits.max_nodes {
+            return Err(Error::limit("max_nodes", limits.max_nodes as u64 + 1, limits.max_nodes as u64));
+        }
+        let unused = Node { kind: Kind::List, tailed: false, at: 0, size: 0, next: 0 };
+        self.nodes.resize(len.saturating_mul(2).clamp(64, limits.max_nodes.max(64)), unused);
+        Ok(())
+    }
+
+    /// Checks and completes a container that has ended.
+    fn close(&mut self, open: Open, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
         let tail = match open.state {
             State::Tail(tail) => self.nodes.get(tail as usize).map(|node| node.kind),
             _ => None,
         };
         let Some(node) = self.nodes.get_mut(open.node as usize) else { return Ok(()) };
-        node.next = next;
-        node.size = pos as u32 - node.at;
         let at = node.at as usize;
         match open.state {
             State::Tuple | State::List | State::Root => Ok(()),
@@ -229,7 +262,7 @@ impl Tape {
             State::Local => {
                 // Opaque: what is inside only means something to the node that made it.
                 node.next = open.node + 1;
-                self.nodes.truncate(open.node as usize + 1);
+                self.len = open.node as usize + 1;
                 Ok(())
             }
             State::Map => self.check_keys(open.node, open.in_key, bytes, atoms),
@@ -246,11 +279,11 @@ impl Tape {
                 if let Some(node) = self.nodes.get_mut(open.node as usize) {
                     node.next = open.node + 1;
                 }
-                self.nodes.truncate(open.node as usize + 1);
+                self.len = open.node as usize + 1;
                 Ok(())
             }
             State::Record(names) => {
-                let names = self.nodes.get(open.node as usize + 1..(open.node + 1 + names) as usize);
+                let names = self.nodes().get(open.node as usize + 1..(open.node + 1 + names) as usize);
                 if names.is_some_and(|names| names.iter().all(|name| name.kind == Kind::Atom)) {
                     Ok(())
                 } else {
@@ -262,13 +295,26 @@ impl Tape {
 
     /// Checks the types of the leaves that directly follow `node`.
     fn expect_kinds(&self, node: u32, at: usize, kinds: &[Kind]) -> Result<()> {
-        let found = self.nodes.get(node as usize + 1..).unwrap_or_default();
+        let found = self.nodes().get(node as usize + 1..).unwrap_or_default();
         if found.len() >= kinds.len() && found.iter().zip(kinds).all(|(node, kind)| node.kind == *kind) {
             Ok(())
         } else {
             Err(Error::malformed("fun", at, Problem::Other("a part has the wrong type")))
         }
     }
+}
+
+/// Where nodes can be written.
+fn room<'a>(nodes: &'a mut [Node], limits: &Limits) -> &'a mut [Node] {
+    let len = nodes.len().min(limits.max_nodes);
+    nodes.get_mut(..len).unwrap_or_default()
+}
+
+/// What is at the front of the input.
+enum Found {
+    /// Its kind and size.
+    Leaf(Kind, usize),
+    Container(Container),
 }
 
 /// The start of a container.
@@ -281,28 +327,101 @@ struct Container {
     count: u64,
 }
 
-#[inline]
-fn container(tag: u8, body: &[u8], at: usize) -> Result<Container> {
-    let count32 = || body.first_chunk().map(|count| u64::from(u32::from_be_bytes(*count)));
-    let found = match tag {
-        SMALL_TUPLE_EXT => body.first().map(|arity| (Kind::Tuple, State::Tuple, 2, u64::from(*arity))),
-        LIST_EXT => count32().map(|len| (Kind::List, State::List, 5, len)),
-        MAP_EXT => count32().map(|pairs| (Kind::Map, State::Map, 5, 2 * pairs)),
-        LARGE_TUPLE_EXT => count32().map(|arity| (Kind::Tuple, State::Tuple, 5, arity)),
-        EXPORT_EXT => Some((Kind::ExportFun, State::ExportFun, 1, 3)),
-        NEW_FUN_EXT => body
-            .get(25..29)
-            .and_then(<[u8]>::first_chunk)
-            .map(|free| (Kind::Fun, State::Fun, 30, 4 + u64::from(u32::from_be_bytes(*free)))),
-        RECORD_EXT => count32().filter(|_| body.len() > 4).map(|fields| {
-            let names = 2 + fields;
-            (Kind::Record, State::Record(names.min(u64::from(u32::MAX)) as u32), 6, names + fields)
-        }),
-        LOCAL_EXT => body.get(..4).map(|_| (Kind::Local, State::Local, 5, 1)),
-        _ => return Err(Error::malformed("term", at, Problem::UnknownTag(tag))),
+/// What is at the front, if it is one of the forms that messages are full of, and in order. For the rest there are
+/// [`container`] and [`Context::leaf`], which also knows what is wrong. `cached_atoms`: how many there are to refer to.
+#[inline(always)]
+fn common(rest: &[u8], cached_atoms: usize) -> Option<Found> {
+    let count = |count: &[u8; 4]| u64::from(u32::from_be_bytes(*count));
+    let (tag, body) = rest.split_first()?;
+    let (kind, size) = match *tag {
+        SMALL_INTEGER_EXT => (Kind::Integer, 2),
+        INTEGER_EXT => (Kind::Integer, 5),
+        NIL_EXT => (Kind::List, 1),
+        SMALL_ATOM_UTF8_EXT => {
+            let (len, text) = body.split_first()?;
+            if !starts_with_ascii(text, usize::from(*len)) {
+                return None;
+            }
+            (Kind::Atom, 2 + usize::from(*len))
+        }
+        // Any byte is a character of Latin-1.
+        ATOM_EXT => match body {
+            [0, len, ..] => (Kind::Atom, 3 + usize::from(*len)),
+            _ => return None,
+        },
+        ATOM_CACHE_REF if usize::from(*body.first()?) < cached_atoms => (Kind::Atom, 2),
+        BINARY_EXT => (Kind::Binary, (count(body.first_chunk()?) as usize).saturating_add(5)),
+        STRING_EXT => (Kind::List, 3 + usize::from(u16::from_be_bytes(*body.first_chunk()?))),
+        SMALL_BIG_EXT => match body {
+            // Less than 2^63, whatever the sign.
+            [8, _, _, _, _, _, _, _, _, ..=0x7F, ..] => (Kind::Integer, 11),
+            // Seven bytes always fit into 64 bits.
+            [len @ ..=7, ..] => (Kind::Integer, 3 + usize::from(*len)),
+            _ => return None,
+        },
+        NEW_FLOAT_EXT if f64::from_be_bytes(*body.first_chunk()?).is_finite() => (Kind::Float, 9),
+        SMALL_TUPLE_EXT => {
+            let count = u64::from(*body.first()?);
+            return Some(Found::Container(Container {
+                kind: Kind::Tuple,
+                state: State::Tuple,
+                head: 2,
+                count,
+            }));
+        }
+        LIST_EXT => {
+            let count = count(body.first_chunk()?);
+            return Some(Found::Container(Container {
+                kind: Kind::List,
+                state: State::List,
+                head: 5,
+                count,
+            }));
+        }
+        MAP_EXT => {
+            let count = 2 * count(body.first_chunk()?);
+            return Some(Found::Container(Container { kind: Kind::Map, state: State::Map, head: 5, count }));
+        }
+        _ => return None,
     };
-    let (kind, state, head, count) = found.ok_or_else(|| truncated(at))?;
-    Ok(Container { kind, state, head, count })
+    if size <= rest.len() { Some(Found::Leaf(kind, size)) } else { None }
+}
+
+/// Whether the first `len` bytes are there and ASCII.
+#[inline]
+fn starts_with_ascii(text: &[u8], len: usize) -> bool {
+    match text.first_chunk() {
+        // Most atoms are short and have something behind them: one load, and no branch that depends on the length.
+        Some(chunk) if len < 16 => {
+            let mask = (1u128 << (8 * len)) - 1;
+            u128::from_le_bytes(*chunk) & mask & 0x8080_8080_8080_8080_8080_8080_8080_8080 == 0
+        }
+        _ => text.get(..len).is_some_and(<[u8]>::is_ascii),
+    }
+}
+
+/// The container at the front in one of the rarer forms; `None` if there is none, or not enough of it.
+fn container(rest: &[u8]) -> Option<Container> {
+    let count = |count: &[u8; 4]| u64::from(u32::from_be_bytes(*count));
+    let (tag, body) = rest.split_first()?;
+    let (kind, state, head, count) = match *tag {
+        LARGE_TUPLE_EXT => (Kind::Tuple, State::Tuple, 5, count(body.first_chunk()?)),
+        EXPORT_EXT => (Kind::ExportFun, State::ExportFun, 1, 3),
+        NEW_FUN_EXT => (Kind::Fun, State::Fun, 30, 4 + count(body.get(25..29)?.first_chunk()?)),
+        RECORD_EXT => {
+            let names = 2 + count(body.get(..5)?.first_chunk()?);
+            (Kind::Record, State::Record(names.min(u64::from(u32::MAX)) as u32), 6, 2 * names - 2)
+        }
+        LOCAL_EXT => body.get(..4).map(|_| (Kind::Local, State::Local, 5, 1))?,
+        _ => return None,
+    };
+    Some(Container { kind, state, head, count })
+}
+
+#[cold]
+fn too_many(rest: &[u8], at: usize, count: u64) -> Error {
+    let what = rest.first().and_then(|tag| name(*tag)).unwrap_or("term");
+    Error::malformed(what, at, Problem::CountTooLarge(count))
 }
 
 #[cold]

@@ -25,11 +25,12 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn at(tape: &'a Tape, bytes: &'a [u8], atoms: &'a [Atom], index: u32) -> Option<Self> {
-        let node = *tape.nodes.get(index as usize)?;
+        let node = *tape.nodes().get(index as usize)?;
         Some(Self { tape, bytes, atoms, index, node, byte: false })
     }
 
-    fn sibling(self, index: u32) -> Option<Self> {
+    #[inline]
+    pub(super) fn sibling(self, index: u32) -> Option<Self> {
         Self::at(self.tape, self.bytes, self.atoms, index)
     }
 
@@ -121,6 +122,17 @@ impl<'a> View<'a> {
         }
     }
 
+    /// An owned copy of the atom, if it is one; allocates only for texts of more than 22 bytes.
+    #[inline]
+    pub fn to_atom(self) -> Option<Atom> {
+        match self.bytes.get(self.node.at as usize..) {
+            Some([SMALL_ATOM_UTF8_EXT, len, text @ ..]) if self.node.kind == Kind::Atom => {
+                Some(Atom::from_checked(text, usize::from(*len)))
+            }
+            _ => self.as_atom().map(AtomRef::to_atom),
+        }
+    }
+
     /// Whether it is the atom with this text.
     #[inline]
     pub fn is_atom(self, text: &str) -> bool {
@@ -175,6 +187,18 @@ impl<'a> View<'a> {
 
     pub(super) fn pid_ref(self) -> Option<PidRef<'a>> {
         let (tag, body) = self.tag_and_body().filter(|_| self.node.kind == Kind::Pid)?;
+        if let (NEW_PID_EXT, [SMALL_ATOM_UTF8_EXT, len, body @ ..]) = (tag, body) {
+            // Checked while parsing.
+            let (node, numbers) = body.split_at_checked(usize::from(*len))?;
+            let [id, serial, creation] = numbers.as_chunks().0 else { return None };
+            let number = |bytes: &[u8; 4]| u32::from_be_bytes(*bytes);
+            return Some(PidRef {
+                serial: number(serial),
+                id: number(id),
+                node: AtomRef::utf8(node),
+                creation: number(creation),
+            });
+        }
         Some(self.context().pid(tag, body, false).ok()?.0)
     }
 
@@ -318,7 +342,7 @@ impl<'a> View<'a> {
         elements
     }
 
-    fn record_fields(self) -> u32 {
+    pub(super) fn record_fields(self) -> u32 {
         match self.tag_and_body() {
             Some((RECORD_EXT, body)) => body.first_chunk().map_or(0, |count| u32::from_be_bytes(*count)),
             _ => 0,

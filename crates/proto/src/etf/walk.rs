@@ -144,6 +144,16 @@ impl<'a> Items<'a> {
         }
     }
 
+    /// Takes terms as long as `take` says so; returns the first that it did not.
+    #[inline]
+    pub(super) fn pass_while(&mut self, mut take: impl FnMut(&'a Term) -> bool) -> Option<&'a Term> {
+        match self {
+            // The case that counts has a loop of its own.
+            Self::Slice(items) => items.find(|item| !take(item)),
+            _ => self.find(|item| !take(item)),
+        }
+    }
+
     pub(super) fn of_map(map: &'a super::Map) -> Self {
         Self::Pairs(map.iter(), None)
     }
