@@ -120,7 +120,7 @@ fn bad_frames(peer: &RawPeer) -> Vec<(&'static str, Vec<u8>)> {
     let us = peer.pid(101);
     let send = |payload: &[u8]| peer.reg_send("inbox", payload);
     let control = |elements: &[&[u8]]| RawPeer::frame(&tuple(elements), &[]);
-    let nested = [vec![108, 0, 0, 0, 1].repeat(10_000_000), vec![106; 10_000_001]].concat();
+    let nested = [[108, 0, 0, 0, 1].repeat(10_000_000), vec![106; 10_000_001]].concat();
     vec![
         ("list of 2^32-1 elements", send(&[108, 255, 255, 255, 255])),
         ("tuple of 2^32-1 elements", send(&[105, 255, 255, 255, 255])),
