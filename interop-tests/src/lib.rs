@@ -9,8 +9,8 @@
 //! | [`epmd`] | an EPMD of one release on a port of its own |
 //! | [`beam`] | one `erl` node: started, evaluated in, paused, killed |
 //! | [`built`] | programs of this workspace |
-//! | [`case`] | one interop case over the releases, and its row in `docs/compatibility.md` |
-//! | [`eventually`] | waiting for a condition with a deadline |
+//! | [`mod@case`] | one interop case over the releases, and its row in `docs/compatibility.md` |
+//! | [`mod@eventually`] | waiting for a condition with a deadline |
 //! | [`raw_peer`] | a peer made of bytes: handshakes and frames that no correct node would send |
 //! | [`capture`] | a recording proxy between two nodes, for golden bytes |
 //!
