@@ -2,7 +2,7 @@
 //!
 //! Every feature here is a deterministic machine: events go in, actions come out. A machine never sends, waits, reads a
 //! clock or draws a random number; its host does. The node hosts machines on tokio, the NIF inside the BEAM, the simulator
-//! ([`sim`], feature `sim`) in virtual time, and tests by hand: the same code in all four.
+//! (`sim`, a feature) in virtual time, and tests by hand: the same code in all four.
 //!
 //! # Contract of a machine
 //!
