@@ -120,10 +120,12 @@ impl SslDistError {
         Self::File { path: path.to_owned(), why: why.into() }
     }
 
+    #[cfg(feature = "tls")]
     pub(crate) fn options(side: Side, why: impl Into<String>) -> Self {
         Self::Options { side, why: why.into() }
     }
 
+    #[cfg(feature = "tls")]
     pub(crate) fn missing(side: Side, key: &str, what_for: &str) -> Self {
         Self::options(side, format!("{key} is needed {what_for}"))
     }
