@@ -1,7 +1,9 @@
 //! Real BEAM nodes and this project's node, on loopback. One module a topic; each test is a [`case`] over releases.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod cli;
 mod connection;
+mod differential;
 mod ecosystem;
 mod epmd;
 mod gen_server;
