@@ -38,7 +38,7 @@ pub(crate) struct Options {
     /// Stay out of nodes() and global (the default)
     #[arg(long, global = true, conflicts_with = "visible", help_heading = "Node")]
     pub(crate) hidden: bool,
-    /// Be a visible node: take part in global, stand in nodes()
+    /// Be a visible node: stand in nodes(), answer global without keeping names; Horde counts it as a member (`members: :auto`)
     #[arg(long, global = true, help_heading = "Node")]
     pub(crate) visible: bool,
     /// Configuration file (TOML); FOUNDATION_CONFIG
