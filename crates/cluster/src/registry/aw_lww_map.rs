@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use foundation_proto::etf::Term;
 
@@ -77,12 +76,6 @@ impl AwLwwMap {
     /// Keys and values, in the order of terms.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Term)> {
         self.entries.iter().filter_map(|(key, elements)| Some((key, &winner(elements)?.value)))
-    }
-
-    /// Keys and values from a key on, in the order of terms.
-    pub fn range_from<'a>(&'a self, from: &Key) -> impl Iterator<Item = (&'a Key, &'a Term)> {
-        let range = self.entries.range((Bound::Included(from.clone()), Bound::Unbounded));
-        range.filter_map(|(key, elements)| Some((key, &winner(elements)?.value)))
     }
 
     /// The writes this member has seen.

@@ -2,6 +2,8 @@
 //!
 //! [`AwLwwMap`] is the data type: an add-wins map whose concurrent values of one key are decided by the latest timestamp
 //! (`DeltaCrdt.AWLWWMap`). [`MerkleMap`] finds the keys in which two members differ without sending them all.
+//!
+//! These are the data types alone: the exchange between members, and a host for it in the node, are still to come.
 
 mod aw_lww_map;
 mod context;
