@@ -354,7 +354,7 @@ impl NetKernel {
         // that there is no `up` before the `down` of the other.
         self.replace(&name).await;
         let (link, start) = established.into_link(&self.identity);
-        let outcome = {
+        {
             let mut peers = self.peers();
             let entry = peers.entry(name.clone()).or_default();
             entry.link = Some(Arc::clone(&link));
@@ -363,8 +363,7 @@ impl NetKernel {
             if let Some(redial) = entry.redial.take() {
                 redial.abort();
             }
-            entry.dial.take()
-        };
+        }
         self.meet(&name);
         signal::up(node, &link);
         self.links.rcu(|links| {
@@ -375,7 +374,9 @@ impl NetKernel {
         let kind = if link.peer().hidden { "hidden" } else { "visible" };
         info!(parent: start.span(), kind, "nodeup");
         start.run(node);
-        if let Some(waited_for) = outcome {
+        // Only now: whoever asked for a connection before the link could be found has joined this dial, or begun it.
+        let waited_for = self.peers().get_mut(&name).and_then(|entry| entry.dial.take());
+        if let Some(waited_for) = waited_for {
             if dial != Some(waited_for.number) {
                 waited_for.task.abort();
             }
@@ -430,33 +431,40 @@ impl NetKernel {
     }
 
     /// The peer is about to hear of this dial. Waits first for a connection that the peer is setting up already, but not for
-    /// long; if that succeeds, this dial is ended.
-    pub(crate) async fn dialled(&self, peer: &Atom, number: u64) {
+    /// long; if that succeeds, this dial is over. `false` if it is: the peer must not hear of it then, for it would take
+    /// its name for a newer attempt and give up the connection that it has just made.
+    pub(crate) async fn dialled(&self, peer: &Atom, number: u64) -> bool {
         let peer_goes_first = async {
             loop {
                 let accepted = self.accepted.notified();
                 tokio::pin!(accepted);
                 accepted.as_mut().enable();
-                if self.dialled_alone(peer, number) {
-                    return;
+                if let Some(goes_on) = self.dialled_alone(peer, number, false) {
+                    return goes_on;
                 }
                 accepted.await;
             }
         };
-        if tokio::time::timeout(PEER_GOES_FIRST, peer_goes_first).await.is_err() {
-            self.set_stage(peer, number, Stage::Dialled);
+        match tokio::time::timeout(PEER_GOES_FIRST, peer_goes_first).await {
+            Ok(goes_on) => goes_on,
+            Err(_) => self.dialled_alone(peer, number, true).unwrap_or(false),
         }
     }
 
-    /// Marks the dial as known to the peer, unless the peer is setting up a connection.
-    fn dialled_alone(&self, peer: &Atom, number: u64) -> bool {
+    /// Marks the dial as known to the peer and says whether it goes on. `None` while the peer is setting up a connection,
+    /// unless that is to be ignored.
+    ///
+    /// A dial that has been ended runs on up to its next wait. So it has to look here, in the table, whether it is still wanted.
+    fn dialled_alone(&self, peer: &Atom, number: u64, ignore_accepting: bool) -> Option<bool> {
         match self.peers().get_mut(peer) {
-            Some(entry) if entry.accepting > 0 => false,
-            Some(Peer { dial: Some(dial), .. }) if dial.number == number => {
+            Some(Peer { link: None, dial: Some(dial), accepting, .. }) if dial.number == number => {
+                if *accepting > 0 && !ignore_accepting {
+                    return None;
+                }
                 dial.stage = Stage::Dialled;
-                true
+                Some(true)
             }
-            _ => true,
+            _ => Some(false),
         }
     }
 
@@ -489,7 +497,9 @@ impl NetKernel {
                     return;
                 }
                 Some(dial) if dial.number == number => {
-                    dial.outcome.send_replace(Some(Err(error)));
+                    // The peer may have come by itself in the meantime, and what was asked for is there.
+                    let link = entry.link.as_ref().filter(|link| !link.is_closing());
+                    dial.outcome.send_replace(Some(link.map_or(Err(error), |link| Ok(Arc::clone(link)))));
                     entry.dial = None;
                 }
                 _ => {}

@@ -230,7 +230,9 @@ pub(super) async fn initiate(
 ) -> Result<Established, Error> {
     let identity = kernel.identity();
     let clock = identity.clock;
-    kernel.dialled(peer.as_atom(), number).await;
+    if !kernel.dialled(peer.as_atom(), number).await {
+        return Err(Error::Closed(ClosedBy::Local));
+    }
     let machine = Initiator::new(config(identity, Some(peer)), peer.clone(), challenge()?, clock.now())?;
     let mut exchange = Exchange::new(Role::Initiator(machine), stream, clock);
     loop {
