@@ -24,6 +24,12 @@ defmodule Foundation.Application do
     Foundation.Host.detect()
     with {:error, message} <- Foundation.Native.load(), do: Logger.warning(message)
 
+    decision = cluster()
+
+    Foundation.ProcessRegistry.beside_horde(
+      decision != nil and Foundation.Host.module(:horde) != nil
+    )
+
     children =
       [
         Foundation.ProcessRegistry,
@@ -33,7 +39,9 @@ defmodule Foundation.Application do
         Foundation.Infrastructure.ConnectionManager,
         Foundation.Infrastructure.RateLimiter.HammerBackend,
         {Task.Supervisor, name: Foundation.TaskSupervisor}
-      ] ++ own_engines() ++ cluster() ++ test_children()
+      ] ++
+        own_engines() ++
+        if(decision, do: [{Foundation.Cluster, decision}], else: []) ++ test_children()
 
     case Supervisor.start_link(children, strategy: :one_for_one, name: Foundation.Supervisor) do
       {:ok, pid} ->
@@ -60,14 +68,14 @@ defmodule Foundation.Application do
   defp cluster do
     case Foundation.ClusterConfig.resolve() do
       {:ok, %{tier: :off}} ->
-        []
+        nil
 
       {:ok, decision} ->
-        [{Foundation.Cluster, decision}]
+        decision
 
       {:error, message} ->
         Logger.error("Foundation clustering is off: #{message}")
-        []
+        nil
     end
   end
 

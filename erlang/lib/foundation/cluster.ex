@@ -3,7 +3,7 @@ defmodule Foundation.Cluster do
   The nodes of the application: what joins them, and what is told about them.
 
   Runs only with clustering on (`Foundation.ClusterConfig`). The supervisor's children are `Foundation.PubSub`, the registrar of
-  `Foundation.ServiceMesh`, the discovery under the name `Foundation.ClusterSupervisor`, and a process that watches the nodes and executes
+  `Foundation.ServiceMesh`, the engine of `Foundation.ProcessManager`, the discovery under the name `Foundation.ClusterSupervisor`, and a process that watches the nodes and executes
 
   | event | measurements | metadata |
   |---|---|---|
@@ -58,6 +58,7 @@ defmodule Foundation.Cluster do
       [
         Foundation.PubSub,
         Foundation.ServiceMesh.Registrar,
+        Foundation.ProcessManager.Engine,
         Foundation.Cluster.ConfigSync,
         {Foundation.Cluster.Monitor, decision}
       ] ++ discovery(decision)

@@ -10,6 +10,7 @@ defmodule Foundation.Host do
   | `:poolboy` | connection pools | `Foundation.Infrastructure.Pool` |
   | `Hammer` 7 | rate limits | the same fixed windows in `Foundation.Infrastructure.RateLimiter.HammerBackend` |
   | `Phoenix.PubSub` | messages between nodes | `Foundation.PubSub` speaks its protocol itself |
+  | Horde | processes and names of the whole cluster | `Foundation.ProcessManager.Keeper` |
   | libcluster | finding nodes | `Foundation.Cluster.Epmd`: listed nodes, and those of this host |
 
   What is there is found out once, when the application starts. `config :foundation, use_host_libraries: false` never uses them.
@@ -24,11 +25,19 @@ defmodule Foundation.Host do
     poolboy: :poolboy,
     hammer: Hammer.ETS.FixWindow,
     phoenix_pubsub: Phoenix.PubSub,
+    horde: Horde.DynamicSupervisor,
     libcluster: Cluster.Supervisor
   ]
 
   @type library ::
-          :telemetry | :jason | :fuse | :poolboy | :hammer | :phoenix_pubsub | :libcluster
+          :telemetry
+          | :jason
+          | :fuse
+          | :poolboy
+          | :hammer
+          | :phoenix_pubsub
+          | :horde
+          | :libcluster
 
   @doc """
   Looks for the libraries and starts those that are applications of their own.

@@ -14,6 +14,8 @@ defmodule Foundation.ProcessRegistry do
   require Logger
 
   @backup :process_registry_backup
+  # The Registry while this module's name belongs to Horde.
+  @beside_horde Module.concat(__MODULE__, Local)
 
   @type namespace :: :production | {:test, reference()} | term()
   @type service_name :: atom() | term()
@@ -25,7 +27,7 @@ defmodule Foundation.ProcessRegistry do
       id: Registry,
       start:
         {Registry, :start_link,
-         [[keys: :unique, name: __MODULE__, partitions: System.schedulers_online()]]},
+         [[keys: :unique, name: local(), partitions: System.schedulers_online()]]},
       type: :supervisor,
       restart: :permanent,
       shutdown: :infinity
@@ -60,7 +62,7 @@ defmodule Foundation.ProcessRegistry do
   def lookup(namespace, service) do
     key = {namespace, service}
 
-    case Registry.lookup(__MODULE__, key) do
+    case Registry.lookup(local(), key) do
       [{pid, _value}] -> if alive?(pid), do: {:ok, pid}, else: :error
       [] -> lookup_backup(key)
     end
@@ -94,7 +96,7 @@ defmodule Foundation.ProcessRegistry do
   def unregister(namespace, service) do
     key = {namespace, service}
     if :ets.whereis(@backup) != :undefined, do: :ets.delete(@backup, key)
-    Registry.unregister(__MODULE__, key)
+    Registry.unregister(local(), key)
   end
 
   @doc """
@@ -135,7 +137,7 @@ defmodule Foundation.ProcessRegistry do
   A name for `GenServer.start_link/3` and `GenServer.call/2`.
   """
   @spec via_tuple(namespace(), service_name()) :: {:via, Registry, {module(), registry_key()}}
-  def via_tuple(namespace, service), do: {:via, Registry, {__MODULE__, {namespace, service}}}
+  def via_tuple(namespace, service), do: {:via, Registry, {local(), {namespace, service}}}
 
   @doc """
   Stops the processes that were registered under `{:test, test_ref}` with `register/3` and removes their names.
@@ -230,10 +232,26 @@ defmodule Foundation.ProcessRegistry do
   """
   @spec lookup_value(namespace(), service_name()) :: {:ok, pid(), term()} | :error
   def lookup_value(namespace, service) do
-    case Registry.lookup(__MODULE__, {namespace, service}) do
+    case Registry.lookup(local(), {namespace, service}) do
       [{pid, value}] -> {:ok, pid, value}
       [] -> :error
     end
+  end
+
+  @doc false
+  # The name of this node's Registry: this module's, unless clustering is on and the host application has Horde, whose registry then
+  # has that name.
+  @spec local() :: module()
+  def local, do: :persistent_term.get({__MODULE__, :local}, __MODULE__)
+
+  @doc false
+  # Before the Registry starts.
+  @spec beside_horde(boolean()) :: :ok
+  def beside_horde(true), do: :persistent_term.put({__MODULE__, :local}, @beside_horde)
+
+  def beside_horde(false) do
+    _ = :persistent_term.erase({__MODULE__, :local})
+    :ok
   end
 
   @doc false
@@ -257,7 +275,7 @@ defmodule Foundation.ProcessRegistry do
   end
 
   defp registered do
-    Registry.select(__MODULE__, [{{:"$1", :"$2", :_}, [], [{{:"$1", :"$2"}}]}])
+    Registry.select(local(), [{{:"$1", :"$2", :_}, [], [{{:"$1", :"$2"}}]}])
   end
 
   defp alive?(pid) when node(pid) == node(), do: Process.alive?(pid)

@@ -229,7 +229,9 @@ defmodule Foundation.Services.EventStore do
 
     # Readers find the tables with the name: the entry belongs to this process and goes with it.
     if namespace = opts[:namespace] do
-      Registry.update_value(ProcessRegistry, {namespace, :event_store}, fn _none -> tables end)
+      Registry.update_value(ProcessRegistry.local(), {namespace, :event_store}, fn _none ->
+        tables
+      end)
     end
 
     Logger.info("Event store initialized successfully")

@@ -1,0 +1,394 @@
+defmodule Foundation.ProcessManager.Keeper do
+  @moduledoc """
+  The engine of `Foundation.ProcessManager` without Horde: one such process on each node, under this name.
+
+  Keepers greet each other when nodes connect and exchange what they know (`Foundation.ProcessManager.Entries`); after that each tells
+  the others of its changes. A name has a home, the node that runs it. While the home is there nobody else starts it; when it has
+  gone, the remaining nodes agree on a new one by hashing the name with each node's name, without asking each other. Two homes, after a
+  partition, are settled by the later version of the entry.
+
+  A child that crashes is started again at once up to 3 times in 5 seconds, and then after 0.1 s, doubling up to 30 s: one that cannot
+  start harms no other.
+  """
+
+  use GenServer
+
+  alias Foundation.ProcessManager.{Child, Entries}
+  require Logger
+
+  @supervisor Foundation.DistributedSupervisor
+  @registry Foundation.ProcessRegistry
+  @tick_ms 1_000
+  @quick_restarts 3
+  @window_ms 5_000
+  @first_delay_ms 100
+  @longest_delay_ms 30_000
+
+  # How often a question goes from keeper to keeper while their views differ, before the last one starts the child itself.
+  @hops 3
+
+  # members: node => keeper. running: name => pid, of this node. starting: name => {child, askers}. monitors: reference =>
+  # {:member, keeper} | {:child, name, pid} | {:launch, name}. asked: reference => {name, child, asker, node}. crashes: name => [when].
+  # pauses: name => when it is over.
+  defstruct members: %{},
+            running: %{},
+            starting: %{},
+            monitors: %{},
+            asked: %{},
+            crashes: %{},
+            pauses: %{}
+
+  @doc false
+  def start_link(_opts), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
+
+  @doc false
+  def start(name, child, timeout) do
+    with :not_found <- lookup(name),
+         do: GenServer.call(__MODULE__, {:start, name, child}, timeout)
+  end
+
+  @doc false
+  def stop(name), do: GenServer.call(__MODULE__, {:stop, name})
+
+  @doc false
+  def lookup(name) do
+    case Entries.get(name) do
+      {_version, home, _child, pid} when is_pid(pid) ->
+        if alive?(home, pid), do: {:ok, pid}, else: :not_found
+
+      _none_or_stopped ->
+        :not_found
+    end
+  end
+
+  @doc false
+  def list do
+    for {name, {_version, home, _child, pid}} when is_pid(pid) <- Entries.all(),
+        alive?(home, pid),
+        into: %{},
+        do: {name, pid}
+  end
+
+  defp alive?(home, pid) when home == node(), do: Process.alive?(pid)
+  defp alive?(home, _pid), do: home in Node.list(:connected)
+
+  @doc false
+  # The nodes that have a keeper, this one included.
+  def members, do: GenServer.call(__MODULE__, :members)
+
+  ## Callbacks
+
+  @impl true
+  def init(_opts) do
+    :ok = :net_kernel.monitor_nodes(true, node_type: :visible)
+    for node <- Node.list(), do: greet(node)
+    Process.send_after(self(), :tick, @tick_ms)
+    {:ok, adopt(%__MODULE__{})}
+  end
+
+  # Children that ran on under the supervisor while the keeper restarted.
+  defp adopt(state) do
+    running = for {_, pid, _, _} when is_pid(pid) <- children(), do: pid
+
+    for {name, {_version, home, _child, pid}} <- Entries.all(),
+        home == node() and pid in running,
+        reduce: state,
+        do: (state -> watch(state, name, pid))
+  end
+
+  defp children, do: DynamicSupervisor.which_children(@supervisor)
+
+  defp greet(node) when is_atom(node), do: send({__MODULE__, node}, hello())
+  defp greet(pid) when is_pid(pid), do: send(pid, hello())
+  defp hello, do: {:hello, self(), Entries.all()}
+
+  @impl true
+  def handle_call({:start, name, child}, from, state),
+    do: {:noreply, route(state, name, child, {:caller, from}, @hops)}
+
+  def handle_call({:stop, name}, _from, state) do
+    case Entries.get(name) do
+      {_version, _home, %Child{}, _pid} ->
+        tell(state, name, Entries.change(name, node(), :stopped, nil))
+        {:reply, :ok, settle(state, name)}
+
+      _none_or_stopped ->
+        {:reply, {:error, :not_found}, state}
+    end
+  end
+
+  def handle_call(:members, _from, state), do: {:reply, nodes(state), state}
+
+  @impl true
+  def handle_info({:hello, keeper, entries}, state) when is_pid(keeper) and is_list(entries) do
+    state = welcome(state, keeper)
+
+    {:noreply,
+     Enum.reduce(entries, state, fn {name, entry}, state -> heard(state, name, entry) end)}
+  end
+
+  def handle_info({:entry, name, entry}, state), do: {:noreply, heard(state, name, entry)}
+
+  # Another keeper takes this node for the one to start a name.
+  def handle_info({:start, name, child, keeper, ref, hops}, state),
+    do: {:noreply, route(state, name, child, {:keeper, keeper, ref}, hops)}
+
+  def handle_info({:started, ref, result}, state) when is_map_key(state.asked, ref) do
+    {{_name, _child, asker, _node}, asked} = Map.pop(state.asked, ref)
+    answer(asker, result)
+    {:noreply, %{state | asked: asked}}
+  end
+
+  def handle_info({:nodeup, node, _info}, state) do
+    greet(node)
+    {:noreply, state}
+  end
+
+  def handle_info({:DOWN, ref, :process, _pid, reason}, state)
+      when is_map_key(state.monitors, ref) do
+    {what, monitors} = Map.pop(state.monitors, ref)
+    {:noreply, down(%{state | monitors: monitors}, what, reason)}
+  end
+
+  def handle_info(:tick, state) do
+    Process.send_after(self(), :tick, @tick_ms)
+    Entries.drop_old()
+    {:noreply, settle_all(state)}
+  end
+
+  def handle_info({:again, name}, state),
+    do: {:noreply, settle(%{state | pauses: Map.delete(state.pauses, name)}, name)}
+
+  def handle_info(_message, state), do: {:noreply, state}
+
+  ## Members
+
+  defp welcome(state, keeper) do
+    if state.members[node(keeper)] == keeper do
+      state
+    else
+      greet(keeper)
+
+      put_in(state.members[node(keeper)], keeper)
+      |> monitor(keeper, {:member, keeper})
+    end
+  end
+
+  defp nodes(state), do: Enum.sort([node() | Map.keys(state.members)])
+
+  defp tell(state, name, entry) do
+    for {_node, keeper} <- state.members, do: send(keeper, {:entry, name, entry})
+    :ok
+  end
+
+  defp monitor(state, pid, what),
+    do: %{state | monitors: Map.put(state.monitors, Process.monitor(pid), what)}
+
+  ## Starting
+
+  # Here, or by the node whose name it is.
+  defp route(state, name, child, asker, hops) do
+    case {lookup(name), home(state, name)} do
+      {{:ok, pid}, _home} ->
+        answer(asker, {:ok, pid})
+        state
+
+      {:not_found, home} when home == node() or hops == 0 ->
+        launch(state, name, child, [asker])
+
+      {:not_found, home} ->
+        ref = make_ref()
+        send(Map.fetch!(state.members, home), {:start, name, child, self(), ref, hops - 1})
+        %{state | asked: Map.put(state.asked, ref, {name, child, asker, home})}
+    end
+  end
+
+  # The node that is to run a name.
+  defp home(state, name) do
+    members = nodes(state)
+
+    with {_version, home, %Child{}, _pid} <- Entries.get(name), true <- home in members do
+      home
+    else
+      _none_stopped_or_gone -> Entries.owner(name, members)
+    end
+  end
+
+  # In a process of its own: a slow init/1 must not hold up the keeper.
+  defp launch(state, name, child, askers) do
+    case state.starting do
+      %{^name => {first, others}} ->
+        put_in(state.starting[name], {first, askers ++ others})
+
+      _not_yet ->
+        {_pid, ref} = spawn_monitor(fn -> exit({:launched, start_child(name, child)}) end)
+        state = put_in(state.starting[name], {child, askers})
+        put_in(state.monitors[ref], {:launch, name})
+    end
+  end
+
+  defp start_child(name, child) do
+    spec = %{
+      id: name,
+      start: child.start,
+      # The keeper starts it again, here or elsewhere.
+      restart: :temporary,
+      shutdown: child.shutdown,
+      type: child.type
+    }
+
+    case DynamicSupervisor.start_child(@supervisor, spec) do
+      {:ok, pid} -> {:ok, pid}
+      {:ok, pid, _info} -> {:ok, pid}
+      :ignore -> {:error, :ignore}
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  defp answer({:caller, from}, result), do: GenServer.reply(from, result)
+  defp answer({:keeper, keeper, ref}, result), do: send(keeper, {:started, ref, result})
+
+  defp launched(state, name, child, result, askers) do
+    stopped = match?({_, _, :stopped, _}, Entries.get(name))
+
+    case result do
+      # Stopped while it was being started again, and nobody has asked for it since.
+      {:ok, pid} when stopped and askers == [] ->
+        end_child(put_in(state.running[name], pid), name, :shutdown)
+
+      {:ok, pid} ->
+        tell(state, name, Entries.change(name, node(), child, pid))
+        watch(state, name, pid)
+
+      {:error, reason} ->
+        # Nobody knows of a first start that failed. One that is to take over, or to run again, is tried until it works.
+        if match?({_, _, %Child{}, _}, Entries.get(name)),
+          do: crashed(state, name, reason),
+          else: state
+    end
+  end
+
+  defp watch(state, name, pid) do
+    put_in(state.running[name], pid) |> monitor(pid, {:child, name, pid})
+  end
+
+  ## Hearing and settling
+
+  defp heard(state, name, entry) do
+    if Entries.merge(name, entry), do: settle(state, name), else: state
+  end
+
+  defp settle_all(state),
+    do: Enum.reduce(Entries.all(), state, fn {name, _entry}, state -> settle(state, name) end)
+
+  # Makes this node do what the entry says of it.
+  defp settle(state, name) do
+    mine = Map.get(state.running, name)
+
+    case {Entries.get(name), home(state, name) == node()} do
+      {{_, _, :stopped, _}, _here} when mine != nil ->
+        end_child(state, name, :shutdown)
+
+      {{_, _, %Child{}, pid}, false} when mine != nil ->
+        end_child(state, name, {:name_conflict, {name, nil}, @registry, pid})
+
+      # The entry is of a node that has gone, or of an earlier life of this one.
+      {{_, _, %Child{} = child, pid}, true} when mine != nil and pid != mine ->
+        tell(state, name, Entries.change(name, node(), child, mine))
+        state
+
+      {{_, _, %Child{} = child, _pid}, true} when mine == nil ->
+        if is_map_key(state.pauses, name), do: state, else: launch(state, name, child, [])
+
+      _as_it_should_be ->
+        state
+    end
+  end
+
+  defp end_child(state, name, reason) do
+    {pid, running} = Map.pop(state.running, name)
+
+    # In a process of its own: a child may take its time to stop.
+    spawn(fn ->
+      if reason != :shutdown, do: Process.exit(pid, reason)
+      DynamicSupervisor.terminate_child(@supervisor, pid)
+    end)
+
+    %{state | running: running, crashes: Map.delete(state.crashes, name)}
+  end
+
+  ## Ends
+
+  # A keeper that restarted has greeted already.
+  defp down(%{members: members} = state, {:member, keeper}, _reason)
+       when :erlang.map_get(node(keeper), members) != keeper,
+       do: state
+
+  defp down(state, {:member, keeper}, _reason) do
+    node = node(keeper)
+    {asked, kept} = Enum.split_with(state.asked, fn {_ref, {_, _, _, home}} -> home == node end)
+    state = %{state | members: Map.delete(state.members, node), asked: Map.new(kept)}
+
+    Enum.reduce(asked, settle_all(state), fn {_ref, {name, child, asker, _home}}, state ->
+      route(state, name, child, asker, @hops)
+    end)
+  end
+
+  defp down(state, {:launch, name}, reason) do
+    {{child, askers}, starting} = Map.pop(state.starting, name)
+
+    result =
+      case reason do
+        {:launched, result} -> result
+        crash -> {:error, crash}
+      end
+
+    state = launched(%{state | starting: starting}, name, child, result, askers)
+    for asker <- askers, do: answer(asker, result)
+    settle(state, name)
+  end
+
+  # A child that was ended on purpose is not listed any more, and its name may have another.
+  defp down(%{running: running} = state, {:child, name, pid}, _reason)
+       when not is_map_key(running, name) or :erlang.map_get(name, running) != pid,
+       do: state
+
+  defp down(state, {:child, name, _pid}, reason) do
+    state = %{state | running: Map.delete(state.running, name)}
+
+    case Entries.get(name) do
+      {_version, home, %Child{} = child, _pid} when home == node() ->
+        if Child.again?(child, reason) do
+          crashed(state, name, reason)
+        else
+          tell(state, name, Entries.change(name, node(), :stopped, nil))
+          %{state | crashes: Map.delete(state.crashes, name)}
+        end
+
+      _stopped_or_elsewhere ->
+        state
+    end
+  end
+
+  defp crashed(state, name, reason) do
+    now = System.monotonic_time(:millisecond)
+    earlier = Map.get(state.crashes, name, [])
+    recent = Enum.take_while(earlier, &(now - &1 < 2 * @longest_delay_ms))
+    quick = Enum.count(recent, &(now - &1 < @window_ms))
+    state = put_in(state.crashes[name], Enum.take([now | recent], 20))
+
+    if quick < @quick_restarts do
+      settle(state, name)
+    else
+      delay = min(@first_delay_ms * 2 ** (length(recent) - @quick_restarts), @longest_delay_ms)
+
+      Logger.error(
+        "Foundation.ProcessManager: #{inspect(name)} ended again (#{Exception.format_exit(reason)}); " <>
+          "it is started in #{delay} ms"
+      )
+
+      Process.send_after(self(), {:again, name}, delay)
+      put_in(state.pauses[name], now + delay)
+    end
+  end
+end

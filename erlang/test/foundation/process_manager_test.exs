@@ -1,0 +1,208 @@
+defmodule Foundation.ProcessManagerTest do
+  # Real nodes, on an epmd of their own, by our engine and by the host's Horde where its beams are.
+  use ExUnit.Case
+  @moduletag :integration
+  @moduletag :cluster
+  @moduletag timeout: 120_000
+
+  import Foundation.Eventually
+  alias Foundation.{ProcessManager, TestCluster, Worker}
+
+  @horde Foundation.HostLibraries.paths([
+           :horde,
+           :delta_crdt,
+           :merkle_map,
+           :libring,
+           :telemetry,
+           :telemetry_poller
+         ])
+
+  defp cluster(count, opts \\ []) do
+    cluster = TestCluster.start(count, [foundation: [cluster: :local_epmd]] ++ opts)
+    on_exit(fn -> TestCluster.stop(cluster) end)
+    nodes = TestCluster.nodes(cluster)
+
+    eventually(fn ->
+      Enum.all?(nodes, &(TestCluster.call(cluster, &1, Foundation.Cluster, :size, []) == count))
+    end)
+
+    {cluster, nodes}
+  end
+
+  defp start(cluster, node, args),
+    do: TestCluster.call(cluster, node, ProcessManager, :start_singleton, args)
+
+  defp lookup(cluster, node, name),
+    do: TestCluster.call(cluster, node, ProcessManager, :lookup_singleton, [name])
+
+  defp all_know(cluster, nodes, name, pid),
+    do: eventually(fn -> Enum.all?(nodes, &(lookup(cluster, &1, name) == {:ok, pid})) end)
+
+  test "without clustering, errors name the facade and the tool" do
+    assert {:error, %{error_type: :process_manager_unavailable, message: message}} =
+             ProcessManager.start_singleton(Worker, [])
+
+    assert message =~
+             "Foundation.ProcessManager.start_singleton/3: Foundation.DistributedSupervisor"
+
+    assert [{:error, %{message: _}}] = ProcessManager.start_replicated(Worker, [])
+    assert ProcessManager.lookup_singleton(Worker) == :not_found
+    assert ProcessManager.list_singletons() == %{}
+    assert {:error, %{}} = ProcessManager.stop_singleton(Worker)
+  end
+
+  # 000 §3, "services migrate when nodes fail", and what goes with it.
+  for {engine, paths} <- [own: [], horde: @horde], engine == :own or paths != [] do
+    test "services migrate when nodes fail (#{engine})" do
+      {cluster, nodes} = cluster(3, paths: unquote(paths))
+      [a | _] = nodes
+
+      # Every node asks at once, all for the same one.
+      answers =
+        nodes
+        |> Enum.map(&Task.async(fn -> start(cluster, &1, [Worker, [x: 1], [name: :one]]) end))
+        |> Task.await_many(60_000)
+
+      assert [{:ok, pid}] = Enum.uniq(answers)
+      all_know(cluster, nodes, :one, pid)
+      assert TestCluster.call(cluster, node(pid), GenServer, :call, [pid, :args]) == [x: 1]
+      assert start(cluster, a, [Worker, [x: 2], [name: :one]]) == {:ok, pid}
+      assert {:ok, other} = start(cluster, a, [Worker])
+
+      assert TestCluster.call(cluster, a, ProcessManager, :list_singletons, []) == %{
+               Worker => other,
+               one: pid
+             }
+
+      # It crashes: it runs again.
+      TestCluster.call(cluster, node(pid), Process, :exit, [pid, :kill])
+
+      eventually(fn ->
+        match?({:ok, new} when new != pid, lookup(cluster, a, :one))
+      end)
+
+      # Its node goes: it runs elsewhere, with what it was started with.
+      {:ok, pid} = lookup(cluster, a, :one)
+      cluster = TestCluster.kill(cluster, node(pid))
+      [b | _] = rest = nodes -- [node(pid)]
+
+      eventually(fn ->
+        match?({:ok, new} when node(new) != node(pid), lookup(cluster, b, :one))
+      end)
+
+      {:ok, pid} = lookup(cluster, b, :one)
+      all_know(cluster, rest, :one, pid)
+      assert TestCluster.call(cluster, node(pid), GenServer, :call, [pid, :args]) == [x: 1]
+
+      # One that ends for good is forgotten everywhere.
+      assert {:ok, brief} = start(cluster, b, [Worker, [], [name: :brief, restart: :transient]])
+      all_know(cluster, rest, :brief, brief)
+      :ok = TestCluster.call(cluster, node(brief), GenServer, :call, [brief, :stop])
+      eventually(fn -> Enum.all?(rest, &(lookup(cluster, &1, :brief) == :not_found)) end)
+      assert :ok = TestCluster.call(cluster, b, ProcessManager, :stop_singleton, [:one])
+      eventually(fn -> Enum.all?(rest, &(lookup(cluster, &1, :one) == :not_found)) end)
+
+      assert {:error, :not_found} =
+               TestCluster.call(cluster, b, ProcessManager, :stop_singleton, [:one])
+
+      assert {:ok, _again} = start(cluster, b, [Worker, [], [name: :one]])
+
+      # What cannot start says so and stays unknown.
+      assert {:error, :no} = start(cluster, b, [Worker, [fail: :no], [name: :failing]])
+      assert lookup(cluster, b, :failing) == :not_found
+
+      assert [{:ok, p1}, {:ok, p2}] =
+               TestCluster.call(cluster, b, ProcessManager, :start_replicated, [Worker, [y: 1]])
+
+      assert Enum.sort([node(p1), node(p2)]) == Enum.sort(rest)
+
+      assert [{:ok, ^p1}, {:ok, ^p2}] =
+               TestCluster.call(cluster, b, ProcessManager, :start_replicated, [Worker, [y: 1]])
+
+      assert TestCluster.call(cluster, b, ProcessManager, :lookup_replicated, [Worker, node(p2)]) ==
+               {:ok, p2}
+
+      for name <- [
+            Foundation.PubSub,
+            Foundation.ProcessRegistry,
+            Foundation.DistributedSupervisor,
+            Foundation.ClusterSupervisor
+          ] do
+        assert is_pid(TestCluster.call(cluster, b, Process, :whereis, [name])), inspect(name)
+      end
+
+      # 1.x goes on as it was.
+      assert {:ok, _} =
+               TestCluster.call(cluster, b, Foundation.ServiceRegistry, :lookup, [
+                 :production,
+                 :config_server
+               ])
+    end
+  end
+
+  test "the two sides of a partition keep one process when they meet" do
+    {cluster, [a, b]} = cluster(2)
+    assert {:ok, pid} = start(cluster, a, [Worker, [], [name: :one]])
+    all_know(cluster, [a, b], :one, pid)
+
+    # Different cookies keep the sides apart.
+    TestCluster.call(cluster, a, Node, :set_cookie, [b, :apart])
+    TestCluster.call(cluster, b, Node, :set_cookie, [a, :another])
+    TestCluster.call(cluster, a, Node, :disconnect, [b])
+
+    for {here, there} <- [{a, b}, {b, a}] do
+      eventually(fn ->
+        match?({:ok, p} when node(p) == here, lookup(cluster, here, :one)) and
+          there not in TestCluster.call(cluster, here, Node, :list, [])
+      end)
+    end
+
+    assert {:ok, only_a} = start(cluster, a, [Worker, [], [name: :of_a]])
+    assert {:ok, only_b} = start(cluster, b, [Worker, [], [name: :of_b]])
+    {:ok, one_a} = lookup(cluster, a, :one)
+    {:ok, one_b} = lookup(cluster, b, :one)
+    cookie = TestCluster.call(cluster, a, Node, :get_cookie, [])
+    TestCluster.call(cluster, b, Node, :set_cookie, [a, cookie])
+    TestCluster.call(cluster, a, Node, :set_cookie, [b, cookie])
+    all_know(cluster, [a, b], :of_a, only_a)
+    all_know(cluster, [a, b], :of_b, only_b)
+
+    eventually(fn ->
+      answers = for node <- [a, b], do: lookup(cluster, node, :one)
+
+      living =
+        for pid <- [one_a, one_b],
+            TestCluster.call(cluster, node(pid), Process, :alive?, [pid]),
+            do: {:ok, pid}
+
+      length(living) == 1 and Enum.uniq(answers) == living
+    end)
+  end
+
+  test "one that cannot stay up harms no other" do
+    {cluster, [a]} = cluster(1)
+    {:ok, steady} = start(cluster, a, [Worker, [], [name: :steady]])
+    {:ok, _} = start(cluster, a, [Worker, [], [name: :shaky]])
+
+    for _n <- 1..6 do
+      eventually(fn -> match?({:ok, _}, lookup(cluster, a, :shaky)) end)
+      {:ok, pid} = lookup(cluster, a, :shaky)
+      TestCluster.call(cluster, a, Process, :exit, [pid, :kill])
+    end
+
+    eventually(fn -> match?({:ok, _}, lookup(cluster, a, :shaky)) end)
+    assert lookup(cluster, a, :steady) == {:ok, steady}
+    keeper = TestCluster.call(cluster, a, Process, :whereis, [Foundation.ProcessManager.Keeper])
+    TestCluster.call(cluster, a, Process, :exit, [keeper, :kill])
+
+    eventually(fn ->
+      TestCluster.call(cluster, a, Process, :whereis, [Foundation.ProcessManager.Keeper]) not in [
+        nil,
+        keeper
+      ]
+    end)
+
+    assert lookup(cluster, a, :steady) == {:ok, steady}
+    assert start(cluster, a, [Worker, [], [name: :steady]]) == {:ok, steady}
+  end
+end
