@@ -4,18 +4,19 @@
 #   make test     everything: unit, property, golden bytes, fuzz smoke, real BEAM nodes
 #   make matrix   every interop case on OTP 23, 25, 27 and 29; writes docs/compatibility.md
 #   make ecosystem   the ecosystem's own libraries beside our node (sources from $FOUNDATION_ECOSYSTEM)
+#   make bench-codec   the term codec beside OTP's and the field's, times and instructions (valgrind)
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
 #   make verify   formatting, lints, documentation, layout: read-only
 #   make fix      what of that a tool can mend
 #
 # Needed: Rust (rustup), a C linker (Debian: gcc libc6-dev), make. Erlang and Elixir are installed if missing (script/erlang).
 
-.PHONY: help demo test matrix fuzz verify fix
+.PHONY: help demo test matrix bench-codec fuzz verify fix
 
 ERLANG := script/erlang
 
 help:
-	@sed -n 's/^# *\(make [a-z]* .*\)/\1/p' Makefile
+	@sed -n 's/^# *\(make [a-z-]* .*\)/\1/p' Makefile
 
 demo:
 	$(ERLANG) cargo run --quiet -p foundation-interop-tests --bin demo
@@ -34,6 +35,10 @@ matrix:
 ecosystem:
 	script/otp-matrix.sh
 	$(ERLANG) cargo test -p foundation-interop-tests --test it ecosystem -- --nocapture
+
+bench-codec:
+	$(ERLANG) cargo run --release --quiet -p foundation-bench-micro
+	cargo run --release --quiet -p foundation-bench-micro -- --count
 
 fuzz:
 	script/fuzz
