@@ -74,6 +74,25 @@ impl RawTerm {
         bytes.freeze()
     }
 
+    /// The same, deflated (tag 80) as `term_to_binary(Term, [compressed])` has it, fast rather than small; plain if that is not
+    /// shorter.
+    pub fn to_external_compressed(&self) -> Bytes {
+        // The fastest level: this is for messages, which somebody waits for.
+        const LEVEL: u8 = 1;
+        let plain = self.to_plain();
+        let deflated = miniz_oxide::deflate::compress_to_vec_zlib(&plain.bytes, LEVEL);
+        match u32::try_from(plain.bytes.len()) {
+            Ok(size) if deflated.len() + 5 < plain.bytes.len() => {
+                let mut bytes = BytesMut::with_capacity(6 + deflated.len());
+                bytes.put_slice(&[VERSION_MAGIC, super::tag::COMPRESSED]);
+                bytes.put_u32(size);
+                bytes.put_slice(&deflated);
+                bytes.freeze()
+            }
+            _ => plain.to_external(),
+        }
+    }
+
     /// The encoded term, without a version byte. Atoms may be references into the list of [`atoms`](Self::atoms).
     pub fn as_bytes(&self) -> &Bytes {
         &self.bytes

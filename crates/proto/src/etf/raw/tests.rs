@@ -33,6 +33,7 @@ fn cache_references_are_resolved_and_written_out() {
     // Every length is right, that of the fun included: our own encoder computes it from the term.
     assert_eq!(RawTerm::from_term(&term).unwrap().as_bytes(), plain.as_bytes());
     assert_eq!(decode(&raw.to_external(), &limits).unwrap(), term);
+    assert_eq!(decode(&raw.to_external_compressed(), &limits).unwrap(), term);
     // A term inside keeps what it needs to be understood.
     let mut tape = Tape::new();
     let view = raw.view(&mut tape).unwrap();
@@ -63,4 +64,15 @@ fn references_outside_of_the_header_are_refused() {
     assert!(RawTerm::new(Bytes::from_static(&[82, 0]), None, &Limits::default()).is_err());
     let local = Bytes::from_static(&[121, 1, 2, 3, 4, 82, 0]);
     assert!(RawTerm::new(local, atoms(&["a"]), &Limits::default()).is_err());
+}
+
+#[test]
+fn compressing_is_undone_and_never_makes_longer() {
+    let limits = Limits::default();
+    for (term, shorter) in [(Term::binary(&[7; 10_000]), true), (Term::Integer(1), false)] {
+        let raw = RawTerm::from_term(&term).unwrap();
+        let external = raw.to_external_compressed();
+        assert_eq!(external.len() < raw.to_external().len(), shorter);
+        assert_eq!(RawTerm::from_external(&external, &limits).unwrap().to_term(&limits).unwrap(), term);
+    }
 }
