@@ -17,11 +17,13 @@
 //!
 //! | module | machine | counterpart |
 //! |---|---|---|
+//! | [`channels`] | classes of traffic with delivery promises between our own nodes | Phoenix.PubSub topics, at most once |
 //! | [`pg`] | process groups of one scope | OTP's `pg`, protocols 0 and 1 |
 //! | [`pubsub`] | topics and their subscribers | Phoenix.PubSub 2.0 to 2.2 (its PG2 adapter) |
 //! | [`registry`] | the replicated map under names and placement | `DeltaCrdt.AWLWWMap` and `MerkleMap`, as Horde runs them |
 //! | `sim` | virtual time and a seeded network (feature `sim`) | – |
 
+pub mod channels;
 mod key;
 mod message;
 pub mod pg;

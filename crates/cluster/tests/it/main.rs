@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
 mod aw_lww_map;
+mod channels;
 mod pg;
 
 /// The seeds to run: `default` of them unless the environment says otherwise.
