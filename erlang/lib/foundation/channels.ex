@@ -6,12 +6,15 @@ defmodule Foundation.Channels do
   Subscribers get the bare message. Delivery is at most once. All channels of a pair of nodes share one connection: a large
   message on `:data` delays what follows it on `:control`.
 
-  Every broadcast executes `[:foundation, :message, :sent]` with `%{size: bytes}` in the external term format and metadata
-  `%{channel: channel}`.
+  Every broadcast executes `[:foundation, :message, :sent]` on its node, measurements `%{size: bytes}` in the external term format, and
+  `[:foundation, :message, :received]` on each node that it reaches, its own included, measurements `%{latency: microseconds}` by the clocks
+  of the two nodes. The metadata is `%{channel: channel}` and the same number. What a node without this library broadcasts on a topic is
+  delivered but not counted: it does not say when it was sent.
 
   Errors are `Foundation.Types.Error` of type `:pubsub_unavailable`; their message names the facade, the tool and the tool's error.
   """
 
+  alias Foundation.Channels.Receiver
   alias Foundation.Host
   alias Foundation.PubSub
   alias Foundation.Types.Error
@@ -35,17 +38,26 @@ defmodule Foundation.Channels do
   def topic(channel) when channel in @channels, do: "foundation:#{channel}"
 
   @doc """
-  Sends a message to the subscribers of a channel on all nodes. Options are accepted for `route_message/2`'s sake.
+  Sends a message to the subscribers of a channel on all nodes.
+
+  `compression: true` deflates it on its way to nodes that have this library. `timeout:` is accepted and has no effect: nothing is waited
+  for.
   """
   @spec broadcast(channel(), term(), keyword()) :: :ok | {:error, Error.t()}
-  def broadcast(channel, message, _opts \\ []) when channel in @channels do
-    with :ok <- run("broadcast/3", fn -> PubSub.broadcast(topic(channel), message) end) do
+  def broadcast(channel, message, opts \\ []) when channel in @channels do
+    run("broadcast/3", fn ->
+      sent_at = Receiver.now()
+      size = :erlang.external_size(message)
+      :ok = Receiver.send_to_others(channel, message, opts)
+
       Host.Telemetry.execute(
         [:foundation, :message, :sent],
-        %{size: :erlang.external_size(message)},
-        %{channel: channel}
+        %{size: size},
+        %{channel: channel, size: size}
       )
-    end
+
+      Receiver.deliver(channel, message, sent_at)
+    end)
   end
 
   @doc """

@@ -57,13 +57,26 @@ defmodule Foundation.Cluster do
     children =
       [
         Foundation.PubSub,
+        receivers(),
         Foundation.ServiceMesh.Registrar,
         Foundation.ProcessManager.Engine,
+        Foundation.HealthMonitor.Checker,
+        Foundation.Optimizer,
         Foundation.Cluster.ConfigSync,
         {Foundation.Cluster.Monitor, decision}
       ] ++ discovery(decision)
 
     Supervisor.init(children, strategy: :one_for_one, max_restarts: 10, max_seconds: 60)
+  end
+
+  defp receivers do
+    children = Enum.map(Foundation.Channels.channels(), &{Foundation.Channels.Receiver, &1})
+
+    %{
+      id: Foundation.Channels,
+      start: {Supervisor, :start_link, [children, [strategy: :one_for_one]]},
+      type: :supervisor
+    }
   end
 
   defp discovery(%ClusterConfig{} = decision) do

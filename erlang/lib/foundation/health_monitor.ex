@@ -1,12 +1,17 @@
 defmodule Foundation.HealthMonitor do
   @moduledoc """
-  How the nodes of the cluster are. Asked for when it is wanted: no process, and nothing is kept.
+  How the nodes of the cluster and their services are. Asked for when it is wanted: nothing is kept.
 
   Every connected node is asked in parallel. One that does not answer in time, or does not run Foundation, is listed as `:unknown`
   and without figures.
+
+  With clustering on, each node also checks those of its services that have a `health_check:` in their metadata
+  (`Foundation.ServiceMesh`), every `config :foundation, health_check_interval: 10_000` ms with up to `health_check_timeout: 5_000` ms for
+  each. `:ok`, `true` and `{:ok, _}` are good health. A failure logs the warning `Service health check failed` with `service`, `node`,
+  `consecutive_failures` and `action`: `:retrying`, and with the third `:marking_unhealthy`.
   """
 
-  alias Foundation.{Cluster, Native, ServiceMesh, ServiceRegistry}
+  alias Foundation.{Cluster, Native, ProcessManager, ServiceMesh, ServiceRegistry}
 
   @timeout_ms 2000
 
@@ -22,21 +27,16 @@ defmodule Foundation.HealthMonitor do
   The health of the cluster. Options: `timeout`, 2000 ms.
 
   - `nodes`: a node is `:degraded` if one of its three services is not available. Its figures are `memory` in bytes, `processes`,
-    `run_queue`, `uptime_ms`, and `native`, whether the native functions are loaded.
+    `run_queue`, `uptime_ms`, `native`, whether the native functions are loaded, and `registry_changes`, see `cluster_metrics/1`.
   - `services`: the names in the namespace `:production` of the nodes that answer, `:degraded` where a node that answers lacks
-    it, with the number of live instances; then those of `Foundation.ServiceMesh` with their number of instances.
+    it, with the number of live instances; then those of `Foundation.ServiceMesh` with their number of instances, `:degraded` if one is
+    marked unhealthy.
   - `status`: `:critical` if this node is degraded or more than half of the nodes are not healthy, `:degraded` if any is not.
   - `last_check`: milliseconds since 1970.
   """
   @spec cluster_health(keyword()) :: report()
   def cluster_health(opts \\ []) do
-    nodes = Enum.sort(Enum.uniq([node() | Node.list()] ++ Cluster.nodes()))
-
-    answers =
-      nodes
-      |> :erpc.multicall(__MODULE__, :local_health, [], Keyword.get(opts, :timeout, @timeout_ms))
-      |> then(&Enum.zip(nodes, &1))
-      |> Enum.map(&answer/1)
+    answers = ask(opts)
 
     %{
       status: overall(answers),
@@ -44,6 +44,56 @@ defmodule Foundation.HealthMonitor do
       services: services(answers),
       last_check: System.system_time(:millisecond)
     }
+  end
+
+  @doc """
+  Figures of the cluster, from the nodes that answer. Options as in `cluster_health/1`.
+
+  `node_count`; `registry_churn`, registrations in `Foundation.ServiceMesh` and their ends within the last minute;
+  `registry_churn_rate`, `:high` above one a second, else `:low`; `services` and `singletons`, how many there are; `memory` in bytes and
+  `processes`, added up; `nodes` and `unknown`, who answered and who did not.
+  """
+  @spec cluster_metrics(keyword()) :: %{
+          node_count: pos_integer(),
+          registry_churn: non_neg_integer(),
+          registry_churn_rate: :low | :high,
+          services: non_neg_integer(),
+          singletons: non_neg_integer(),
+          memory: non_neg_integer(),
+          processes: non_neg_integer(),
+          nodes: [node()],
+          unknown: [node()]
+        }
+  def cluster_metrics(opts \\ []) do
+    {unknown, known} =
+      opts |> ask() |> Enum.split_with(fn {_node, status, _, _} -> status == :unknown end)
+
+    sum = fn key ->
+      known |> Enum.map(fn {_, _, metrics, _} -> Map.get(metrics, key, 0) end) |> Enum.sum()
+    end
+
+    churn = sum.(:registry_changes)
+
+    %{
+      node_count: Cluster.size(),
+      registry_churn: churn,
+      registry_churn_rate: if(churn > 60, do: :high, else: :low),
+      services: length(ServiceMesh.discover_services()),
+      singletons: map_size(ProcessManager.list_singletons()),
+      memory: sum.(:memory),
+      processes: sum.(:processes),
+      nodes: Enum.map(known, &elem(&1, 0)),
+      unknown: Enum.map(unknown, &elem(&1, 0))
+    }
+  end
+
+  defp ask(opts) do
+    nodes = Enum.sort(Enum.uniq([node() | Node.list()] ++ Cluster.nodes()))
+
+    nodes
+    |> :erpc.multicall(__MODULE__, :local_health, [], Keyword.get(opts, :timeout, @timeout_ms))
+    |> then(&Enum.zip(nodes, &1))
+    |> Enum.map(&answer/1)
   end
 
   defp answer({node, {:ok, %{status: status, metrics: metrics, services: services}}})
@@ -81,8 +131,12 @@ defmodule Foundation.HealthMonitor do
         {name, if(instances == length(reports), do: :healthy, else: :degraded), instances}
       end
 
-    mesh = Enum.frequencies_by(ServiceMesh.discover_services(), & &1.name)
-    own ++ for {name, instances} <- Enum.sort(mesh), do: {name, :healthy, instances}
+    mesh = Enum.group_by(ServiceMesh.discover_services(), & &1.name, & &1.metadata[:health])
+
+    own ++
+      for {name, marks} <- Enum.sort(mesh) do
+        {name, if(:unhealthy in marks, do: :degraded, else: :healthy), length(marks)}
+      end
   end
 
   @doc """
@@ -99,7 +153,8 @@ defmodule Foundation.HealthMonitor do
         processes: :erlang.system_info(:process_count),
         run_queue: :erlang.statistics(:total_run_queue_lengths),
         uptime_ms: uptime,
-        native: Native.loaded?()
+        native: Native.loaded?(),
+        registry_changes: if(Cluster.enabled?(), do: ServiceMesh.Registrar.changes(), else: 0)
       },
       services:
         Map.new(ServiceRegistry.get_service_info(:production).services, fn {name, info} ->

@@ -66,6 +66,21 @@ defmodule Foundation.PubSub do
   end
 
   @doc """
+  Sends to the subscribers on one other node.
+  """
+  @spec direct_broadcast(node(), topic(), term()) :: :ok | {:error, term()}
+  def direct_broadcast(node, topic, message) when is_atom(node) and is_binary(topic) do
+    case Host.module(:phoenix_pubsub) do
+      nil ->
+        send({@group, node}, {:forward_to_local, topic, message, Phoenix.PubSub})
+        :ok
+
+      pubsub ->
+        pubsub.direct_broadcast(node, __MODULE__, topic, message)
+    end
+  end
+
+  @doc """
   Sends to the subscribers on this node.
   """
   @spec local_broadcast(topic(), term()) :: :ok

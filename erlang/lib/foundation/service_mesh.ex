@@ -13,6 +13,10 @@ defmodule Foundation.ServiceMesh do
   `[:foundation, :service, :registered]`; its end executes `[:foundation, :service, :deregistered]`; measurements `%{count: 1}`, metadata
   `%{name: name, node: node}`.
 
+  A service whose metadata has `health_check:`, a function of its info or `{module, function, arguments}` before which the info is put, is
+  checked by its own node (`Foundation.HealthMonitor`). After three failures in a row its metadata has `health: :unhealthy` until a check
+  succeeds; `discover_services/1` lists it all the same.
+
   Errors are `Foundation.Types.Error`, whose message names the facade, the tool and the tool's error.
   """
 

@@ -5,7 +5,8 @@ defmodule Foundation.ClusterTest do
   @moduletag :cluster
   @moduletag timeout: 120_000
 
-  alias Foundation.{Channels, TestCluster, Utils}
+  import Foundation.Eventually
+  alias Foundation.{Channels, TestCluster}
 
   setup do
     cluster = TestCluster.start(3, foundation: [cluster: :local_epmd, app_namespaces: [:sample]])
@@ -19,22 +20,26 @@ defmodule Foundation.ClusterTest do
     %{cluster: cluster, nodes: nodes}
   end
 
-  defp eventually(fun) do
-    result =
-      Utils.retry(fn -> if fun.(), do: :ok, else: {:error, :not_yet} end,
-        max_attempts: 300,
-        base_delay: 50,
-        max_delay: 50
-      )
-
-    assert result == {:ok, :ok}
-  end
-
   # A process on a node that collects what it gets.
   defp collector(cluster, node, channel) do
     {:ok, agent} = TestCluster.call(cluster, node, Agent, :start, [Function, :identity, [[]]])
     relay = TestCluster.call(cluster, node, Foundation.Relay, :start, [agent])
     :ok = TestCluster.call(cluster, node, Channels, :subscribe, [channel, relay])
+    fn -> TestCluster.call(cluster, node, Agent, :get, [agent, Enum, :reverse, []]) end
+  end
+
+  # What a node's telemetry says.
+  defp telemetry(cluster, node, event) do
+    {:ok, agent} = TestCluster.call(cluster, node, Agent, :start, [Function, :identity, [[]]])
+
+    :ok =
+      TestCluster.call(cluster, node, Foundation.Host.Telemetry, :attach, [
+        agent,
+        event,
+        &Foundation.Relay.telemetry/4,
+        agent
+      ])
+
     fn -> TestCluster.call(cluster, node, Agent, :get, [agent, Enum, :reverse, []]) end
   end
 
@@ -48,18 +53,44 @@ defmodule Foundation.ClusterTest do
     end
 
     received = for node <- [a, b, c], do: collector(cluster, node, :events)
+    arrivals = telemetry(cluster, b, [:foundation, :message, :received])
     other = collector(cluster, b, :data)
     assert :ok = TestCluster.call(cluster, a, Channels, :broadcast, [:events, {:hello, 1}])
     assert :ok = TestCluster.call(cluster, b, Channels, :route_message, [{:hello, 2}, []])
     eventually(fn -> Enum.all?(received, &(Enum.sort(&1.()) == [{:hello, 1}, {:hello, 2}])) end)
     assert other.() == []
+
+    eventually(fn ->
+      Enum.any?(arrivals.(), fn {_event, %{latency: latency}, metadata} ->
+        is_integer(latency) and latency >= 0 and metadata == %{channel: :events, latency: latency}
+      end)
+    end)
+
     large = {:large, String.duplicate("x", 20_000)}
     assert :ok = TestCluster.call(cluster, c, Channels, :route_message, [large, []])
     eventually(fn -> other.() == [large] end)
 
+    # Compressed on its way, the same on arrival; and what has only a PubSub on its way gets it, too.
+    assert :ok =
+             TestCluster.call(cluster, c, Channels, :broadcast, [
+               :data,
+               large,
+               [compression: true]
+             ])
+
+    eventually(fn -> other.() == [large, large] end)
+
+    assert :ok =
+             TestCluster.call(cluster, c, Foundation.PubSub, :broadcast, [
+               "foundation:data",
+               large
+             ])
+
+    eventually(fn -> other.() == [large, large, large] end)
+
     # Order within a channel.
     for n <- 1..200, do: :ok = TestCluster.call(cluster, a, Channels, :broadcast, [:data, n])
-    eventually(fn -> other.() == [large | Enum.to_list(1..200)] end)
+    eventually(fn -> other.() == [large, large, large | Enum.to_list(1..200)] end)
 
     assert :ok =
              TestCluster.call(cluster, a, Foundation.Config, :set_cluster_wide, [
@@ -169,6 +200,9 @@ defmodule Foundation.ClusterTest do
 
     assert {:config_server, :healthy, 3} in services
     assert {:test_service, :healthy, 2} in services
+
+    assert %{node_count: 3, services: 2, registry_churn_rate: :low, unknown: []} =
+             TestCluster.call(cluster, a, Foundation.HealthMonitor, :cluster_metrics, [])
 
     # A node that stays connected without Foundation has no figures.
     :ok = TestCluster.call(cluster, c, Application, :stop, [:foundation])

@@ -4,6 +4,9 @@ defmodule Foundation.Relay do
 
   def start(agent), do: spawn(fn -> loop(agent) end)
 
+  def telemetry(event, measurements, metadata, agent),
+    do: Agent.update(agent, List, :insert_at, [0, {event, measurements, metadata}])
+
   defp loop(agent) do
     receive do
       message -> Agent.update(agent, List, :insert_at, [0, message])

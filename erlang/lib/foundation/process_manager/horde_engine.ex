@@ -13,9 +13,14 @@ defmodule Foundation.ProcessManager.HordeEngine do
   @doc false
   @spec children() :: [Supervisor.child_spec() | {module(), keyword()}]
   def children do
+    common = [
+      members: :auto,
+      delta_crdt_options: [sync_interval: Foundation.Optimizer.sync_interval()]
+    ]
+
     [
-      {Horde.Registry, name: @registry, keys: :unique, members: :auto},
-      {Horde.DynamicSupervisor, name: @supervisor, strategy: :one_for_one, members: :auto}
+      {Horde.Registry, [name: @registry, keys: :unique] ++ common},
+      {Horde.DynamicSupervisor, [name: @supervisor, strategy: :one_for_one] ++ common}
     ]
   end
 
