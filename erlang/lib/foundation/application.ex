@@ -26,8 +26,12 @@ defmodule Foundation.Application do
 
     decision = cluster()
 
-    Foundation.ProcessRegistry.beside_horde(
-      decision != nil and Foundation.Host.module(:horde) != nil
+    Foundation.ProcessRegistry.Names.choose(
+      cond do
+        decision == nil -> :off
+        Foundation.Host.module(:horde) -> :horde
+        true -> :pg
+      end
     )
 
     children =

@@ -58,6 +58,7 @@ defmodule Foundation.Cluster do
       [
         Foundation.PubSub,
         receivers(),
+        Foundation.ProcessRegistry.Names,
         Foundation.ServiceMesh.Registrar,
         Foundation.ProcessManager.Engine,
         Foundation.HealthMonitor.Checker,

@@ -11,7 +11,7 @@ defmodule Foundation.HealthMonitor do
   `consecutive_failures` and `action`: `:retrying`, and with the third `:marking_unhealthy`.
   """
 
-  alias Foundation.{Cluster, Native, ProcessManager, ServiceMesh, ServiceRegistry}
+  alias Foundation.{Cluster, Native, ProcessManager, ProcessRegistry, ServiceMesh}
 
   @timeout_ms 2000
 
@@ -157,8 +157,8 @@ defmodule Foundation.HealthMonitor do
         registry_changes: if(Cluster.enabled?(), do: ServiceMesh.Registrar.changes(), else: 0)
       },
       services:
-        Map.new(ServiceRegistry.get_service_info(:production).services, fn {name, info} ->
-          {name, info.alive}
+        Map.new(ProcessRegistry.local_services(:production), fn {name, _living} ->
+          {name, true}
         end)
     }
   end

@@ -9,13 +9,19 @@ defmodule Foundation.ProcessRegistry do
   lookups: `register(:production, :config_server, self())` answers `:ok`, and consumers rely on it.
 
   Pids of other nodes count as alive while their node is connected.
+
+  With clustering on (`Foundation.ClusterConfig`) the names are those of the whole cluster: a name that a process of another node holds is
+  refused, and found. Nodes learn of each other's names after a moment, so two may take one at once, as may the sides of a
+  partition; each then finds its own first, and other nodes all find the same of them. With Horde in the host application, its registry has
+  this module's name and settles such a conflict as Horde does, by ending one of the processes. What stays of one node:
+  `:config_server`, `:event_store` and `:telemetry_service` in `:production`, namespaces `{:test, reference}`, namespaces listed in
+  `config :foundation, local_namespaces: [...]`, processes registered on a node that is not theirs, and the values in `lookup_value/2`.
   """
 
+  alias Foundation.ProcessRegistry.Names
   require Logger
 
   @backup :process_registry_backup
-  # The Registry while this module's name belongs to Horde.
-  @beside_horde Module.concat(__MODULE__, Local)
 
   @type namespace :: :production | {:test, reference()} | term()
   @type service_name :: atom() | term()
@@ -45,18 +51,30 @@ defmodule Foundation.ProcessRegistry do
 
     case :ets.lookup(@backup, key) do
       [{^key, ^pid}] ->
-        if alive?(pid), do: :ok, else: insert(key, pid)
+        if alive?(pid), do: :ok, else: take(key, pid)
 
       [{^key, holder}] ->
-        if alive?(holder), do: {:error, {:already_registered, holder}}, else: insert(key, pid)
+        if alive?(holder), do: {:error, {:already_registered, holder}}, else: take(key, pid)
 
       [] ->
+        take(key, pid)
+    end
+  end
+
+  # Unless another node's process has it.
+  defp take(key, pid) do
+    case Names.find(key) do
+      {:ok, holder} when node(holder) != node() and holder != pid ->
+        {:error, {:already_registered, holder}}
+
+      _free ->
         insert(key, pid)
+        Names.announce(key, pid)
     end
   end
 
   @doc """
-  The live process of a name.
+  The live process of a name, of this node or, with clustering on, of another.
   """
   @spec lookup(namespace(), service_name()) :: {:ok, pid()} | :error
   def lookup(namespace, service) do
@@ -64,7 +82,7 @@ defmodule Foundation.ProcessRegistry do
 
     case Registry.lookup(local(), key) do
       [{pid, _value}] -> if alive?(pid), do: {:ok, pid}, else: :error
-      [] -> lookup_backup(key)
+      [] -> with :error <- lookup_backup(key), do: Names.find(key)
     end
   end
 
@@ -95,7 +113,11 @@ defmodule Foundation.ProcessRegistry do
   @spec unregister(namespace(), service_name()) :: :ok
   def unregister(namespace, service) do
     key = {namespace, service}
-    if :ets.whereis(@backup) != :undefined, do: :ets.delete(@backup, key)
+
+    if :ets.whereis(@backup) != :undefined do
+      for {_key, pid} <- :ets.take(@backup, key), do: Names.withdraw(key, pid)
+    end
+
     Registry.unregister(local(), key)
   end
 
@@ -109,7 +131,13 @@ defmodule Foundation.ProcessRegistry do
   A namespace's live processes by name. Where both tables have a name, the process of `register/3` is given.
   """
   @spec get_all_services(namespace()) :: %{service_name() => pid()}
-  def get_all_services(namespace) do
+  def get_all_services(namespace), do: Map.merge(Names.all(namespace), local_services(namespace))
+
+  @doc """
+  The same of this node alone.
+  """
+  @spec local_services(namespace()) :: %{service_name() => pid()}
+  def local_services(namespace) do
     ensure_backup()
 
     # Keys are compared, not matched by pattern: a namespace may be any term, `:_` included.
@@ -134,10 +162,11 @@ defmodule Foundation.ProcessRegistry do
   def count_services(namespace), do: namespace |> get_all_services() |> map_size()
 
   @doc """
-  A name for `GenServer.start_link/3` and `GenServer.call/2`.
+  A name for `GenServer.start_link/3` and `GenServer.call/2`: `{:via, Registry, {Foundation.ProcessRegistry, {namespace, service}}}`. With
+  clustering on, another module than `Registry` stands there for the names of the whole cluster.
   """
-  @spec via_tuple(namespace(), service_name()) :: {:via, Registry, {module(), registry_key()}}
-  def via_tuple(namespace, service), do: {:via, Registry, {local(), {namespace, service}}}
+  @spec via_tuple(namespace(), service_name()) :: {:via, module(), {module(), registry_key()}}
+  def via_tuple(namespace, service), do: Names.via({namespace, service})
 
   @doc """
   Stops the processes that were registered under `{:test, test_ref}` with `register/3` and removes their names.
@@ -242,17 +271,7 @@ defmodule Foundation.ProcessRegistry do
   # The name of this node's Registry: this module's, unless clustering is on and the host application has Horde, whose registry then
   # has that name.
   @spec local() :: module()
-  def local, do: :persistent_term.get({__MODULE__, :local}, __MODULE__)
-
-  @doc false
-  # Before the Registry starts.
-  @spec beside_horde(boolean()) :: :ok
-  def beside_horde(true), do: :persistent_term.put({__MODULE__, :local}, @beside_horde)
-
-  def beside_horde(false) do
-    _ = :persistent_term.erase({__MODULE__, :local})
-    :ok
-  end
+  defdelegate local(), to: Names
 
   @doc false
   # Called by the application, whose process then owns the table.

@@ -216,7 +216,7 @@ defmodule Foundation.ServiceRegistry do
   See `Foundation.ProcessRegistry.via_tuple/2`.
   """
   @spec via_tuple(namespace(), service_name()) ::
-          {:via, Registry, {module(), {namespace(), service_name()}}}
+          {:via, module(), {module(), {namespace(), service_name()}}}
   def via_tuple(namespace, service), do: ProcessRegistry.via_tuple(namespace, service)
 
   defp emit(event, measurements, namespace, service, result) do

@@ -131,7 +131,54 @@ defmodule Foundation.ProcessManagerTest do
         assert is_pid(TestCluster.call(cluster, b, Process, :whereis, [name])), inspect(name)
       end
 
-      # 1.x goes on as it was.
+      # 1.x goes on as it was, and its names are the cluster's.
+      [c, d] = rest
+
+      registry = fn node, function, args ->
+        TestCluster.call(cluster, node, Foundation.ServiceRegistry, function, args)
+      end
+
+      {:ok, agent} = TestCluster.call(cluster, c, Agent, :start, [Function, :identity, [:of_c]])
+      assert registry.(c, :register, [:production, :pay, agent]) == :ok
+      eventually(fn -> registry.(d, :lookup, [:production, :pay]) == {:ok, agent} end)
+      {:ok, another} = TestCluster.call(cluster, d, Agent, :start, [Function, :identity, [:of_d]])
+
+      assert registry.(d, :register, [:production, :pay, another]) ==
+               {:error, {:already_registered, agent}}
+
+      assert registry.(d, :register, [:production, :config_server, another]) == :ok
+      assert :pay in registry.(d, :list_services, [:production])
+
+      assert %{services: %{pay: %{pid: ^agent, alive: true}}} =
+               registry.(d, :get_service_info, [:production])
+
+      via = registry.(d, :via_tuple, [:my_app, {:worker, 1}])
+
+      assert {:ok, named} =
+               TestCluster.call(cluster, d, Agent, :start, [Function, :identity, [7], [name: via]])
+
+      eventually(fn -> registry.(c, :lookup, [:my_app, {:worker, 1}]) == {:ok, named} end)
+      assert TestCluster.call(cluster, c, Agent, :get, [via, Function, :identity, []]) == 7
+
+      assert {:error, {:already_started, ^named}} =
+               TestCluster.call(cluster, c, Agent, :start, [Function, :identity, [8], [name: via]])
+
+      assert registry.(c, :unregister, [:production, :pay]) == :ok
+
+      eventually(fn ->
+        match?({:error, %{code: 5001}}, registry.(d, :lookup, [:production, :pay]))
+      end)
+
+      TestCluster.call(cluster, d, Agent, :stop, [named])
+
+      eventually(fn ->
+        match?({:error, %{code: 5001}}, registry.(c, :lookup, [:my_app, {:worker, 1}]))
+      end)
+
+      assert {_, :healthy, 2} =
+               TestCluster.call(cluster, c, Foundation.HealthMonitor, :cluster_health, []).services
+               |> List.keyfind(:event_store, 0)
+
       assert {:ok, _} =
                TestCluster.call(cluster, b, Foundation.ServiceRegistry, :lookup, [
                  :production,
