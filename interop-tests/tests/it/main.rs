@@ -11,6 +11,7 @@ mod groups;
 mod harness;
 mod hostile;
 mod inet6;
+mod old_peer;
 mod process;
 mod readme;
 mod rpc;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use foundation_proto::Error;
 use foundation_proto::dist::{ControlMessage, Lane, LaneClass, Target};
 use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 
@@ -12,7 +13,7 @@ use super::mailbox::{Envelope, Push};
 use super::message::{Down, Message, Monitored};
 use super::proc::{AliasKind, Answer, Entry, Monitor, Proc, State, WatcherKind};
 use super::reason::Reason;
-use crate::net::Link;
+use crate::net::{Link, SendError};
 use crate::node::NodeInner;
 
 /// A process that has to end, and why.
@@ -316,12 +317,30 @@ pub(crate) fn overflow_reason(messages: usize) -> Reason {
 }
 
 /// Sends a signal that cannot fail for its sender: a connection that does not take it is on its way down, and then everything
-/// across it fires.
+/// across it fires. An exit reason that the peer could not read is replaced, because whoever is linked or watches must hear.
 pub(crate) fn transmit(link: &Link, lane: Lane, control: &ControlMessage, payload: Option<&RawTerm>) {
     let plain = payload.map(RawTerm::to_plain);
-    if let Err(error) = link.send(lane, control, plain.as_ref()) {
+    let mut sent = link.send(lane, control, plain.as_ref());
+    if let Err(SendError::Refused(error)) = &sent
+        && matches!(
+            control,
+            ControlMessage::Exit { .. } | ControlMessage::Exit2 { .. } | ControlMessage::MonitorPExit { .. }
+        )
+    {
+        sent = link.send(lane, control, Some(&refusal(error).to_raw()));
+    }
+    if let Err(error) = sent {
         tracing::debug!(peer = link.peer().name.as_str(), %error, "a signal was not sent");
     }
+}
+
+/// The reason that Erlang has for a signal that a connection cannot carry; see [`Error`].
+pub(crate) fn refusal(error: &Error) -> Reason {
+    Reason::from(match error {
+        Error::NotSupportedByPeer(_) => "notsup",
+        Error::LimitExceeded { .. } => "system_limit",
+        _ => "badarg",
+    })
 }
 
 /// The lane of what this node answers for a process that does not exist.

@@ -7,7 +7,7 @@ use foundation_proto::dist::{ControlMessage, DistributionFlags, Target};
 use foundation_proto::etf::{Pid, RawTerm, Reference, Tape};
 use tokio::sync::oneshot;
 
-use super::exit::{ExitKind, transmit};
+use super::exit::{ExitKind, refusal, transmit};
 use super::id::RefWords;
 use super::link_table::{Linked, Unlink};
 use super::mailbox::{Envelope, Push};
@@ -16,7 +16,7 @@ use super::proc::{AliasKind, Answer, Entry, Monitor, Proc, Watcher, WatcherKind}
 use super::reason::Reason;
 use super::undelivered::Credit;
 use crate::error::Error;
-use crate::net::Link;
+use crate::net::{Link, SendError};
 use crate::node::NodeInner;
 
 impl NodeInner {
@@ -54,7 +54,14 @@ impl NodeInner {
         }
         if linked != Linked::Already {
             let control = ControlMessage::Link { from: proc.pid.clone(), to: peer.clone() };
-            transmit(link, proc.lane(), &control, None);
+            if let Err(SendError::Refused(error)) = link.send(proc.lane(), &control, None) {
+                // The peer never hears of the link, so nothing would ever break it.
+                if state.links.exit_received(peer).is_some() {
+                    link.mld().remove(proc.number);
+                }
+                drop(state);
+                self.exit_unlinked(proc, peer, refusal(&error));
+            }
         }
     }
 
@@ -164,16 +171,23 @@ impl NodeInner {
         }
         let monitor = Monitor::Remote { link: Arc::clone(link), target: target.clone() };
         state.references.insert(words, Entry { monitor: Some(monitor), ..entry });
+        let mut reason = Reason::NOCONNECTION;
         if link.mld().add_own(watcher.number) {
             let control = ControlMessage::MonitorP {
                 watcher: watcher.pid.clone(),
                 target,
                 reference: reference.clone(),
             };
-            transmit(link, watcher.lane(), &control, None);
-            return Ok((words, reference));
+            match link.send(watcher.lane(), &control, None) {
+                // A connection that is closing tells the process itself.
+                Ok(()) | Err(SendError::Closed) => return Ok((words, reference)),
+                Err(SendError::Refused(error)) => {
+                    link.mld().remove(watcher.number);
+                    reason = refusal(&error);
+                }
+            }
         }
-        let death = self.deliver_down(watcher, &mut state, words, &Reason::NOCONNECTION);
+        let death = self.deliver_down(watcher, &mut state, words, &reason);
         drop(state);
         if let Some(death) = death {
             self.exit(watcher, death);

@@ -8,7 +8,7 @@ use foundation_proto::etf::{Atom, Pid, RawTerm, Reference, Term};
 use tokio::sync::oneshot;
 
 use crate::error::{Class, Error, Raised, Result};
-use crate::net::Link;
+use crate::net::{Link, SendError};
 use crate::process::{Answer, Dest, Entry, Handle, Message, Reason, RefWords, SpawnWait, transmit};
 
 /// A process that was started on another node.
@@ -205,7 +205,12 @@ impl Handle {
             arity,
             options: Term::list(options.iter().map(|option| Term::atom(option))),
         }));
-        transmit(link, self.proc.lane(), &control, Some(&args));
+        if let Err(SendError::Refused(error)) = link.send(self.proc.lane(), &control, Some(&args)) {
+            // Nobody would ever answer.
+            state.references.remove(&words);
+            link.mld().remove(self.proc.number);
+            return Err(Error::Term(error));
+        }
         Ok(SpawnReply {
             handle: self,
             link: Arc::clone(link),

@@ -13,7 +13,7 @@ use self::frame_writer::FrameWriter;
 use self::schedule::{Item, Schedule, Size};
 use super::frame::TICK;
 use super::{ChannelConfig, ControlMessage, Lane, LaneClass};
-use crate::etf::RawTerm;
+use crate::etf::{RawTerm, Tape};
 use crate::{Error, Mono, Result};
 
 /// The bytes of control message and payload that go into one fragment, as in OTP. Payloads from this size on are large.
@@ -22,6 +22,9 @@ const FRAGMENT: usize = 64 << 10;
 /// How much is given a settled place on the wire ahead of what the socket took. What comes later and is more urgent has to wait
 /// for this much, so it is small; one write should still be worth its system call, so it is not smaller.
 const SETTLED: usize = 2 * FRAGMENT;
+
+/// Nodes of a tape that are kept for the next payload: 1 MiB.
+const KEPT_NODES: usize = 64 << 10;
 
 /// The longest frame that a BEAM takes.
 const MAX_SENT_FRAME: u64 = i32::MAX as u64;
@@ -50,6 +53,8 @@ const MAX_SENT_FRAME: u64 = i32::MAX as u64;
 #[derive(Debug)]
 pub struct Outbound {
     frames: FrameWriter,
+    /// For looking into the payloads for peers before OTP 24.
+    tape: Tape,
     schedule: Schedule,
     busy_limit: usize,
     max_queued: usize,
@@ -74,6 +79,7 @@ impl Outbound {
         let tick_interval = config.tick_interval();
         Self {
             frames: FrameWriter::new(config),
+            tape: Tape::new(),
             schedule: Schedule::default(),
             busy_limit: config.limits.busy_limit,
             max_queued: config.limits.max_queued,
@@ -88,7 +94,8 @@ impl Outbound {
     ///
     /// # Errors
     /// The connection is untouched by any of them, and the signal is not sent.
-    /// - [`Error::NotSupportedByPeer`]: there is no operation for this that the peer understands.
+    /// - [`Error::NotSupportedByPeer`]: there is no operation for this that the peer understands, or it has an identifier
+    ///   that is too wide for the peer.
     /// - [`Error::ApiMisuse`]: a BEAM would close the connection over this signal; the text says why.
     /// - [`Error::LimitExceeded`]: `max_queued` bytes are queued, or the message is longer than a frame can be.
     #[inline]
@@ -99,6 +106,12 @@ impl Outbound {
         lane: Lane,
     ) -> Result<Queued> {
         self.frames.encoder.check(control, payload.is_some())?;
+        let fitted = match payload {
+            Some(payload) => Some(self.frames.encoder.payload(payload, &mut self.tape)?),
+            None => None,
+        };
+        self.tape.shrink_to(KEPT_NODES);
+        let payload = fitted.as_deref();
         let payload_bytes = payload.map_or(0, |payload| payload.as_bytes().len());
         let size = Size::of(payload_bytes);
         let counted = self.queued_bytes() - self.schedule.bytes().exempt;

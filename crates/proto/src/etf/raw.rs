@@ -161,6 +161,11 @@ impl RawTerm {
         })
     }
 
+    /// The same atoms beside bytes that say the same in another form.
+    pub(super) fn with_bytes(&self, bytes: Bytes) -> Self {
+        Self { bytes, atoms: self.atoms.clone() }
+    }
+
     /// Whether the view looks at the bytes of this term.
     fn is_seen_by(&self, view: View<'_>) -> bool {
         core::ptr::eq(self.bytes.as_ptr(), view.bytes.as_ptr()) && self.bytes.len() == view.bytes.len()

@@ -1,5 +1,7 @@
 //! From a control message to the operation that the connection allows, and its bytes.
 
+use std::borrow::Cow;
+
 use bytes::BufMut;
 
 use super::operation as op;
@@ -7,7 +9,7 @@ use super::{ControlMessage, Destination, SpawnRequest, Target, altact};
 use crate::dist::ChannelConfig;
 use crate::dist::DistributionFlags as Flags;
 use crate::dist::header::HeaderWriter;
-use crate::etf::{Atom, Pid, Reference, tag};
+use crate::etf::{Atom, Pid, RawTerm, Reference, Tape, tag};
 use crate::{Error, Result};
 
 /// What decides how control messages are written on one connection, and which may be.
@@ -25,11 +27,6 @@ pub(crate) struct Encoder {
 
 /// From this size on no priority message goes to an alias: OTP 28 reads beyond such a message if it is fragmented (OTP-20286).
 const PRIORITY_ALIAS_MAX: usize = 32 << 10;
-
-/// What an OTP 23 node takes in identifiers.
-const OLD_PID_ID: u32 = 1 << 15;
-const OLD_PID_SERIAL: u32 = 1 << 13;
-const OLD_REFERENCE_WORDS: usize = 3;
 
 impl Encoder {
     pub(crate) fn new(config: &ChannelConfig) -> Self {
@@ -152,7 +149,11 @@ impl Encoder {
                 if request.req_id.node != self.local {
                     return Err(Error::ApiMisuse("the reference of a spawn request is of this node"));
                 }
-                crate::etf::encoded_len(&request.options)?;
+                let options = RawTerm::from_term(&request.options)?;
+                if let Cow::Owned(_) = self.payload(&options, &mut Tape::new())? {
+                    // No option of any release has a port or a reference in it.
+                    return Err(Error::NotSupportedByPeer("V4_NC"));
+                }
                 self.identifier(&request.group_leader)
             }
             C::SpawnReply { req_id, to, result, .. } => {
@@ -164,6 +165,18 @@ impl Encoder {
                 result.as_ref().map_or(Ok(()), |pid| self.ours(pid))
             }
         }
+    }
+
+    /// The payload in a form that the peer reads: peers before OTP 24 close the connection over wide identifiers.
+    ///
+    /// # Errors
+    /// [`Error::NotSupportedByPeer`] if there is no such form.
+    #[inline]
+    pub(crate) fn payload<'a>(&self, payload: &'a RawTerm, tape: &mut Tape) -> Result<Cow<'a, RawTerm>> {
+        if self.flags.contains(Flags::V4_NC) {
+            return Ok(Cow::Borrowed(payload));
+        }
+        crate::etf::narrow(payload, tape)
     }
 
     /// Writes a message that was [checked](Self::check). True if the payload follows; false if there is none to follow,
@@ -358,17 +371,15 @@ impl Encoder {
 
     /// Peers before OTP 24 close the connection over wider identifiers.
     fn identifier(&self, pid: &Pid) -> Result<()> {
-        if !self.flags.contains(Flags::V4_NC) && (pid.id >= OLD_PID_ID || pid.serial >= OLD_PID_SERIAL) {
-            return Err(Error::NotSupportedByPeer("V4_NC"));
-        }
-        Ok(())
+        if crate::etf::is_narrow_pid(pid) { Ok(()) } else { self.negotiated(Flags::V4_NC, "V4_NC") }
     }
 
     fn reference(&self, reference: &Reference) -> Result<()> {
-        if reference.words().len() > OLD_REFERENCE_WORDS {
-            self.negotiated(Flags::V4_NC, "V4_NC")?;
+        if crate::etf::is_narrow_reference(reference) {
+            Ok(())
+        } else {
+            self.negotiated(Flags::V4_NC, "V4_NC")
         }
-        Ok(())
     }
 }
 

@@ -183,6 +183,30 @@ fn what_the_peer_did_not_offer_is_refused_with_the_name_of_the_flag() {
     }
 }
 
+/// What an OTP 23 node would close the connection over.
+#[test]
+fn payloads_for_peers_without_v4_nc_are_narrow() {
+    let old = Flags::HIDDEN.without(Flags::V4_NC);
+    let port = |id| Term::Port(Box::new(crate::etf::Port { node: US, id, creation: 3 }));
+    let wide_pid = Term::Pid(Pid { id: 1 << 15, ..ours(1) });
+    let body = |term: &Term| raw(Term::Tuple([Term::atom("body"), term.clone()].into_iter().collect()));
+    for flags in [old, old.without(Flags::FRAGMENTS | Flags::DIST_HDR_ATOM_CACHE)] {
+        let mut outbound = outbound(flags);
+        for wide in [wide_pid.clone(), port(1 << 28), Term::Reference(Box::new(a_ref(PEER, 4)))] {
+            let refused = send(&mut outbound, &to(1), Some(&body(&wide)));
+            assert_eq!(refused, Err(Error::NotSupportedByPeer("V4_NC")), "{wide:?}");
+            let refused = send(&mut outbound, &spawn_request(), Some(&raw(Term::list([wide]))));
+            assert_eq!(refused, Err(Error::NotSupportedByPeer("V4_NC")));
+        }
+        assert!(outbound.is_empty(), "nothing of what was refused is sent");
+        assert_eq!(send(&mut outbound, &to(1), Some(&body(&port(5)))), Ok(Queued::Ok));
+        let bytes = write_all(&mut outbound);
+        let signal = signals(&mut far_end(flags), &bytes).pop().unwrap();
+        assert_eq!(signal.payload.as_ref(), Some(&body(&port(5))));
+        assert!(signal.payload.unwrap().as_bytes().contains(&crate::etf::tag::NEW_PORT_EXT));
+    }
+}
+
 /// The control message as it arrives.
 fn arrives_as(flags: Flags, control: ControlMessage, payload: bool) -> (u8, ControlMessage) {
     let mut outbound = outbound(flags);
