@@ -42,6 +42,13 @@ const REDIAL_LEAST: Duration = Duration::from_millis(300);
 const REDIAL_MOST: Duration = Duration::from_millis(500);
 const REDIAL_OFTEN: Duration = Duration::from_secs(600);
 
+/// How long a connection to the port of the EPMD, or of the node, may take to come about in such a dial. Into a partition the
+/// system sends again after 1, 3 and 7 s only, so one attempt that waits would be later than the next that does not.
+const REDIAL_CONNECT: Duration = Duration::from_millis(500);
+
+/// How often one of these dials waits as long as any other, for peers whose packets take longer than that.
+const REDIAL_PATIENT: Duration = Duration::from_secs(60);
+
 /// The most that the pause between two dials grows to after that.
 const REDIAL_SLOWEST: Duration = Duration::from_secs(30);
 
@@ -166,7 +173,7 @@ impl NetKernel {
     pub async fn connect(&self, node: &Atom) -> Result<Arc<Link>, ConnectError> {
         match self.link(node) {
             Some(link) if !link.is_closing() => Ok(link),
-            _ => self.dial(node)?.await,
+            _ => self.dial(node, self.identity.step_timeout())?.await,
         }
     }
 
@@ -195,8 +202,12 @@ impl NetKernel {
         }
     }
 
-    /// Joins the dial of this peer, or starts one.
-    fn dial(&self, node: &Atom) -> Result<impl Future<Output = Outcome> + use<>, ConnectError> {
+    /// Joins the dial of this peer, or starts one. `connect` bounds the time that each TCP connection takes to come about.
+    fn dial(
+        &self,
+        node: &Atom,
+        connect: Duration,
+    ) -> Result<impl Future<Output = Outcome> + use<>, ConnectError> {
         let name = NodeName::try_from(node)
             .map_err(|why| ConnectError::BadName { name: node.as_str().to_owned(), why })?;
         if name == self.identity.name {
@@ -215,7 +226,7 @@ impl NetKernel {
                 let (sender, outcome) = watch::channel(None);
                 let span = info_span!(parent: None, "dial", peer = name.as_str());
                 // It finds this entry, because it has to wait for the lock that is held here.
-                let task = tokio::spawn(dial(inner, name, number).instrument(span)).abort_handle();
+                let task = tokio::spawn(dial(inner, name, number, connect).instrument(span)).abort_handle();
                 peer.dial = Some(Dial { number, stage: Stage::LookingUp, task, outcome: sender });
                 outcome
             }
@@ -575,14 +586,14 @@ impl Drop for Accepting<'_> {
 }
 
 /// One dial, from the look-up to the link.
-async fn dial(node: Arc<NodeInner>, name: NodeName, number: u64) {
+async fn dial(node: Arc<NodeInner>, name: NodeName, number: u64, connect: Duration) {
     let kernel = &node.net_kernel;
     let peer = name.as_atom().clone();
     let result = async {
         kernel.settled(&peer).await;
         // Fails only if the semaphore is closed, which nobody does.
         let _slot = kernel.dials.acquire().await.map_err(|_| ConnectError::Stopping)?;
-        dialer::dial(kernel, &name, number).await
+        dialer::dial(kernel, &name, number, connect).await
     }
     .await;
     match result {
@@ -618,8 +629,10 @@ async fn redial(node: Arc<NodeInner>, peer: Atom, was_up: bool) {
     let weak = Arc::downgrade(&node);
     drop(node);
     let mut often = was_up;
+    let mut patient_at = since + REDIAL_PATIENT;
     loop {
-        let pause = if often && since.elapsed() < REDIAL_OFTEN {
+        let soon = often && since.elapsed() < REDIAL_OFTEN;
+        let pause = if soon {
             random::between(REDIAL_LEAST, REDIAL_MOST)
         } else {
             back_off = (back_off * 2).min(REDIAL_SLOWEST);
@@ -628,7 +641,13 @@ async fn redial(node: Arc<NodeInner>, peer: Atom, was_up: bool) {
         tokio::time::sleep(pause).await;
         let Some(node) = weak.upgrade() else { return };
         // The dial itself is a task of its own: aborting this one, when the peer comes by itself, must not end it.
-        let Ok(outcome) = node.net_kernel.dial(&peer) else { return };
+        let mut connect = node.net_kernel.identity.step_timeout();
+        if soon && Instant::now() < patient_at {
+            connect = connect.min(REDIAL_CONNECT);
+        } else {
+            patient_at = Instant::now() + REDIAL_PATIENT;
+        }
+        let Ok(outcome) = node.net_kernel.dial(&peer, connect) else { return };
         drop(node);
         match outcome.await {
             Ok(_) => return,

@@ -195,16 +195,17 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Connects to a node, up to the proof of the cookie.
+/// Connects to a node, up to the proof of the cookie. Each TCP connection may take `patience` to come about.
 pub(crate) async fn dial(
     kernel: &NetKernel,
     peer: &NodeName,
     number: u64,
+    patience: Duration,
 ) -> Result<Established, ConnectError> {
     let identity = kernel.identity();
     names::check_peer(peer, identity.style).map_err(ConnectError::Style)?;
     let deadline = Instant::now() + identity.step_timeout();
-    let (stream, address) = connect(&identity.config, peer, deadline).await?;
+    let (stream, address) = connect(&identity.config, peer, deadline, patience).await?;
     set_options(&stream, &identity.config);
     let stream = match &identity.tls {
         None => Stream::plain(stream),
@@ -241,6 +242,7 @@ async fn connect(
     config: &NodeConfig,
     peer: &NodeName,
     deadline: Instant,
+    patience: Duration,
 ) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let host = peer.host();
     let ips = timeout_at(deadline, names::resolve(host))
@@ -253,7 +255,8 @@ async fn connect(
             Some(port) => port,
             None => {
                 let epmd = SocketAddr::new(ip, config.epmd_port);
-                let answer = timeout_at(deadline, client::lookup(epmd, peer.alive()))
+                let within = deadline.min(Instant::now() + patience);
+                let answer = timeout_at(within, client::lookup(epmd, peer.alive()))
                     .await
                     .map_err(|_| ConnectError::TimedOut { stage: "asking the epmd of the host" })?;
                 match answer {
@@ -275,7 +278,7 @@ async fn connect(
             }
         };
         let address = SocketAddr::new(ip, port);
-        match timeout_at(deadline, TcpStream::connect(address)).await {
+        match timeout_at(deadline.min(Instant::now() + patience), TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok((stream, address)),
             Ok(Err(error)) => {
                 failure = Some(ConnectError::PortClosed {
