@@ -12,6 +12,7 @@
 //! | [`mod@case`] | one interop case over the releases, and its row in `docs/compatibility.md` |
 //! | [`mod@eventually`] | waiting for a condition with a deadline |
 //! | [`raw_peer`] | a peer made of bytes: handshakes and frames that no correct node would send |
+//! | [`wire`] | a network between two hosts that a test can hurt: delays, stalls, cuts |
 //! | [`capture`] | a recording proxy between two nodes, for golden bytes |
 //!
 //! Failures are panics with the node's log: this crate is used by tests only.
@@ -30,6 +31,7 @@ pub mod epmd;
 pub mod eventually;
 pub mod otp;
 pub mod raw_peer;
+pub mod wire;
 
 use std::path::PathBuf;
 
@@ -38,6 +40,7 @@ pub use case::{Case, Outcome, case};
 pub use epmd::Epmd;
 pub use eventually::eventually;
 pub use otp::Release;
+pub use wire::Wire;
 
 /// The directory for what a run leaves behind: compiled helper modules, logs of nodes, results of cases.
 pub fn work_dir(part: &str) -> PathBuf {

@@ -6,6 +6,7 @@ mod connection;
 mod differential;
 mod ecosystem;
 mod epmd;
+mod faults;
 mod gen_server;
 mod groups;
 mod harness;

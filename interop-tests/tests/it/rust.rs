@@ -51,6 +51,11 @@ impl Rust {
         self.runtime.block_on(async { tokio::time::timeout(WAIT, what).await }).expect("in time")
     }
 
+    /// Tasks that are alive on this node's runtime.
+    pub(crate) fn tasks(&self) -> usize {
+        self.runtime.metrics().num_alive_tasks()
+    }
+
     /// A registered process that answers each `{From, Message}` with `{echo, Message}`, decoded and encoded again.
     pub(crate) fn echo(&self) {
         let mut process = self.node.mailbox("echo").unwrap();
