@@ -7,6 +7,7 @@ defmodule Foundation.Application do
   #     Infrastructure.ConnectionManager
   #     Infrastructure.RateLimiter.HammerBackend
   #     Task.Supervisor (Foundation.TaskSupervisor)
+  #     DynamicSupervisor (Foundation.LocalSupervisor)    what Foundation.start_process/3 starts here
   #     Infrastructure.Fuse                               only if the host application has no :fuse
   #     Cluster                                           only with clustering on
   #
@@ -21,17 +22,15 @@ defmodule Foundation.Application do
     # Tables that belong to the application rather than to any of its services.
     Foundation.ProcessRegistry.ensure_backup()
     Foundation.Host.Telemetry.create_table()
+    Foundation.LoadBalancer.create_table()
+    Foundation.BEAM.Messages.create_table()
     Foundation.Host.detect()
     with {:error, message} <- Foundation.Native.load(), do: Logger.warning(message)
 
     decision = cluster()
 
     Foundation.ProcessRegistry.Names.choose(
-      cond do
-        decision == nil -> :off
-        Foundation.Host.module(:horde) -> :horde
-        true -> :pg
-      end
+      if(decision, do: Foundation.Cluster.engine(), else: :off)
     )
 
     children =
@@ -42,7 +41,10 @@ defmodule Foundation.Application do
         {Foundation.Services.TelemetryService, namespace: :production},
         Foundation.Infrastructure.ConnectionManager,
         Foundation.Infrastructure.RateLimiter.HammerBackend,
-        {Task.Supervisor, name: Foundation.TaskSupervisor}
+        {Task.Supervisor, name: Foundation.TaskSupervisor},
+        Supervisor.child_spec({DynamicSupervisor, name: Foundation.LocalSupervisor},
+          id: Foundation.LocalSupervisor
+        )
       ] ++
         own_engines() ++
         if(decision, do: [{Foundation.Cluster, decision}], else: []) ++ test_children()

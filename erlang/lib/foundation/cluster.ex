@@ -19,7 +19,7 @@ defmodule Foundation.Cluster do
   # Temporary: a cluster that cannot be kept up costs the application its other nodes, not its services.
   use Supervisor, restart: :temporary
 
-  alias Foundation.{ClusterConfig, Host}
+  alias Foundation.{Cluster, ClusterConfig, Host}
   require Logger
 
   @doc false
@@ -49,8 +49,88 @@ defmodule Foundation.Cluster do
   @spec size() :: pos_integer()
   def size, do: length(nodes())
 
+  @doc """
+  The nodes that play a role: those with `config :foundation, roles: [role, ...]`.
+  """
+  @spec nodes(term()) :: [node()]
+  def nodes(role), do: Cluster.Monitor.nodes(role)
+
+  @doc """
+  `nodes(:ai)`.
+  """
+  @spec ai_nodes() :: [node()]
+  def ai_nodes, do: nodes(:ai)
+
+  @doc """
+  `Foundation.Messaging.send_message/3` to the instances of a service on the nodes of a role, which is what a named cluster is here: all
+  nodes are in one Erlang cluster.
+  """
+  @spec send_to_cluster(term(), term(), term()) :: :ok | {:error, Foundation.Types.Error.t()}
+  def send_to_cluster(cluster, service, message),
+    do: Foundation.Messaging.send_message(service, message, nodes: nodes(cluster))
+
+  @doc """
+  How nodes are found, `nil` without clustering.
+  """
+  @spec strategy() :: atom()
+  def strategy, do: if(enabled?(), do: :persistent_term.get({__MODULE__, :strategy}, nil))
+
+  @doc false
+  # Who holds the names and the processes of the cluster.
+  @spec engine() :: :pg | :horde
+  def engine, do: if(Host.module(:horde), do: :horde, else: :pg)
+
+  @doc false
+  # With clustering not on yet, by whoever calls it: a supervisor of the application, or this library's own.
+  @spec start_later(keyword(), (ClusterConfig.t() -> result)) ::
+          result | :ignore | {:error, String.t()}
+        when result: term()
+  def start_later(opts, start) do
+    {:ok, _started} = Application.ensure_all_started(:foundation)
+    settings = Keyword.merge(Application.get_all_env(:foundation), opts)
+
+    environment = %{
+      foundation: settings,
+      libcluster: Application.get_all_env(:libcluster),
+      env: System.get_env()
+    }
+
+    with false <- enabled?(),
+         {:ok, %{tier: tier} = decision} <- ClusterConfig.resolve(environment) do
+      cond do
+        tier == :off ->
+          :ignore
+
+        engine() == :horde ->
+          # Foundation.ProcessRegistry has to become Horde's: the whole tree starts anew.
+          Logger.info("Foundation restarts with clustering on")
+          :ok = Application.stop(:foundation)
+          for {key, value} <- opts, do: Application.put_env(:foundation, key, value)
+          {:ok, _started} = Application.ensure_all_started(:foundation)
+          :ignore
+
+        true ->
+          Foundation.ProcessRegistry.Names.choose(engine())
+          start.(decision)
+      end
+    else
+      true -> :ignore
+      {:error, message} -> {:error, message}
+    end
+  end
+
+  @doc false
+  # For `{Foundation, opts}` in a supervisor.
+  def start_child(opts) do
+    with {:error, message} <- start_later(opts, &start_link/1) do
+      Logger.error("Foundation clustering is off: #{message}")
+      :ignore
+    end
+  end
+
   @impl true
   def init(decision) do
+    :persistent_term.put({__MODULE__, :strategy}, decision.strategy)
     Logger.info("Foundation clustering: #{decision.strategy} (#{decision.reason})")
     start_distribution()
 
@@ -58,6 +138,7 @@ defmodule Foundation.Cluster do
       [
         Foundation.PubSub,
         receivers(),
+        Foundation.Channels.Rate,
         Foundation.ProcessRegistry.Names,
         Foundation.ServiceMesh.Registrar,
         Foundation.ProcessManager.Engine,
@@ -65,7 +146,7 @@ defmodule Foundation.Cluster do
         Foundation.Optimizer,
         Foundation.Cluster.ConfigSync,
         {Foundation.Cluster.Monitor, decision}
-      ] ++ discovery(decision)
+      ] ++ development() ++ discovery(decision)
 
     Supervisor.init(children, strategy: :one_for_one, max_restarts: 10, max_seconds: 60)
   end
@@ -78,6 +159,12 @@ defmodule Foundation.Cluster do
       start: {Supervisor, :start_link, [children, [strategy: :one_for_one]]},
       type: :supervisor
     }
+  end
+
+  defp development do
+    if Application.get_env(:foundation, :profile) == :development,
+      do: [Foundation.Development.Reloader],
+      else: []
   end
 
   defp discovery(%ClusterConfig{} = decision) do
@@ -101,7 +188,29 @@ defmodule Foundation.Cluster do
     [{Foundation.Cluster.Epmd, hosts: :local}]
   end
 
+  # Several: what is here is found, and what is listed.
+  defp own_discovery(%{strategy: :clusters, topologies: topologies}) do
+    {own, others} =
+      Enum.split_with(topologies, fn {_name, topology} ->
+        topology[:strategy] in own_strategies()
+      end)
+
+    for {name, topology} <- others, do: own_discovery(%{strategy: {name, topology[:strategy]}})
+    listed = for {_name, topology} <- own, host <- List.wrap(topology[:config][:hosts]), do: host
+
+    here? =
+      Enum.any?(own, fn {_name, topology} ->
+        topology[:strategy] != Elixir.Cluster.Strategy.Epmd
+      end)
+
+    if own == [],
+      do: [],
+      else: [{Foundation.Cluster.Epmd, hosts: if(here?, do: {:local, listed}, else: listed)}]
+  end
+
   defp own_discovery(%{strategy: strategy}) do
+    strategy = if is_atom(strategy), do: strategy, else: inspect(strategy)
+
     Logger.error(
       "Foundation clustering: #{strategy} needs libcluster, which the application does not have. " <>
         "Add {:libcluster, \"~> 3.3\"} to its dependencies. Nothing is discovered; nodes that are " <>
@@ -110,6 +219,13 @@ defmodule Foundation.Cluster do
 
     []
   end
+
+  defp own_strategies,
+    do: [
+      Elixir.Cluster.Strategy.Epmd,
+      Elixir.Cluster.Strategy.LocalEpmd,
+      Elixir.Cluster.Strategy.Gossip
+    ]
 
   defp start_distribution do
     with {:ok, security} <- security() do

@@ -7,11 +7,15 @@ defmodule Foundation.ClusterConfig do
   | off | nothing, or `config :foundation, cluster: false` | 1.x: no clustering |
   | mortal | `cluster: true` | a strategy is chosen by `detect/1` |
   | apprentice | `cluster: :kubernetes`, `:consul`, `:dns`, `:gossip`, `:epmd`, `:local_epmd`, or `[strategy: :gossip, secret: "s"]` | translated, with defaults from the application's name |
+  | apprentice | `clusters: %{app: [strategy: :kubernetes], ai: [strategy: :epmd, hosts: [...]]}` | one topology for each, under its name |
   | wizard | `config :libcluster, topologies: [...]` | taken as it is |
 
   libcluster's own topologies win over everything but an explicit `false`. The environment variable `FOUNDATION_CLUSTER`
   (`true`, `false` or a strategy's name) wins over `cluster:`, and `FOUNDATION_APP_NAME` over `app_name:`, so that a container can
   be told without a new build.
+
+  `profile:` stands for settings that are not given: `:development` and `:production` for `cluster: true`, the first also for
+  `Foundation.Development.Reloader`; `:enterprise` for `clusters:`, which it needs.
 
   A topology is a keyword list `[strategy: module, config: keyword]`. Translated ones are named `:foundation`.
 
@@ -38,6 +42,8 @@ defmodule Foundation.ClusterConfig do
         }
 
   @strategies [:kubernetes, :consul, :dns, :gossip, :epmd, :local_epmd]
+
+  @profiles [:development, :production, :enterprise]
 
   @modules %{
     kubernetes: Cluster.Strategy.Kubernetes,
@@ -82,6 +88,9 @@ defmodule Foundation.ClusterConfig do
         cluster == true ->
           mortal(settings)
 
+        match?({:clusters, _clusters}, cluster) ->
+          clusters(elem(cluster, 1), source, options(settings))
+
         true ->
           apprentice(cluster, source, options(settings))
       end
@@ -90,10 +99,64 @@ defmodule Foundation.ClusterConfig do
 
   defp wanted(foundation, env) do
     case env["FOUNDATION_CLUSTER"] do
-      none when none in [nil, ""] -> {:ok, foundation[:cluster], "config :foundation, cluster:"}
+      none when none in [nil, ""] -> configured(foundation)
       text -> from_variable(text)
     end
   end
+
+  defp configured(foundation) do
+    case {foundation[:cluster], foundation[:clusters], foundation[:profile]} do
+      {nil, clusters, profile} when clusters != nil and profile in [nil | @profiles] ->
+        {:ok, {:clusters, clusters}, "config :foundation, clusters:"}
+
+      {nil, nil, profile} when profile in [:development, :production] ->
+        {:ok, true, "config :foundation, profile:"}
+
+      {nil, nil, :enterprise} ->
+        {:error,
+         "config :foundation, profile: is :enterprise, which needs clusters: %{name => [strategy: ...]}"}
+
+      {cluster, _clusters, profile} when profile in [nil | @profiles] ->
+        {:ok, cluster, "config :foundation, cluster:"}
+
+      {_cluster, _clusters, profile} ->
+        {:error,
+         "config :foundation, profile: is #{inspect(profile)}; it may be " <>
+           Enum.map_join(@profiles, ", ", &inspect/1)}
+    end
+  end
+
+  defp clusters(clusters, source, defaults) when is_map(clusters) or is_list(clusters) do
+    clusters
+    |> Enum.sort()
+    |> Enum.reduce_while({:ok, []}, fn {name, spec}, {:ok, topologies} ->
+      with {:ok, strategy, options} <- parse(spec, "#{source} #{name}"),
+           {:ok, topology} <- translate(strategy, Keyword.merge(defaults, options)) do
+        {:cont, {:ok, [{name, topology} | topologies]}}
+      else
+        {:error, message} -> {:halt, {:error, message}}
+      end
+    end)
+    |> case do
+      {:ok, []} ->
+        {:error, "#{source} is empty"}
+
+      {:ok, topologies} ->
+        {:ok,
+         %__MODULE__{
+           tier: :apprentice,
+           strategy: :clusters,
+           topologies: Enum.reverse(topologies),
+           reason: "#{source} is set"
+         }}
+
+      error ->
+        error
+    end
+  end
+
+  defp clusters(other, source, _defaults),
+    do: {:error, "#{source} is #{inspect(other)}; it is a map of name => [strategy: ...]"}
 
   defp from_variable(text) do
     values = Map.new([true, false | @strategies], &{Atom.to_string(&1), &1})

@@ -22,7 +22,7 @@ defmodule Foundation.Config do
   | `:service_unavailable` | 5000 | the service is not running |
   """
 
-  alias Foundation.{Channels, Cluster, Error}
+  alias Foundation.{Channels, Cluster, Error, ProcessManager}
   alias Foundation.Services.ConfigServer
   alias Foundation.Types
 
@@ -150,5 +150,44 @@ defmodule Foundation.Config do
         do: Channels.broadcast(:control, Cluster.ConfigSync.message(path, value)),
         else: :ok
     end
+  end
+
+  @doc """
+  The value at a path that more than half of the nodes of the cluster have.
+
+  Options: `required_nodes`, how many must agree instead; `timeout`, 5000 ms. It is a look, no vote: a value can change right after. Errors: that of
+  `get/1` here if the path is none; `%Foundation.Types.Error{error_type: :no_consensus}` with the numbers of nodes by value in
+  `context.votes`.
+  """
+  @spec get_with_consensus(config_path(), keyword()) ::
+          {:ok, config_value()} | {:error, Types.Error.t()}
+  def get_with_consensus(path, opts \\ []) do
+    nodes = ProcessManager.nodes()
+    required = Keyword.get(opts, :required_nodes, div(length(nodes), 2) + 1)
+
+    with {:ok, _value} <- get(path) do
+      answers =
+        :erpc.multicall(nodes, __MODULE__, :get, [path], Keyword.get(opts, :timeout, 5000))
+
+      votes = Enum.frequencies(for {:ok, {:ok, value}} <- answers, do: value)
+
+      case Enum.max_by(votes, fn {value, count} -> {count, value} end, fn -> {nil, 0} end) do
+        {value, count} when count >= required -> {:ok, value}
+        _too_few -> no_consensus(path, votes, required, length(nodes))
+      end
+    end
+  end
+
+  defp no_consensus(path, votes, required, nodes) do
+    {:error,
+     Types.Error.new(
+       error_type: :no_consensus,
+       message:
+         "Foundation.Config.get_with_consensus/2: :erpc: no #{required} of #{nodes} nodes agree on #{inspect(path)}",
+       severity: :medium,
+       category: :system,
+       subcategory: :cluster,
+       context: %{path: path, votes: votes, required_nodes: required}
+     )}
   end
 end

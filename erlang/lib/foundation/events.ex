@@ -148,6 +148,37 @@ defmodule Foundation.Events do
     end
   end
 
+  @doc """
+  Calls `handler:`, a function of the event, for the events of the given types that any node emits with `emit_distributed/3`.
+
+  Types are a list, or `[event_type: type]`. The handler runs in a process of its own on this node; one that fails is logged, and the next event
+  comes all the same. The id ends it with `unsubscribe_cluster_wide/1`.
+  """
+  @spec subscribe_cluster_wide([atom()] | keyword(), keyword()) :: {:ok, pid()} | {:error, term()}
+  def subscribe_cluster_wide(types, opts \\ []) do
+    {given, types} =
+      if Keyword.keyword?(types), do: {types, List.wrap(types[:event_type])}, else: {opts, types}
+
+    handler = opts[:handler] || given[:handler]
+
+    unless is_function(handler, 1),
+      do: raise(ArgumentError, "handler: must be a function of one argument")
+
+    DynamicSupervisor.start_child(
+      Foundation.TaskSupervisor,
+      Supervisor.child_spec({Foundation.Events.Subscriber, {types, handler}}, restart: :temporary)
+    )
+  end
+
+  @doc """
+  Ends a subscription.
+  """
+  @spec unsubscribe_cluster_wide(pid()) :: :ok
+  def unsubscribe_cluster_wide(subscriber) when is_pid(subscriber) do
+    _ = DynamicSupervisor.terminate_child(Foundation.TaskSupervisor, subscriber)
+    :ok
+  end
+
   ## Encoding
 
   @doc """

@@ -11,7 +11,7 @@ defmodule Foundation.HealthMonitor do
   `consecutive_failures` and `action`: `:retrying`, and with the third `:marking_unhealthy`.
   """
 
-  alias Foundation.{Cluster, Native, ProcessManager, ProcessRegistry, ServiceMesh}
+  alias Foundation.{Channels, Cluster, Native, ProcessManager, ProcessRegistry, ServiceMesh}
 
   @timeout_ms 2000
 
@@ -27,7 +27,8 @@ defmodule Foundation.HealthMonitor do
   The health of the cluster. Options: `timeout`, 2000 ms.
 
   - `nodes`: a node is `:degraded` if one of its three services is not available. Its figures are `memory` in bytes, `processes`,
-    `run_queue`, `uptime_ms`, `native`, whether the native functions are loaded, and `registry_changes`, see `cluster_metrics/1`.
+    `run_queue`, `uptime_ms`, `native`, whether the native functions are loaded, `registry_changes` and `message_rate`,
+    see `cluster_metrics/1`.
   - `services`: the names in the namespace `:production` of the nodes that answer, `:degraded` where a node that answers lacks
     it, with the number of live instances; then those of `Foundation.ServiceMesh` with their number of instances, `:degraded` if one is
     marked unhealthy.
@@ -50,8 +51,8 @@ defmodule Foundation.HealthMonitor do
   Figures of the cluster, from the nodes that answer. Options as in `cluster_health/1`.
 
   `node_count`; `registry_churn`, registrations in `Foundation.ServiceMesh` and their ends within the last minute;
-  `registry_churn_rate`, `:high` above one a second, else `:low`; `services` and `singletons`, how many there are; `memory` in bytes and
-  `processes`, added up; `nodes` and `unknown`, who answered and who did not.
+  `registry_churn_rate`, `:high` above one a second, else `:low`; `services` and `singletons`, how many there are; `message_rate`, channel messages that
+  arrive a second, over ten seconds; `memory` in bytes and `processes`, added up; `nodes` and `unknown`, who answered and who did not.
   """
   @spec cluster_metrics(keyword()) :: %{
           node_count: pos_integer(),
@@ -59,6 +60,7 @@ defmodule Foundation.HealthMonitor do
           registry_churn_rate: :low | :high,
           services: non_neg_integer(),
           singletons: non_neg_integer(),
+          message_rate: float(),
           memory: non_neg_integer(),
           processes: non_neg_integer(),
           nodes: [node()],
@@ -80,6 +82,7 @@ defmodule Foundation.HealthMonitor do
       registry_churn_rate: if(churn > 60, do: :high, else: :low),
       services: length(ServiceMesh.discover_services()),
       singletons: map_size(ProcessManager.list_singletons()),
+      message_rate: sum.(:message_rate) / 1,
       memory: sum.(:memory),
       processes: sum.(:processes),
       nodes: Enum.map(known, &elem(&1, 0)),
@@ -154,7 +157,8 @@ defmodule Foundation.HealthMonitor do
         run_queue: :erlang.statistics(:total_run_queue_lengths),
         uptime_ms: uptime,
         native: Native.loaded?(),
-        registry_changes: if(Cluster.enabled?(), do: ServiceMesh.Registrar.changes(), else: 0)
+        registry_changes: if(Cluster.enabled?(), do: ServiceMesh.Registrar.changes(), else: 0),
+        message_rate: Channels.Rate.per_second()
       },
       services:
         Map.new(ProcessRegistry.local_services(:production), fn {name, _living} ->

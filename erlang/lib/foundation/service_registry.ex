@@ -8,7 +8,10 @@ defmodule Foundation.ServiceRegistry do
   """
 
   alias Foundation.Host
+  alias Foundation.Distributed.Discovery
+  alias Foundation.LoadBalancer
   alias Foundation.ProcessRegistry
+  alias Foundation.ServiceMesh
   alias Foundation.Types.Error
   require Logger
 
@@ -218,6 +221,30 @@ defmodule Foundation.ServiceRegistry do
   @spec via_tuple(namespace(), service_name()) ::
           {:via, module(), {module(), {namespace(), service_name()}}}
   def via_tuple(namespace, service), do: ProcessRegistry.via_tuple(namespace, service)
+
+  ## The mesh
+
+  @doc """
+  `Foundation.ServiceMesh.register_service/4` with a list of capabilities or `capabilities: list`.
+  """
+  @spec register_mesh_service(term(), pid(), [term()] | keyword()) :: :ok | {:error, Error.t()}
+  def register_mesh_service(name, pid, capabilities \\ []),
+    do: ServiceMesh.register_service(name, pid, Discovery.capabilities(capabilities))
+
+  @doc """
+  `Foundation.ServiceMesh.discover_services/1` as `{:ok, services}`; also takes `capability:`, a single one.
+  """
+  @spec discover_services(keyword()) :: {:ok, [ServiceMesh.service_info()]}
+  defdelegate discover_services(criteria \\ []), to: Discovery
+
+  @doc """
+  The instance that `Foundation.LoadBalancer.pick/2` chooses: `{:ok, pid}`. `context` is its options, a map or keyword list.
+  """
+  @spec route_to_best_instance(term(), map() | keyword()) :: {:ok, pid()} | {:error, Error.t()}
+  def route_to_best_instance(name, context \\ []) do
+    opts = context |> Enum.to_list() |> Keyword.take([:strategy, :constraints])
+    with {:ok, %{pid: pid}} <- LoadBalancer.pick(name, opts), do: {:ok, pid}
+  end
 
   defp emit(event, measurements, namespace, service, result) do
     status = if match?({:error, _}, result), do: :error, else: :ok

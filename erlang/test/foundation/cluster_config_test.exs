@@ -146,4 +146,37 @@ defmodule Foundation.ClusterConfigTest do
     assert message =~ "ERLANG_COOKIE"
     assert ClusterConfig.security(%{settings | foundation: []}) == {:ok, []}
   end
+
+  describe "profiles and several clusters" do
+    defp decide(foundation),
+      do: ClusterConfig.resolve(%{foundation: foundation, libcluster: [], env: %{}})
+
+    test "a profile stands for what is not given" do
+      for profile <- [:development, :production] do
+        assert {:ok, %{tier: :mortal, strategy: :gossip}} = decide(profile: profile)
+        assert {:ok, %{tier: :off}} = decide(profile: profile, cluster: false)
+        assert {:ok, %{strategy: :local_epmd}} = decide(profile: profile, cluster: :local_epmd)
+      end
+
+      assert {:error, message} = decide(profile: :enterprise)
+      assert message =~ "needs clusters:"
+      assert {:error, message} = decide(profile: :hobby)
+      assert message =~ ":development, :production, :enterprise"
+    end
+
+    test "a topology for each cluster" do
+      clusters = %{app: [strategy: :kubernetes], ai: [strategy: :epmd, hosts: [:a@b]]}
+
+      assert {:ok, %{strategy: :clusters, topologies: [ai: ai, app: app]}} =
+               decide(profile: :enterprise, clusters: clusters, app_name: "x")
+
+      assert ai[:config][:hosts] == [:a@b]
+      assert app[:config][:kubernetes_selector] == "app=x"
+      assert {:error, message} = decide(clusters: %{ai: [strategy: :nonsense]})
+      assert message =~ ":nonsense"
+      assert {:error, message} = decide(clusters: %{})
+      assert message =~ "empty"
+      assert {:error, _} = decide(clusters: :ai)
+    end
+  end
 end

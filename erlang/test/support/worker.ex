@@ -13,5 +13,9 @@ defmodule Foundation.Worker do
 
   @impl true
   def handle_call(:args, _from, args), do: {:reply, args, args}
+
+  def handle_call({:put, key, value}, _from, args),
+    do: {:reply, :ok, Keyword.put(args, key, value)}
+
   def handle_call(:stop, _from, args), do: {:stop, :normal, :ok, args}
 end

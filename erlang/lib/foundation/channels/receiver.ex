@@ -7,6 +7,7 @@ defmodule Foundation.Channels.Receiver do
   use GenServer
 
   alias Foundation.{Channels, Host, PubSub}
+  alias Foundation.Channels.Rate
 
   @scope Phoenix.PubSub
 
@@ -40,6 +41,7 @@ defmodule Foundation.Channels.Receiver do
   @spec deliver(Channels.channel(), term(), integer()) :: :ok
   def deliver(channel, message, sent_at) do
     :ok = PubSub.local_broadcast(Channels.topic(channel), message)
+    Rate.count()
     # Clocks of two nodes differ; a message never arrives before it was sent.
     latency = max(now() - sent_at, 0)
 

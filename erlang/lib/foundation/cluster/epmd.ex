@@ -10,9 +10,9 @@ defmodule Foundation.Cluster.Epmd do
   @interval_ms 1000
 
   @doc """
-  `hosts:` is a list of node names, or `:local`.
+  `hosts:` is a list of node names, `:local`, or `{:local, list}` for both.
   """
-  @spec start_link(hosts: [node()] | :local) :: GenServer.on_start()
+  @spec start_link(hosts: [node()] | :local | {:local, [node()]}) :: GenServer.on_start()
   def start_link(opts),
     do: GenServer.start_link(__MODULE__, opts[:hosts], name: Foundation.ClusterSupervisor)
 
@@ -50,5 +50,6 @@ defmodule Foundation.Cluster.Epmd do
     end
   end
 
+  defp candidates({:local, hosts}), do: Enum.uniq(candidates(:local) ++ hosts)
   defp candidates(hosts), do: hosts
 end

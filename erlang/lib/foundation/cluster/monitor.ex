@@ -9,8 +9,22 @@ defmodule Foundation.Cluster.Monitor do
 
   def start_link(decision), do: GenServer.start_link(__MODULE__, decision, name: __MODULE__)
 
+  @scope Foundation.ProcessRegistry.Names
+
+  @doc false
+  # The nodes that play a role.
+  @spec nodes(term()) :: [node()]
+  def nodes(role) do
+    if Process.whereis(@scope),
+      do: @scope |> :pg.get_members({:role, role}) |> Enum.map(&node/1) |> Enum.sort(),
+      else: for(^role <- roles(), do: node())
+  end
+
+  defp roles, do: :foundation |> Application.get_env(:roles, []) |> List.wrap() |> Enum.uniq()
+
   @impl true
   def init(decision) do
+    for role <- roles(), do: :pg.join(@scope, {:role, role}, self())
     :ok = :net_kernel.monitor_nodes(true, [:nodedown_reason, node_type: :all])
     {:ok, %{decision: decision, start: System.monotonic_time(:millisecond), formed?: false}}
   end

@@ -69,6 +69,15 @@ defmodule Foundation.ProcessManager.Keeper do
         do: {name, pid}
   end
 
+  @doc false
+  # The name of a process, and how it was started.
+  def named(pid) do
+    Enum.find_value(Entries.all(), :error, fn
+      {name, {_version, _home, %Child{} = child, ^pid}} -> {:ok, name, child}
+      _other -> nil
+    end)
+  end
+
   defp alive?(home, pid) when home == node(), do: Process.alive?(pid)
   defp alive?(home, _pid), do: home in Node.list(:connected)
 
@@ -115,6 +124,13 @@ defmodule Foundation.ProcessManager.Keeper do
       _none_or_stopped ->
         {:reply, {:error, :not_found}, state}
     end
+  end
+
+  # A process that moves here from another node, with its state.
+  def handle_call({:move_here, name, child, process_state}, from, state) do
+    if is_map_key(state.running, name) or is_map_key(state.starting, name),
+      do: {:noreply, route(state, name, child, {:caller, from}, 0)},
+      else: {:noreply, launch(state, name, child, [{:caller, from}], {:state, process_state})}
   end
 
   def handle_call(:members, _from, state), do: {:reply, nodes(state), state}
@@ -215,15 +231,32 @@ defmodule Foundation.ProcessManager.Keeper do
   end
 
   # In a process of its own: a slow init/1 must not hold up the keeper.
-  defp launch(state, name, child, askers) do
+  defp launch(state, name, child, askers, restore \\ nil) do
     case state.starting do
       %{^name => {first, others}} ->
         put_in(state.starting[name], {first, askers ++ others})
 
       _not_yet ->
-        {_pid, ref} = spawn_monitor(fn -> exit({:launched, start_child(name, child)}) end)
+        {_pid, ref} =
+          spawn_monitor(fn -> exit({:launched, start_child(name, child, restore)}) end)
+
         state = put_in(state.starting[name], {child, askers})
         put_in(state.monitors[ref], {:launch, name})
+    end
+  end
+
+  defp start_child(name, child, nil), do: start_child(name, child)
+
+  defp start_child(name, child, {:state, state}) do
+    with {:ok, pid} <- start_child(name, child) do
+      try do
+        _ = :sys.replace_state(pid, fn _initial -> state end)
+        {:ok, pid}
+      catch
+        :exit, reason ->
+          DynamicSupervisor.terminate_child(@supervisor, pid)
+          {:error, reason}
+      end
     end
   end
 
