@@ -4,6 +4,7 @@
 #   make test     everything: unit, property, golden bytes, fuzz smoke, real BEAM nodes
 #   make matrix   every interop case on OTP 23, 25, 27 and 29; writes docs/compatibility.md
 #   make ecosystem   the ecosystem's own libraries beside our node (sources from $FOUNDATION_ECOSYSTEM)
+#   make bench    a node beside BEAM nodes and C nodes, every line of docs/performance.md; writes benches/results/
 #   make bench-codec   the term codec beside OTP's and the field's, times and instructions (valgrind)
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
 #   make verify   formatting, lints, documentation, layout: read-only
@@ -11,7 +12,7 @@
 #
 # Needed: Rust (rustup), a C linker (Debian: gcc libc6-dev), make. Erlang and Elixir are installed if missing (script/erlang).
 
-.PHONY: help demo test matrix bench-codec fuzz verify fix
+.PHONY: help demo test matrix bench bench-codec fuzz verify fix
 
 ERLANG := script/erlang
 
@@ -35,6 +36,10 @@ matrix:
 ecosystem:
 	script/otp-matrix.sh
 	$(ERLANG) cargo test -p foundation-interop-tests --test it ecosystem -- --nocapture
+
+bench:
+	$(ERLANG) cargo run --release --quiet -p foundation-bench-macro -- \
+	    --save benches/results/$$(date -u +%Y-%m-%d-%H%M).txt $(BENCH)
 
 bench-codec:
 	$(ERLANG) cargo run --release --quiet -p foundation-bench-micro

@@ -1,0 +1,177 @@
+%% What a node offers to the measurements, and the measurements that it makes itself.
+%%
+%% Offered: `bench` (makes sinks), `echo` ({From, Message} -> Message), `server` (a gen_server), ping/0 for erpc.
+%% Measurements: op/1 with a text such as "send node=b@127.0.0.1 senders=1 count=1000 size=16". The answer is a text such as
+%% "us=1234 bad=0". The Rust side (src/peer.rs) offers the same and understands the same.
+-module(foundation_bench).
+-behaviour(gen_server).
+-export([start/0, op/1, ping/0]).
+-export([init/1, handle_call/3, handle_cast/2]).
+
+start() ->
+    Starter = self(),
+    [spawn(fun() -> register(Name, self()), Starter ! {up, Name}, Loop() end)
+     || {Name, Loop} <- [{bench, fun bench/0}, {echo, fun echo/0}]],
+    [receive {up, Name} -> ok end || Name <- [bench, echo]],
+    {ok, _} = gen_server:start({local, server}, ?MODULE, [], []),
+    ok.
+
+ping() -> pong.
+
+init([]) -> {ok, nothing}.
+
+handle_call(Request, _From, State) -> {reply, Request, State}.
+
+handle_cast(_, State) -> {noreply, State}.
+
+echo() ->
+    receive {From, Message} -> From ! Message end,
+    echo().
+
+bench() ->
+    receive {sink, From} -> From ! {sink, spawn(fun() -> sink(0, 0, 0) end)} end,
+    bench().
+
+%% Counts messages and those that are out of order; -1 has no place in the order.
+sink(Count, Next, Bad) ->
+    receive
+        {msg, Next, _} -> sink(Count + 1, Next + 1, Bad);
+        {msg, -1, _} -> sink(Count + 1, Next, Bad);
+        {msg, Other, _} -> sink(Count + 1, Other + 1, Bad + 1);
+        {done, From} -> From ! {received, Count, Bad}
+    end.
+
+%% Operations.
+
+op(Text) ->
+    [Name | Options] = string:lexemes(Text, " "),
+    Values = maps:from_list([list_to_tuple(string:split(Option, "=")) || Option <- Options]),
+    Node = list_to_atom(maps:get("node", Values, "nonode@nohost")),
+    Get = fun(Key) -> list_to_integer(maps:get(Key, Values)) end,
+    iolist_to_binary(lists:join(" ", [[Key, "=", io_lib:format("~p", [Value])] || {Key, Value} <- op(Name, Node, Get)])).
+
+op("link", Node, _) ->
+    true = connect(Node),
+    [{"ok", 1}];
+op("send", Node, Get) ->
+    send(Node, Get("senders"), Get("count"), Get("size"));
+op("echo", Node, Get) ->
+    Payload = binary:copy(<<"x">>, Get("size")),
+    percentiles(in_own_process(fun() -> echoes(Node, Payload, Get("count"), []) end));
+op("call", Node, Get) ->
+    callers(Get("callers"), Get("count"), fun() -> {x, 1} = gen_server:call({server, Node}, {x, 1}, 60000) end);
+op("erpc", Node, Get) ->
+    callers(Get("callers"), Get("count"), fun() -> pong = erpc:call(Node, ?MODULE, ping, []) end);
+op("connect", Node, Get) ->
+    percentiles([connect_anew(Node) || _ <- lists:seq(1, Get("count"))]);
+op("hol", Node, Get) ->
+    head_of_line(Node, Get("senders"), Get("size"), Get("millis")).
+
+now_us() -> erlang:monotonic_time(nanosecond) / 1000.
+
+%% A heap of its own, so that one measurement does not make the garbage collections of the next longer.
+in_own_process(Fun) ->
+    Self = self(),
+    {Pid, Monitor} = spawn_monitor(fun() -> Self ! {self(), Fun()} end),
+    receive
+        {Pid, Value} -> demonitor(Monitor, [flush]), Value;
+        {'DOWN', Monitor, _, _, Reason} -> error({measurement, Reason})
+    end.
+
+connect(Node) -> net_kernel:hidden_connect_node(Node).
+
+connect_anew(Node) ->
+    erlang:disconnect_node(Node),
+    timer:sleep(5),
+    Start = now_us(),
+    true = connect(Node),
+    now_us() - Start.
+
+new_sink(Node) ->
+    {bench, Node} ! {sink, self()},
+    receive {sink, Sink} -> Sink end.
+
+send(Node, Senders, Count, Size) ->
+    Payload = binary:copy(<<"x">>, Size),
+    Pids = [spawn_monitor(fun() ->
+        Sink = new_sink(Node),
+        receive go -> ok end,
+        blast(Sink, 0, Count, Payload),
+        exit({bad, acknowledged(Sink, Count)})
+    end) || _ <- lists:seq(1, Senders)],
+    timer:sleep(20),
+    Start = now_us(),
+    [Pid ! go || {Pid, _} <- Pids],
+    Bad = lists:sum([receive {'DOWN', Ref, _, _, {bad, B}} -> B end || {_, Ref} <- Pids]),
+    [{"us", now_us() - Start}, {"bad", Bad}].
+
+blast(_, Count, Count, _) -> ok;
+blast(Sink, N, Count, Payload) ->
+    Sink ! {msg, N, Payload},
+    blast(Sink, N + 1, Count, Payload).
+
+acknowledged(Sink, Count) ->
+    Sink ! {done, self()},
+    receive {received, Received, Bad} -> Bad + abs(Count - Received) end.
+
+echoes(_, _, 0, Times) -> Times;
+echoes(Node, Payload, Count, Times) ->
+    Start = now_us(),
+    {echo, Node} ! {self(), Payload},
+    receive Payload -> ok end,
+    echoes(Node, Payload, Count - 1, [now_us() - Start | Times]).
+
+callers(Callers, Count, Call) ->
+    Start = now_us(),
+    Pids = [spawn_monitor(fun() -> exit({times, times(Count, Call, [])}) end) || _ <- lists:seq(1, Callers)],
+    Times = lists:append([receive {'DOWN', Ref, _, _, {times, T}} -> T end || {_, Ref} <- Pids]),
+    [{"us", now_us() - Start} | percentiles(Times)].
+
+times(0, _, Times) -> Times;
+times(Count, Call, Times) ->
+    Start = now_us(),
+    Call(),
+    times(Count - 1, Call, [now_us() - Start | Times]).
+
+%% Echoes are started every millisecond, whether or not earlier ones have come back, while others send large messages.
+head_of_line(Node, Senders, Size, Millis) ->
+    Payload = binary:copy(<<"x">>, Size),
+    End = now_us() + Millis * 1000,
+    Begin = now_us(),
+    Pids = [spawn_monitor(fun() ->
+        Sink = new_sink(Node),
+        Count = bulk(Sink, 0, End, Payload),
+        exit({sent, Count, acknowledged(Sink, Count)})
+    end) || _ <- lists:seq(1, Senders)],
+    Times = in_own_process(fun() -> pings(Node, now_us() + 20000, End, 0, []) end),
+    {Count, Bad} = lists:foldl(fun({_, Ref}, {Sum, Bads}) ->
+        receive {'DOWN', Ref, _, _, {sent, C, B}} -> {Sum + C, Bads + B} end
+    end, {0, 0}, Pids),
+    [{"bulk", Count * Size / (now_us() - Begin)}, {"bad", Bad}, {"started", length(Times)} | percentiles(Times)].
+
+bulk(Sink, N, End, Payload) ->
+    case now_us() < End of
+        true -> Sink ! {msg, N, Payload}, bulk(Sink, N + 1, End, Payload);
+        false -> N
+    end.
+
+pings(Node, Due, End, Open, Times) ->
+    Now = now_us(),
+    if
+        Now >= End, Open =:= 0 -> Times;
+        Now >= Due, Now < End ->
+            %% Late by more than a timer is late: it was kept from starting, and that counts.
+            Start = if Now - Due > 1500 -> Due; true -> Now end,
+            {echo, Node} ! {self(), Start},
+            pings(Node, Due + 1000, End, Open + 1, Times);
+        true ->
+            receive Start when is_float(Start) -> pings(Node, Due, End, Open - 1, [now_us() - Start | Times])
+            after 1 -> pings(Node, Due, End, Open, Times)
+            end
+    end.
+
+percentiles(Times) ->
+    Sorted = lists:sort(Times),
+    Length = length(Sorted),
+    At = fun(Part) -> lists:nth(min(Length, trunc(Length * Part) + 1), Sorted) end,
+    [{"p50", At(0.5)}, {"p99", At(0.99)}, {"p999", At(0.999)}].

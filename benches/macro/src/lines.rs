@@ -1,0 +1,155 @@
+//! What is measured. Each function makes the lines of one subject.
+
+mod calls;
+mod echo;
+mod head_of_line;
+mod idle;
+mod limits;
+mod send;
+mod set_up;
+mod tls;
+
+use std::cell::Cell;
+use std::path::Path;
+
+use foundation_interop_tests::Release;
+
+use crate::placement::Placement;
+use crate::stage::{Peer, Stage, with_cpu};
+use crate::table::{Line, Sample};
+
+/// What a run was asked for.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) release: Release,
+    /// Parts of names of subjects; all of them if empty.
+    pub(crate) subjects: Vec<String>,
+    pub(crate) rounds: usize,
+    /// How long one sample of a throughput lasts, in milliseconds.
+    pub(crate) millis: f64,
+}
+
+impl Request {
+    fn wants(&self, subject: &str) -> bool {
+        self.subjects.is_empty() || self.subjects.iter().any(|wanted| subject.contains(wanted.as_str()))
+    }
+}
+
+/// A subject: its name, where its nodes run, and what makes its lines.
+type Subject = (&'static str, Placement, fn(&Request, &Stage, &mut dyn FnMut(Line<'_>)));
+
+/// In the order of the table; those that share a placement share nodes.
+const SUBJECTS: &[Subject] = &[
+    ("small", Placement::Unpinned, send::small),
+    ("sizes", Placement::Unpinned, send::sizes),
+    ("hol", Placement::Unpinned, head_of_line::lines),
+    ("calls", Placement::Unpinned, calls::lines),
+    ("connect", Placement::Unpinned, set_up::lines),
+    ("small-one-cpu", Placement::OneCpu, send::small_placed),
+    ("echo-one-cpu", Placement::OneCpu, echo::lines),
+    ("calls-one-cpu", Placement::OneCpu, calls::lines),
+    ("small-two-cpus", Placement::TwoCpus, send::small_placed),
+    ("echo-two-cpus", Placement::TwoCpus, echo::lines),
+    ("calls-two-cpus", Placement::TwoCpus, calls::lines),
+];
+
+/// The names of all subjects.
+pub(crate) fn names() -> Vec<&'static str> {
+    SUBJECTS.iter().map(|(name, ..)| *name).chain(["tls", "idle", "limits"]).collect()
+}
+
+/// Measures everything that was asked for; `show` gets each piece of the table as soon as it is there.
+pub(crate) fn run(request: &Request, show: &mut dyn FnMut(&str)) {
+    let mut subjects = SUBJECTS.iter().filter(|(name, ..)| request.wants(name)).peekable();
+    while let Some((_, placement, _)) = subjects.peek() {
+        let placement = *placement;
+        let stage = Stage::start(placement, &request.release, None);
+        while let Some((_, _, lines)) = subjects.next_if(|(_, next, _)| *next == placement) {
+            lines(request, &stage, &mut |line| show(&line.run(request.rounds)));
+        }
+    }
+    if request.wants("tls") {
+        tls::lines(request, &mut |line| show(&line.run(request.rounds)));
+    }
+    if request.wants("idle") {
+        show(&idle::text(request));
+    }
+    if request.wants("limits") {
+        limits::lines(request, &mut |line| show(&line.run(request.rounds)));
+    }
+}
+
+/// A stage whose nodes speak TLS.
+fn tls_stage(request: &Request, optfile: &Path) -> Stage {
+    Stage::start(Placement::Unpinned, &request.release, Some(optfile))
+}
+
+/// Sends as many messages as take about `millis`, and reports them per second, with the processor time of both sides.
+fn throughput<'a>(
+    from: &'a dyn Peer,
+    to: &'a dyn Peer,
+    senders: usize,
+    size: usize,
+    millis: f64,
+    unit: Unit,
+) -> impl FnMut() -> Result<Sample, String> + 'a {
+    let count = Cell::new(0_usize);
+    let once = move |count: usize| {
+        let text = format!("send node={} senders={senders} count={count} size={size}", to.name());
+        let total = (count * senders) as f64;
+        let (numbers, cpu_from, cpu_to) = with_cpu(from, to, total, || from.op(&text))?;
+        let bad = numbers.get("bad").copied().unwrap_or(f64::NAN);
+        if bad != 0.0 {
+            return Err(format!("{bad} messages were lost or out of order"));
+        }
+        let us = numbers.get("us").copied().unwrap_or(f64::NAN);
+        Ok((
+            us,
+            Sample {
+                value: unit.of(total, total * size as f64, us),
+                extras: vec![("cpu-from", cpu_from), ("cpu-to", cpu_to)],
+            },
+        ))
+    };
+    move || {
+        if count.get() == 0 {
+            // Before the first sample: how many messages fill the time.
+            let mut tried = (256_usize << 10).div_ceil(size.max(256)).div_ceil(senders).max(4);
+            loop {
+                let (us, sample) = once(tried)?;
+                let wanted = (tried as f64 * millis * 1e3 / us).ceil() as usize;
+                if us > millis * 300.0 {
+                    count.set(wanted.max(1));
+                    return Ok(sample);
+                }
+                tried = wanted.clamp(tried + 1, tried * 8);
+            }
+        }
+        once(count.get()).map(|(_, sample)| sample)
+    }
+}
+
+/// What a throughput is counted in.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    Messages,
+    Megabytes,
+}
+
+impl Unit {
+    fn of(self, messages: f64, bytes: f64, us: f64) -> f64 {
+        match self {
+            Self::Messages => messages * 1e6 / us,
+            Self::Megabytes => bytes / us,
+        }
+    }
+}
+
+/// Makes one measurement of times, in microseconds: the median is the value.
+fn times<'a>(from: &'a dyn Peer, text: String) -> impl FnMut() -> Result<Sample, String> + 'a {
+    move || {
+        let numbers = from.op(&text)?;
+        let get = |name: &str| numbers.get(name).copied().unwrap_or(f64::NAN);
+        Ok(Sample { value: get("p50"), extras: vec![("p99", get("p99")), ("p99.9", get("p999"))] })
+    }
+}

@@ -1,0 +1,41 @@
+//! Small messages beside large ones on the same connection.
+
+use super::{Request, limits};
+use crate::stage::{Peer, Stage};
+use crate::table::{Line, Sample, within};
+
+pub(super) fn lines(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<'_>)) {
+    show(line(request, stage, "echo started every 1 ms beside 10 senders of 8 MiB messages"));
+}
+
+pub(super) fn line<'a>(request: &Request, stage: &'a Stage, title: &str) -> Line<'a> {
+    let millis = (request.millis * 4.0).ceil();
+    let mut line = Line::new(title, stage.placement, "ms");
+    let pairs: [(&str, &'a dyn Peer, &'a dyn Peer); 4] = [
+        ("BEAM→BEAM", &stage.beam, &stage.far_beam),
+        ("Rust→BEAM", &stage.rust, &stage.far_beam),
+        ("Rust→Rust", &stage.rust, &stage.far_rust),
+        ("BEAM→Rust", &stage.beam, &stage.far_rust),
+    ];
+    for (name, from, to) in pairs {
+        let text = format!("hol node={} senders=10 size={} millis={millis}", to.name(), 8 << 20);
+        line = line.with(name, move || {
+            let numbers = from.op(&text)?;
+            let get = |name: &str| numbers.get(name).copied().unwrap_or(f64::NAN);
+            if get("bad") != 0.0 {
+                return Err(format!("{} messages were lost or out of order", get("bad")));
+            }
+            Ok(Sample {
+                value: get("p50") / 1e3,
+                extras: vec![("p99", get("p99") / 1e3), ("bulk MB/s", get("bulk"))],
+            })
+        });
+    }
+    if !title.contains("TLS") {
+        line = line.with("raw TCP, 2 sockets", limits::raw_tcp_beside_bulk(stage.placement, millis));
+    }
+    line.goal(within("Rust→BEAM", 0.3))
+        .goal(within("Rust→BEAM", 2.0).extra("p99"))
+        .goal(within("Rust→Rust", 0.3))
+        .goal(within("Rust→Rust", 2.0).extra("p99"))
+}

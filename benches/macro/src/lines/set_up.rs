@@ -1,0 +1,26 @@
+//! Setting up a connection: EPMD lookup, TCP, handshake.
+
+use super::{Request, times};
+use crate::stage::{Peer, Stage};
+use crate::table::{Line, at_most};
+
+pub(super) fn lines(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<'_>)) {
+    show(line(request, stage, "connection set-up (EPMD and handshake)"));
+}
+
+pub(super) fn line<'a>(request: &Request, stage: &'a Stage, title: &str) -> Line<'a> {
+    let count = (request.millis / 7.0).ceil();
+    let mut line = Line::new(title, stage.placement, "µs");
+    let pairs: [(&str, &'a dyn Peer, &'a dyn Peer); 4] = [
+        ("BEAM→BEAM", &stage.beam, &stage.far_beam),
+        ("BEAM→Rust", &stage.beam, &stage.far_rust),
+        ("Rust→BEAM", &stage.rust, &stage.far_beam),
+        ("Rust→Rust", &stage.rust, &stage.far_rust),
+    ];
+    for (name, from, to) in pairs {
+        line = line.with(name, times(from, format!("connect node={} count={count}", to.name())));
+    }
+    line.goal(at_most("Rust→BEAM", 0.5, "BEAM→BEAM"))
+        .goal(at_most("BEAM→Rust", 0.5, "BEAM→BEAM"))
+        .goal(at_most("Rust→Rust", 0.5, "BEAM→BEAM"))
+}

@@ -1,0 +1,134 @@
+//! Measurements of a Rust node beside real BEAM nodes, in one run, in turns.
+//!
+//! `cargo run --release -p foundation-bench-macro -- [--long] [--otp N] [--rounds N] [--save FILE] [SUBJECT…]`; see
+//! `docs/performance.md` for what each line means. Nothing here is a test: a goal that is missed is printed, not raised.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that cannot be made ends with a message; nothing here runs in production"
+)]
+
+mod ei;
+mod lines;
+mod peer;
+mod placement;
+mod stage;
+mod stats;
+mod table;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use lines::Request;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("peer", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        peer::main(rest);
+        return ExitCode::SUCCESS;
+    }
+    match parse(&arguments) {
+        Ok((request, save)) => {
+            run(&request, save, &arguments);
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}\nsubjects: {}", lines::names().join(" "));
+            ExitCode::from(64)
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
+    let (mut rounds, mut millis, mut otp, mut save, mut subjects) = (None, 300.0, None, None, Vec::new());
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--long" => {
+                rounds = rounds.or(Some(7));
+                millis = 1000.0;
+            }
+            "--rounds" => rounds = Some(value()?.parse().map_err(|_| "--rounds wants a number")?),
+            "--otp" => otp = Some(value()?.parse().map_err(|_| "--otp wants a number")?),
+            "--save" => save = Some(PathBuf::from(value()?)),
+            option if option.starts_with('-') => return Err(format!("unknown option {option}")),
+            subject => subjects.push(subject.to_owned()),
+        }
+    }
+    let names = lines::names();
+    if let Some(subject) =
+        subjects.iter().find(|subject| !names.iter().any(|name| name.contains(subject.as_str())))
+    {
+        return Err(format!("unknown subject {subject}"));
+    }
+    let release = stage::release(otp);
+    Ok((Request { release, subjects, rounds: rounds.unwrap_or(3), millis }, save))
+}
+
+fn run(request: &Request, save: Option<PathBuf>, arguments: &[String]) {
+    if cfg!(debug_assertions) {
+        eprintln!("this is a debug build: the figures mean nothing");
+    }
+    let mut all = head(request, arguments);
+    print!("{all}");
+    lines::run(request, &mut |text| {
+        print!("{text}");
+        all.push_str(text);
+    });
+    let end = format!("\nload average at the end: {}\n", load());
+    print!("{end}");
+    all.push_str(&end);
+    if let Some(path) = save
+        && let Err(error) = std::fs::write(&path, &all)
+    {
+        eprintln!("{}: {error}", path.display());
+    }
+}
+
+/// Machine, versions, command: what makes a result one that can be compared.
+fn head(request: &Request, arguments: &[String]) -> String {
+    let mut text = String::new();
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let lines = [
+        ("date", output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
+        ("commit", output("git", &["describe", "--always", "--dirty", "--abbrev=10"])),
+        (
+            "machine",
+            format!("{cpus} × {}; {}", model.trim_start_matches([' ', '\t', ':']), output("uname", &["-sr"])),
+        ),
+        ("load average", load()),
+        ("Erlang/OTP", format!("{}, default flags, hidden", request.release.version)),
+        ("rustc", output("rustc", &["--version"])),
+        ("command", format!("cargo run --release -p foundation-bench-macro -- {}", arguments.join(" "))),
+        (
+            "samples",
+            format!("median of {} rounds in turns, ± half of the spread, × the first", request.rounds),
+        ),
+    ];
+    for (name, value) in lines {
+        let _ = writeln!(text, "{name:<13}{}", value.trim());
+    }
+    text.push_str(
+        "cpu-from and cpu-to are microseconds of processor time per message of the sending and the receiving process.\n",
+    );
+    text
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map_or_else(
+        |_| "unknown".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}
+
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}

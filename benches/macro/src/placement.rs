@@ -1,0 +1,64 @@
+//! On which processors the two sides run, and what that costs them.
+
+use std::fmt;
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Where the two sides of a measurement run. It changes latency threefold on a machine whose idle processors halt.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Placement {
+    /// Wherever the system puts them.
+    Unpinned,
+    /// Both on one processor.
+    OneCpu,
+    /// One processor each.
+    TwoCpus,
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unpinned => "unpinned",
+            Self::OneCpu => "one CPU",
+            Self::TwoCpus => "two CPUs",
+        })
+    }
+}
+
+impl Placement {
+    /// Runs `start` so that threads and processes that it starts are on the processors of one side (0 or 1).
+    pub(crate) fn place<T>(self, side: usize, start: impl FnOnce() -> T) -> T {
+        let before = sched_getaffinity(None).expect("the affinity can be read");
+        let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| before.is_set(*cpu)).collect();
+        let cpu = match self {
+            Self::Unpinned => return start(),
+            Self::OneCpu => all.first(),
+            Self::TwoCpus => all.get(side % all.len().max(1)),
+        };
+        let mut set = CpuSet::new();
+        set.set(*cpu.expect("a processor"));
+        sched_setaffinity(None, &set).expect("a processor of one's own can be chosen");
+        let value = start();
+        sched_setaffinity(None, &before).expect("the affinity can be restored");
+        value
+    }
+}
+
+/// Processor time that all threads of a process have used so far; zero if it is gone.
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
+    let nanos: u64 = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok())
+        .sum();
+    Duration::from_nanos(nanos)
+}
+
+/// Resident memory of a process in bytes.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() * 1024
+}

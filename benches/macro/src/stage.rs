@@ -1,0 +1,214 @@
+//! The nodes of one placement, and asking them to measure.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use foundation_interop_tests::{Beam, Epmd, Release, beam, otp, work_dir};
+
+use crate::placement::{Placement, cpu_time};
+use crate::stats::{self, Numbers};
+
+/// What `erl` starts with if it is told nothing; the harness's own nodes are smaller.
+fn default_flags() -> String {
+    let schedulers = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "-hidden +S {schedulers}:{schedulers} +SDcpu {schedulers}:{schedulers} +SDio 10 \
+         +sbwt medium +sbwtdcpu short +sbwtdio short"
+    )
+}
+
+/// Who takes part in a measurement.
+pub(crate) trait Peer {
+    /// The name of its node.
+    fn name(&self) -> &str;
+
+    /// The process that its work is done in.
+    fn pid(&self) -> u32;
+
+    /// Makes one measurement.
+    fn op(&self, text: &str) -> Result<Numbers, String>;
+}
+
+/// A BEAM node with `foundation_bench` loaded.
+#[derive(Debug)]
+pub(crate) struct BeamPeer(Beam);
+
+impl Peer for BeamPeer {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    fn op(&self, text: &str) -> Result<Numbers, String> {
+        let answer = self.0.try_eval(&format!("binary_to_list(foundation_bench:op(\"{text}\"))"))?;
+        stats::parse(answer.trim_matches('"'))
+    }
+}
+
+/// A process of ours that is told what to do on its standard input: the Rust node, or one of the C programs.
+#[derive(Debug)]
+pub(crate) struct Told {
+    name: String,
+    child: Child,
+    streams: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+}
+
+impl Told {
+    /// Starts it and waits until it says that it is up.
+    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self, String> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{command:?}: {error}"))?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("no pipes".to_owned());
+        };
+        let told =
+            Self { name: name.to_owned(), child, streams: Mutex::new((stdin, BufReader::new(stdout))) };
+        told.answer()?;
+        Ok(told)
+    }
+
+    fn answer(&self) -> Result<Numbers, String> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = String::new();
+        streams.1.read_line(&mut line).map_err(|error| error.to_string())?;
+        if line.is_empty() {
+            return Err(format!("{} has ended", self.name));
+        }
+        match line.trim_end().strip_prefix("failed: ") {
+            Some(why) => Err(why.to_owned()),
+            None => stats::parse(&line),
+        }
+    }
+}
+
+impl Peer for Told {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn op(&self, text: &str) -> Result<Numbers, String> {
+        {
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            writeln!(streams.0, "{text}")
+                .and_then(|()| streams.0.flush())
+                .map_err(|error| error.to_string())?;
+        }
+        self.answer()
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two BEAM nodes and two Rust nodes, one of each on either side, all hidden.
+pub(crate) struct Stage {
+    pub(crate) placement: Placement,
+    pub(crate) epmd: Epmd,
+    /// On side 0.
+    pub(crate) beam: BeamPeer,
+    /// On side 1.
+    pub(crate) far_beam: BeamPeer,
+    /// On side 0.
+    pub(crate) rust: Told,
+    /// On side 1.
+    pub(crate) far_rust: Told,
+}
+
+impl Stage {
+    /// Starts them, over TLS if there are options for it.
+    pub(crate) fn start(placement: Placement, release: &Release, optfile: Option<&Path>) -> Self {
+        let epmd = Epmd::start(release);
+        let start = |side, name| placement.place(side, || start_beam(release, epmd.port, name, optfile));
+        let (beam, far_beam) = (start(0, "a"), start(1, "b"));
+        let start = |side, name| {
+            placement.place(side, || start_rust(epmd.port, name, optfile)).expect("a Rust node starts")
+        };
+        let (rust, far_rust) = (start(0, "r"), start(1, "s"));
+        Self { placement, beam, far_beam, rust, far_rust, epmd }
+    }
+}
+
+/// A BEAM node with default flags, hidden.
+pub(crate) fn start_beam(release: &Release, epmd_port: u16, name: &str, optfile: Option<&Path>) -> BeamPeer {
+    let ebin = ebin(release);
+    let mut options = beam::Options::new(release, epmd_port, name)
+        .args(&default_flags())
+        .arg("-pa")
+        .arg(&ebin.display().to_string());
+    if let Some(optfile) = optfile {
+        options = options.args("-proto_dist inet_tls -ssl_dist_optfile").arg(&optfile.display().to_string());
+    }
+    let beam = options.start();
+    beam.eval("ok = foundation_bench:start()");
+    BeamPeer(beam)
+}
+
+/// A Rust node of this very binary.
+pub(crate) fn start_rust(epmd_port: u16, name: &str, optfile: Option<&Path>) -> Result<Told, String> {
+    let name = format!("{name}@127.0.0.1");
+    let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+    command.args(["peer", "--name", &name, "--epmd-port", &epmd_port.to_string()]);
+    if let Some(optfile) = optfile {
+        command.arg("--optfile").arg(optfile);
+    }
+    if let Some(more) = std::env::var_os("FOUNDATION_BENCH_PEER") {
+        command.args(more.to_string_lossy().split_whitespace());
+    }
+    Told::start(&name, &mut command)
+}
+
+/// `foundation_bench` compiled by this release.
+fn ebin(release: &Release) -> PathBuf {
+    let dir = work_dir(&format!("ebin/bench-{}-{}", release.number, std::process::id()));
+    if !dir.join("foundation_bench.beam").exists() {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/beam/foundation_bench.erl");
+        let out = Command::new(release.program("erlc")).arg("-o").arg(&dir).arg(source).output();
+        let out = out.expect("erlc can be started");
+        assert!(out.status.success(), "erlc: {}", String::from_utf8_lossy(&out.stdout));
+    }
+    dir
+}
+
+/// The installed release, or the one of this number.
+pub(crate) fn release(number: Option<u32>) -> Release {
+    match number {
+        None => otp::installed().clone(),
+        Some(number) => {
+            let found = otp::matrix().iter().find(|release| release.number == number);
+            found.unwrap_or_else(|| panic!("no OTP {number} on this machine")).clone()
+        }
+    }
+}
+
+/// The processor time that two sides use per operation while `run` runs, in microseconds.
+pub(crate) fn with_cpu(
+    from: &dyn Peer,
+    to: &dyn Peer,
+    operations: f64,
+    run: impl FnOnce() -> Result<Numbers, String>,
+) -> Result<(Numbers, f64, f64), String> {
+    let before = [cpu_time(from.pid()), cpu_time(to.pid())];
+    let numbers = run()?;
+    let after = [cpu_time(from.pid()), cpu_time(to.pid())];
+    let [from, to] = [0, 1].map(|side| {
+        let used = after[side as usize].saturating_sub(before[side as usize]);
+        used.as_secs_f64() * 1e6 / operations
+    });
+    Ok((numbers, from, to))
+}
