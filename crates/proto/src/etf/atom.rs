@@ -3,6 +3,8 @@ use core::fmt;
 use core::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::tag::SMALL_ATOM_UTF8_EXT;
+
 /// An Erlang atom: 0 to 255 characters of UTF-8 text.
 ///
 /// There is no atom table. An atom of the program costs nothing (`Atom::new_static("ok")`), a short one from a peer lives
@@ -82,6 +84,20 @@ impl Atom {
         }
         let text = core::str::from_utf8(bytes.get(..len).unwrap_or_default()).unwrap_or_default();
         Self::new(text).unwrap_or_else(|_| Self::new_static(""))
+    }
+
+    /// The most bytes that [`encoded`](Self::encoded) returns.
+    pub(super) const ENCODED: usize = INLINE + 2;
+
+    /// The atom in the form SMALL_ATOM_UTF8_EXT and how many of the bytes count, if the text is inside the value.
+    #[inline]
+    pub(super) fn encoded(&self) -> Option<([u8; Self::ENCODED], usize)> {
+        let Repr::Inline { len, bytes } = &self.0 else { return None };
+        let mut all = [0; Self::ENCODED];
+        let (head, text) = all.split_at_mut(2);
+        head.copy_from_slice(&[SMALL_ATOM_UTF8_EXT, *len]);
+        text.copy_from_slice(bytes);
+        Some((all, 2 + usize::from(*len)))
     }
 
     /// The text.

@@ -4,6 +4,7 @@ use bytes::BufMut;
 
 use super::tag::*;
 use super::walk::Items;
+use super::write::{Output, checked_count, is_string, write};
 use super::{Atom, ExportFun, Fun, Pid, Port, Record, Reference, Term};
 use crate::{Error, Result};
 
@@ -11,11 +12,14 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// As [`encode_term`].
-pub fn encode(term: &Term, buf: &mut impl BufMut) -> Result<()> {
-    let size = measure(term)?;
+pub fn encode(term: &Term, buf: &mut impl Output) -> Result<()> {
+    let start = buf.written_len();
     buf.put_u8(VERSION_MAGIC);
-    write(term, size.funs, buf);
-    Ok(())
+    let written = write(term, buf);
+    if written.is_err() {
+        buf.cut(start);
+    }
+    written
 }
 
 /// Appends a term without the version byte, as it stands in a frame.
@@ -25,10 +29,8 @@ pub fn encode(term: &Term, buf: &mut impl BufMut) -> Result<()> {
 /// # Errors
 /// [`Error::ApiMisuse`], and nothing is written, if the term is none that Erlang could hold: a NaN or an infinity
 /// inside, or more than 2^32 - 1 elements or bytes in one container.
-pub fn encode_term(term: &Term, buf: &mut impl BufMut) -> Result<()> {
-    let size = measure(term)?;
-    write(term, size.funs, buf);
-    Ok(())
+pub fn encode_term(term: &Term, buf: &mut impl Output) -> Result<()> {
+    write(term, buf)
 }
 
 /// The exact number of bytes that [`encode_term`] appends.
@@ -36,87 +38,62 @@ pub fn encode_term(term: &Term, buf: &mut impl BufMut) -> Result<()> {
 /// # Errors
 /// As [`encode_term`].
 pub fn encoded_len(term: &Term) -> Result<usize> {
-    Ok(measure(term)?.total)
+    measure(term)
 }
 
-/// The bytes of [`encode_term`] in a buffer of exactly their size.
+/// The bytes of [`encode_term`] in a buffer of about their size.
 pub(super) fn to_vec(term: &Term) -> Result<Vec<u8>> {
-    let size = measure(term)?;
-    let mut bytes = Vec::with_capacity(size.total);
-    write(term, size.funs, &mut bytes);
+    let mut bytes = Vec::with_capacity(FIRST);
+    write(term, &mut bytes)?;
+    // Whoever keeps it for long does not keep room for as much again.
+    if bytes.len() > FIRST && bytes.capacity() - bytes.len() > bytes.len() / 8 {
+        bytes.shrink_to_fit();
+    }
     Ok(bytes)
 }
 
-/// What has to be known before the first byte is written.
-struct Size {
-    total: usize,
-    /// NEW_FUN_EXT starts with its own size: one for each local fun, in depth-first order.
-    funs: Vec<u32>,
-}
+/// The room that a buffer begins with: enough for most messages.
+const FIRST: usize = 128;
 
-fn measure(term: &Term) -> Result<Size> {
-    /// A container, and for a fun its number and where it starts.
-    struct Open<'a>(Items<'a>, Option<(usize, usize)>);
+fn measure(term: &Term) -> Result<usize> {
+    /// A container, and for a fun where it starts.
+    struct Open<'a>(Items<'a>, Option<usize>);
 
-    let mut funs = Vec::new();
     let (mut total, nested) = level_len(term)?;
     if !nested {
-        return Ok(Size { total, funs });
+        return Ok(total);
     }
-    let open_one = |term: &_, start: usize, funs: &mut Vec<u32>| {
-        let fun = matches!(term, Term::Fun(_)).then_some((funs.len(), start + 1));
-        if fun.is_some() {
-            funs.push(0);
-        }
-        fun
-    };
-    let fun = open_one(term, 0, &mut funs);
-    let mut open = vec![Open(Items::of(term), fun)];
+    let open_one =
+        |term, start: usize| Open(Items::of(term), matches!(term, Term::Fun(_)).then_some(start + 1));
+    let mut open = vec![open_one(term, 0)];
     while let Some(Open(items, fun)) = open.last_mut() {
         let mut failed = None;
         let mut start = total;
-        let nested = items.pass_while(|item| match item {
-            Term::Integer(value) => {
-                total += i64_len(*value);
-                true
+        let nested = items.pass_while(|item| match level_len(item) {
+            Ok((len, nested)) => {
+                start = total;
+                total += len;
+                !nested
             }
-            Term::Atom(atom) => {
-                total += atom_len(atom);
-                true
+            Err(error) => {
+                failed = Some(error);
+                false
             }
-            _ => match level_len(item) {
-                Ok((len, nested)) => {
-                    start = total;
-                    total += len;
-                    !nested
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    false
-                }
-            },
         });
         if let Some(error) = failed {
             return Err(error);
         }
         if let Some(term) = nested {
-            let fun = open_one(term, start, &mut funs);
-            open.push(Open(Items::of(term), fun));
+            open.push(open_one(term, start));
             continue;
         }
-        if let Some((index, start)) = fun
-            && let Some(size) = funs.get_mut(*index)
-        {
-            *size = count(total - *start)? as u32;
+        // A fun starts with its own size.
+        if let Some(start) = fun {
+            count(total - *start)?;
         }
         open.pop();
     }
-    Ok(Size { total, funs })
-}
-
-/// Whether a list takes the form STRING_EXT.
-fn is_string(elements: &[Term]) -> bool {
-    elements.len() <= usize::from(u16::MAX) && elements.iter().all(|e| matches!(e, Term::Integer(0..=255)))
+    Ok(total)
 }
 
 /// The bytes of a term without the terms inside, and whether there are terms inside that follow.
@@ -152,7 +129,7 @@ fn level_len(term: &Term) -> Result<(usize, bool)> {
 }
 
 fn count(len: usize) -> Result<usize> {
-    if u32::try_from(len).is_ok() { Ok(len) } else { Err(Error::ApiMisuse("more than 2^32 - 1 in one term")) }
+    Ok(checked_count(len).map(|_| len)?)
 }
 
 /// The bytes of an encoded atom.
@@ -181,82 +158,6 @@ fn magnitude_len(value: u64) -> usize {
 /// NEW_FUN_EXT without its free variables.
 fn fun_len(fun: &Fun) -> usize {
     30 + atom_len(&fun.module) + i64_len(fun.old_index) + i64_len(fun.old_uniq) + 13 + atom_len(&fun.pid.node)
-}
-
-/// Appends a term that [`measure`] has approved of.
-fn write(term: &Term, funs: Vec<u32>, buf: &mut impl BufMut) {
-    /// A container, and whether a proper list's tail follows its last element.
-    struct Open<'a>(Items<'a>, bool);
-
-    let mut funs = funs.into_iter();
-    if !write_level(term, &mut funs, buf) {
-        return;
-    }
-    let mut open = vec![Open(Items::of(term), matches!(term, Term::List(_)))];
-    while let Some(Open(items, nil)) = open.last_mut() {
-        if let Some(term) = items.pass_while(|item| !write_level(item, &mut funs, buf)) {
-            open.push(Open(Items::of(term), matches!(term, Term::List(_))));
-            continue;
-        }
-        if *nil {
-            buf.put_u8(NIL_EXT);
-        }
-        open.pop();
-    }
-}
-
-/// Appends the outermost level and says whether there are terms inside that follow.
-#[inline(always)]
-fn write_level(term: &Term, funs: &mut std::vec::IntoIter<u32>, buf: &mut impl BufMut) -> bool {
-    match term {
-        Term::Integer(value) => put_i64(buf, *value),
-        Term::Atom(atom) => put_atom(buf, atom),
-        Term::Binary(bytes) => put_binary(buf, bytes),
-        Term::Tuple(elements) => {
-            put_tuple_header(buf, elements.len() as u32);
-            return !elements.is_empty();
-        }
-        _ => return write_rare(term, funs, buf),
-    }
-    false
-}
-
-/// [`write_level`] of the less frequent terms.
-fn write_rare(term: &Term, funs: &mut std::vec::IntoIter<u32>, buf: &mut impl BufMut) -> bool {
-    match term {
-        Term::List(elements) if elements.is_empty() => buf.put_u8(NIL_EXT),
-        Term::List(elements) if is_string(elements) => {
-            put_string(buf, elements);
-            return false;
-        }
-        Term::List(elements) => put_list_header(buf, elements.len() as u32),
-        Term::ImproperList(list) => put_list_header(buf, list.elements.len() as u32),
-        Term::Map(map) => put_map_header(buf, map.len() as u32),
-        Term::Float(value) => put_f64(buf, *value),
-        Term::Pid(pid) => put_pid(buf, pid),
-        Term::Port(port) => put_port(buf, port),
-        Term::Reference(reference) => put_reference(buf, reference),
-        Term::BigInteger(value) => put_big(buf, value.is_negative(), value.magnitude()),
-        Term::BitString(bits) => put_bits(buf, &bits.bytes, bits.last_bits),
-        Term::Fun(fun) => put_fun_header(buf, fun, funs.next().unwrap_or_default()),
-        Term::ExportFun(fun) => put_export_fun(buf, fun),
-        Term::Record(record) => put_record_header(buf, record),
-        Term::Local(bytes) => buf.put_slice(bytes),
-        Term::Integer(_) | Term::Atom(_) | Term::Binary(_) | Term::Tuple(_) => {}
-    }
-    term.is_nested()
-}
-
-/// Appends a list of 1 to 65,535 bytes.
-fn put_string(buf: &mut impl BufMut, elements: &[Term]) {
-    buf.put_u8(STRING_EXT);
-    buf.put_u16(elements.len() as u16);
-    let byte = |element: &Term| if let Term::Integer(byte) = element { *byte as u8 } else { 0 };
-    for chunk in elements.chunks(64) {
-        let mut bytes = [0; 64];
-        bytes.iter_mut().zip(chunk).for_each(|(room, element)| *room = byte(element));
-        buf.put_slice(bytes.get(..chunk.len()).unwrap_or_default());
-    }
 }
 
 /// Appends an atom.
@@ -305,7 +206,7 @@ pub fn put_u64(buf: &mut impl BufMut, value: u64) {
 }
 
 /// Appends an integer beyond 64 bits: a sign and a little-endian magnitude without zero bytes at its end.
-fn put_big(buf: &mut impl BufMut, negative: bool, magnitude: &[u8]) {
+pub(super) fn put_big(buf: &mut impl BufMut, negative: bool, magnitude: &[u8]) {
     match u8::try_from(magnitude.len()) {
         Ok(len) => buf.put_slice(&[SMALL_BIG_EXT, len]),
         Err(_) => {
@@ -337,7 +238,7 @@ pub fn put_binary_header(buf: &mut impl BufMut, len: u32) {
 }
 
 /// Appends a bit string whose last byte counts with `last_bits` bits, 1 to 7.
-fn put_bits(buf: &mut impl BufMut, bytes: &[u8], last_bits: u8) {
+pub(super) fn put_bits(buf: &mut impl BufMut, bytes: &[u8], last_bits: u8) {
     put_counted(buf, BIT_BINARY_EXT, bytes.len() as u32);
     buf.put_u8(last_bits);
     buf.put_slice(bytes);
@@ -409,7 +310,7 @@ pub fn put_reference(buf: &mut impl BufMut, reference: &Reference) {
 }
 
 /// Appends `fun M:F/A`.
-fn put_export_fun(buf: &mut impl BufMut, fun: &ExportFun) {
+pub(super) fn put_export_fun(buf: &mut impl BufMut, fun: &ExportFun) {
     buf.put_u8(EXPORT_EXT);
     put_atom(buf, &fun.module);
     put_atom(buf, &fun.function);
@@ -417,7 +318,7 @@ fn put_export_fun(buf: &mut impl BufMut, fun: &ExportFun) {
 }
 
 /// Appends a local fun up to its free variables.
-fn put_fun_header(buf: &mut impl BufMut, fun: &Fun, size: u32) {
+pub(super) fn put_fun_header(buf: &mut impl BufMut, fun: &Fun, size: u32) {
     buf.put_u8(NEW_FUN_EXT);
     buf.put_u32(size);
     buf.put_u8(fun.arity);
@@ -431,7 +332,7 @@ fn put_fun_header(buf: &mut impl BufMut, fun: &Fun, size: u32) {
 }
 
 /// Appends a record up to its values.
-fn put_record_header(buf: &mut impl BufMut, record: &Record) {
+pub(super) fn put_record_header(buf: &mut impl BufMut, record: &Record) {
     put_counted(buf, RECORD_EXT, record.fields.len() as u32);
     buf.put_u8(u8::from(record.exported));
     put_atom(buf, &record.module);

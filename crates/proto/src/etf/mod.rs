@@ -29,6 +29,7 @@ pub mod text;
 mod view;
 mod view_walk;
 mod walk;
+mod write;
 
 pub use atom::{Atom, AtomRef, AtomTooLong};
 pub use convert::WrongType;
@@ -46,3 +47,4 @@ pub use raw::RawTerm;
 pub use tape::Tape;
 pub use term::{BitString, ExportFun, Fun, ImproperList, Kind, List, Record, Term, Tuple};
 pub use view::{Elements, Pairs, View};
+pub use write::Output;
