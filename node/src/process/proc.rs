@@ -2,7 +2,7 @@
 
 use core::fmt;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foundation_proto::dist::{Lane, LaneClass, Target};
@@ -29,6 +29,8 @@ pub(crate) struct Proc {
     /// Calls whose replies are waited for. Only while there are any does a message have to be looked at on arrival.
     pub(crate) calls: AtomicUsize,
     system: bool,
+    /// How urgent what it sends is; a [`LaneClass`].
+    class: AtomicU8,
 }
 
 /// Everything about a process that others change. All maps are empty once it has ended.
@@ -138,6 +140,7 @@ impl Proc {
             }),
             calls: AtomicUsize::new(0),
             system: false,
+            class: AtomicU8::new(LaneClass::Normal as u8),
         }
     }
 
@@ -170,7 +173,17 @@ impl Proc {
 
     /// The lane of the messages that this process sends.
     pub(crate) fn lane(&self) -> Lane {
-        Lane { sender: self.number, class: LaneClass::Normal }
+        let class = match self.class.load(Ordering::Relaxed) {
+            class if class == LaneClass::Control as u8 => LaneClass::Control,
+            class if class == LaneClass::Bulk as u8 => LaneClass::Bulk,
+            _ => LaneClass::Normal,
+        };
+        Lane { sender: self.number, class }
+    }
+
+    /// How urgent what it sends from now on is, compared with what others send. Its own messages stay in order.
+    pub(crate) fn set_lane_class(&self, class: LaneClass) {
+        self.class.store(class as u8, Ordering::Relaxed);
     }
 
     /// The states of two different processes, the first one's first. Taken in the order that makes it safe.

@@ -4,9 +4,11 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`channels`] | classes of traffic over topics, with delivery promises between our own nodes |
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
 
+pub mod channels;
 pub mod pg;
 pub mod pubsub;
 
@@ -15,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 
 use foundation_proto::etf::Atom;
 
+use channels::Channels;
 use pg::Groups;
 use pubsub::PubSub;
 
@@ -26,6 +29,7 @@ use crate::node::Node;
 pub(crate) struct Services {
     groups: Mutex<BTreeMap<Atom, Groups>>,
     pubsubs: Mutex<BTreeMap<Atom, PubSub>>,
+    channels: Mutex<Option<Channels>>,
 }
 
 impl Node {
@@ -61,6 +65,20 @@ impl Node {
         }
         let started = PubSub::start(self, &name)?;
         pubsubs.insert(name, started.clone());
+        Ok(started)
+    }
+
+    /// The channels `control`, `events`, `telemetry` and `data`: topics of the PubSub `Foundation.PubSub`.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn channels(&self) -> Result<Channels> {
+        let mut channels = self.inner().services.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = channels.as_ref().filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = Channels::start(self)?;
+        *channels = Some(started.clone());
         Ok(started)
     }
 }

@@ -12,8 +12,9 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use foundation_cluster::pubsub::{
     DISPATCHER, Forward, MAX_POOL, SCOPE, Subscriptions, adapter, group_number, pool_mismatch,
@@ -47,6 +48,20 @@ struct Shared {
     sender: Handle,
     /// Tells the worker to watch a new subscriber.
     watch: mpsc::UnboundedSender<Pid>,
+    /// Who is told of each message that another node forwards.
+    tap: OnceLock<Tap>,
+}
+
+/// Is given the topic and the encoded size of each message that another node forwards.
+pub(super) struct Tap(pub(super) OnForward);
+
+/// What a [`Tap`] calls.
+pub(super) type OnForward = Box<dyn Fn(&[u8], usize) + Send + Sync>;
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tap")
+    }
 }
 
 /// A subscription with a mailbox of its own; dropping it ends it.
@@ -71,6 +86,7 @@ impl PubSub {
             subscriptions: RwLock::default(),
             sender: worker.handle(),
             watch,
+            tap: OnceLock::new(),
         });
         let runtime = &node.inner().runtime;
         runtime.spawn(Shared::work(Arc::clone(&shared), worker, adapter, Some(watched)));
@@ -170,6 +186,33 @@ impl PubSub {
         Ok(())
     }
 
+    /// The same for an encoded message.
+    pub fn local_broadcast_raw(&self, topic: &str, message: &RawTerm) {
+        self.shared.deliver(topic.as_bytes(), message, None);
+    }
+
+    /// The scope that it shares with all PubSubs of the node.
+    pub(super) fn groups(&self) -> &Groups {
+        &self.shared.groups
+    }
+
+    /// The workers of other nodes that broadcasts go to.
+    pub(super) fn remote_workers(&self) -> impl Iterator<Item = Pid> {
+        let members = self.shared.groups.members(&Term::Atom(self.shared.adapter.clone()));
+        let own = self.shared.node.name().clone();
+        members.into_iter().filter(move |member| member.node != own)
+    }
+
+    /// What a worker of another node is sent.
+    pub(super) fn forward(&self, topic: &str, message: &RawTerm) -> Result<RawTerm> {
+        self.shared.forward(topic, message)
+    }
+
+    /// Whom to tell of forwarded messages; the first counts.
+    pub(super) fn set_tap(&self, tap: Tap) {
+        let _ = self.shared.tap.set(tap);
+    }
+
     /// The nodes that have a PubSub of this name.
     pub fn nodes(&self) -> Vec<Atom> {
         let members = self.shared.groups.members(&Term::Atom(self.shared.adapter.clone()));
@@ -242,6 +285,9 @@ impl Shared {
                 if let Ok(topic) = forward.topic.view(&mut tape)
                     && let Some(topic) = topic.as_binary()
                 {
+                    if let Some(Tap(tap)) = self.tap.get() {
+                        tap(topic, forward.message.as_bytes().len());
+                    }
                     self.deliver(topic, &forward.message, None);
                 }
             }

@@ -1,6 +1,7 @@
 //! Nodes as a program uses them: processes within one node, and nodes connected over loopback.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod channels;
 mod cli;
 mod connections;
 mod gen_server;

@@ -199,6 +199,17 @@ impl Exchange {
         self.peers.get(node).filter(|peer| peer.gone_since.is_none()).map(|peer| &peer.pid)
     }
 
+    /// Whether the node incarnation that this process belongs to is served by this machine, now or once it is in reach again.
+    pub fn serves(&self, process: &Pid) -> bool {
+        self.peers.get(&process.node).is_some_and(|peer| peer.pid.creation == process.creation)
+    }
+
+    /// What is known of a message whose ticket was not settled.
+    pub fn receipt(&self, ticket: u64) -> Option<Receipt> {
+        let known = self.tickets.get(&ticket)?;
+        Some(Receipt { pending: known.receipt.pending + known.waiting, ..known.receipt })
+    }
+
     /// Messages that wait for an acknowledgement, each counted once for each node.
     pub fn waiting(&self) -> usize {
         self.peers.values().map(Peer::waiting).sum()
