@@ -4,9 +4,12 @@
 //! can pass 100 microseconds have a twin on a dirty scheduler; the Elixir side picks by size. A panic is turned into
 //! an Elixir exception by rustler, which needs unwinding: never build this with `panic = "abort"`.
 
+mod batch;
 mod hash;
 #[cfg(feature = "probe")]
 mod probe;
+mod text;
+mod vectors;
 
 rustler::init!("Elixir.Foundation.Native.Loader");
 

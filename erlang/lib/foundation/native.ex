@@ -10,10 +10,13 @@ defmodule Foundation.Native do
   normal one for more than about 100 microseconds.
   """
 
-  alias Foundation.Native.Loader
+  alias Foundation.Native.{Loader, LZ4, XXH3}
 
   # The slowest terms, lists of small integers, hash at up to 50 ns a byte (release build, busy machine).
   @dirty_above 2 * 1024
+  # Bytes that 100 microseconds suffice for, on a busy machine and with bytes that compress badly.
+  @lz4_dirty_above 32 * 1024
+  @xxh3_dirty_above 256 * 1024
 
   @doc """
   Loads the native functions; the application does so when it starts.
@@ -88,6 +91,43 @@ defmodule Foundation.Native do
       end
     else
       :erlang.phash2(term, range)
+    end
+  end
+
+  @doc """
+  XXH3 with 64 bits and seed 0 of a binary. The fallback gives the same number.
+  """
+  @spec xxh3(binary()) :: non_neg_integer()
+  def xxh3(bytes) when is_binary(bytes) do
+    cond do
+      not loaded?() -> XXH3.hash(bytes)
+      byte_size(bytes) > @xxh3_dirty_above -> Loader.xxh3_dirty(bytes)
+      true -> Loader.xxh3(bytes)
+    end
+  end
+
+  @doc """
+  One LZ4 block, without the plain length in front. There is no fallback: `{:error, :not_loaded}`; use zlib.
+  """
+  @spec lz4_compress(binary()) :: {:ok, binary()} | {:error, :not_loaded}
+  def lz4_compress(plain) when is_binary(plain) do
+    cond do
+      not loaded?() -> {:error, :not_loaded}
+      byte_size(plain) > @lz4_dirty_above -> {:ok, Loader.lz4_compress_dirty(plain)}
+      true -> {:ok, Loader.lz4_compress(plain)}
+    end
+  end
+
+  @doc """
+  The plain bytes of an LZ4 block, of which there must be exactly `size`. The fallback gives the same.
+  """
+  @spec lz4_decompress(binary(), non_neg_integer()) ::
+          {:ok, binary()} | {:error, :malformed}
+  def lz4_decompress(block, size) when is_binary(block) and is_integer(size) and size >= 0 do
+    cond do
+      not loaded?() -> LZ4.decompress(block, size)
+      size > @lz4_dirty_above -> Loader.lz4_decompress_dirty(block, size)
+      true -> Loader.lz4_decompress(block, size)
     end
   end
 end

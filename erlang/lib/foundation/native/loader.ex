@@ -16,6 +16,17 @@ defmodule Foundation.Native.Loader do
   def loaded, do: error()
   def phash2_external(_binary, _range), do: error()
   def phash2_external_dirty(_binary, _range), do: error()
+  def lz4_compress(_plain), do: error()
+  def lz4_compress_dirty(_plain), do: error()
+  def lz4_decompress(_block, _size), do: error()
+  def lz4_decompress_dirty(_block, _size), do: error()
+  def xxh3(_bytes), do: error()
+  def xxh3_dirty(_bytes), do: error()
+  def vectors_new(_values, _dimensions), do: error()
+  def vectors_top(_vectors, _query, _count), do: error()
+  def vectors_top_dirty(_vectors, _query, _count), do: error()
+  def text_similarities(_text, _others), do: error()
+  def text_similarities_dirty(_text, _others), do: error()
   def panic_probe, do: error()
 
   defp path do

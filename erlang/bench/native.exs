@@ -1,0 +1,114 @@
+# The native functions beside their fallbacks in Elixir, one after the other in one run:
+#
+#     MIX_ENV=prod mix run bench/native.exs
+#
+# Medians of the runs within half a second each. A native function is there because its line says so.
+
+defmodule Bench do
+  def median(fun) do
+    fun.()
+    deadline = System.monotonic_time(:millisecond) + 500
+    times = collect(fun, deadline, [])
+    times |> Enum.sort() |> Enum.at(div(length(times), 2))
+  end
+
+  defp collect(fun, deadline, times) do
+    start = System.monotonic_time(:nanosecond)
+    fun.()
+    times = [System.monotonic_time(:nanosecond) - start | times]
+
+    if System.monotonic_time(:millisecond) > deadline,
+      do: times,
+      else: collect(fun, deadline, times)
+  end
+
+  def compare(name, native, elixir) do
+    [fast, slow] = Enum.map([native, elixir], &median/1)
+
+    IO.puts(
+      String.pad_trailing(name, 46) <>
+        String.pad_leading("#{Float.round(fast / 1000, 1)} µs", 14) <>
+        String.pad_leading("#{Float.round(slow / 1000, 1)} µs", 14) <>
+        String.pad_leading("#{Float.round(slow / fast, 1)}x", 10)
+    )
+  end
+end
+
+alias Foundation.{Native, Text, Vectors}
+alias Foundation.Native.{LZ4, XXH3}
+
+unless Native.loaded?(), do: raise(elem(Native.status(), 1))
+
+IO.puts(
+  "OTP #{System.otp_release()}, Elixir #{System.version()}, #{System.schedulers_online()} schedulers"
+)
+
+IO.puts(
+  String.pad_trailing("", 46) <>
+    String.pad_leading("native", 14) <>
+    String.pad_leading("Elixir", 14) <> String.pad_leading("ratio", 10)
+)
+
+:rand.seed(:exsss, {1, 2, 3})
+
+events =
+  for n <- 1..1000 do
+    Foundation.Events.debug_new_event(:function_entry, %{
+      module: Sample,
+      function: :call,
+      args: [n, "argument #{n}"]
+    })
+  end
+
+plain = :erlang.term_to_binary(events)
+{:ok, block} = Native.lz4_compress(plain)
+zlib = :zlib.compress(plain)
+
+IO.puts(
+  "a batch of 1000 events: #{byte_size(plain)} bytes, LZ4 #{byte_size(block)}, zlib #{byte_size(zlib)}"
+)
+
+Bench.compare("compress a batch (LZ4; zlib)", fn -> Native.lz4_compress(plain) end, fn ->
+  :zlib.compress(plain)
+end)
+
+Bench.compare(
+  "decompress it (LZ4; zlib)",
+  fn -> Native.lz4_decompress(block, byte_size(plain)) end,
+  fn -> :zlib.uncompress(zlib) end
+)
+
+Bench.compare(
+  "decompress LZ4 (both)",
+  fn -> Native.lz4_decompress(block, byte_size(plain)) end,
+  fn -> LZ4.decompress(block, byte_size(plain)) end
+)
+
+Bench.compare("digest of a batch (XXH3)", fn -> Native.xxh3(plain) end, fn -> XXH3.hash(plain) end)
+
+Bench.compare("digest of a batch (XXH3; MD5 of OTP)", fn -> Native.xxh3(plain) end, fn ->
+  :erlang.md5(plain)
+end)
+
+values = for _n <- 1..(1000 * 1536), into: <<>>, do: <<:rand.normal()::float-little-32>>
+query = binary_part(values, 1536 * 4 * 5, 1536 * 4)
+{:ok, native} = Vectors.new(values, dimensions: 1536)
+{:ok, elixir} = Vectors.new(values, dimensions: 1536, native: false)
+
+Bench.compare("10 nearest of 1000 x 1536", fn -> Vectors.top(native, query, 10) end, fn ->
+  Vectors.top(elixir, query, 10)
+end)
+
+words = for _n <- 1..300, do: Base.encode16(:rand.bytes(3))
+text = fn -> Enum.map_join(1..120, " ", fn _n -> Enum.random(words) end) end
+[one | others] = for _n <- 1..11, do: text.()
+
+Bench.compare(
+  "similarity of one text of 850 B to 10",
+  fn -> Text.similarities(one, others) end,
+  fn -> Text.in_elixir(one, others) end
+)
+
+Bench.compare("phash2 of an event (ours; the VM's)", fn -> Native.phash2(hd(events)) end, fn ->
+  :erlang.phash2(hd(events))
+end)
