@@ -21,6 +21,7 @@ use foundation_proto::Limits;
 use foundation_proto::dist::{Cookie, CookieError, NameStyle};
 use serde::{Deserialize, Deserializer};
 
+use crate::discovery::ClusterConfig;
 use crate::ssl_dist::SslDistOptions;
 
 /// The configuration of a node.
@@ -85,6 +86,9 @@ pub struct NodeConfig {
     pub reconnect: Reconnect,
     /// Which functions of OTP this node answers of itself when others call them. Default: `read`.
     pub builtins: Builtins,
+    /// Where the other nodes of the cluster are found. Default: nowhere for programs; the `foundation` binary looks at its
+    /// environment.
+    pub cluster: ClusterConfig,
     /// Every bound on what peers and processes can use up.
     pub limits: NodeLimits,
     /// What [`NodeConfig::cookie`] was given and could not take.
@@ -262,6 +266,7 @@ impl Default for NodeConfig {
             wide_identifiers: false,
             reconnect: Reconnect::default(),
             builtins: Builtins::default(),
+            cluster: ClusterConfig::default(),
             limits: NodeLimits::default(),
             bad_cookie: None,
         }
@@ -459,7 +464,8 @@ pub struct Layers {
 }
 
 /// Variables with our prefix that are no keys: read by the command line or by other parts of the project.
-const OTHER_VARIABLES: [&str; 7] = ["CONFIG", "LOG", "LOG_FORMAT", "BIN", "NODE", "ECOSYSTEM", "INTEROP"];
+const OTHER_VARIABLES: [&str; 9] =
+    ["CONFIG", "LOG", "LOG_FORMAT", "BIN", "NODE", "ECOSYSTEM", "INTEROP", "ENV", "APP_NAME"];
 
 impl Layers {
     /// Nothing set.
@@ -491,8 +497,13 @@ impl Layers {
                 why: error.message().replace("field", "key"),
             }
         };
+        let table = text.parse::<toml::Table>().map_err(error)?;
+        if let Some(Err(mistake)) = table.get("cluster").map(ClusterConfig::from_value) {
+            let line = line_of(text, &mistake.key);
+            return Err(ConfigError::Source { place: format!("{name}:{line}"), why: mistake.to_string() });
+        }
         let _checked: NodeConfig = toml::from_str(text).map_err(error)?;
-        self.table.extend(text.parse::<toml::Table>().map_err(error)?);
+        self.table.extend(table);
         Ok(())
     }
 
@@ -538,6 +549,19 @@ impl Layers {
             .map_err(|why| ConfigError::Source { place: place.to_owned(), why })
     }
 
+    /// Adds a node to the ones to connect to, beside whatever else finds nodes.
+    ///
+    /// # Errors
+    /// If it is no node name.
+    pub fn join(&mut self, node: &str, place: &str) -> Result<(), ConfigError> {
+        let key = "cluster.join";
+        let known = self.table.get("cluster").and_then(|cluster| cluster.get("join"));
+        let mut nodes = known.and_then(toml::Value::as_array).cloned().unwrap_or_default();
+        nodes.push(toml::Value::String(node.to_owned()));
+        self.set_value(key, toml::Value::Array(nodes))
+            .map_err(|why| ConfigError::Source { place: place.to_owned(), why })
+    }
+
     /// Takes back what earlier layers say about a key.
     pub fn unset(&mut self, key: &str) {
         self.table.remove(key);
@@ -545,6 +569,21 @@ impl Layers {
 
     fn set_value(&mut self, key: &str, value: toml::Value) -> Result<(), String> {
         let mut table = self.table.clone();
+        // `cluster = "x"` is short for `strategy = "x"` under it, so what else stands there is kept.
+        let key = match (key, &value, table.get("cluster")) {
+            ("cluster", toml::Value::String(_), Some(toml::Value::Table(_))) => "cluster.strategy",
+            _ => key,
+        };
+        if key.starts_with("cluster.")
+            && let Some(strategy) = table.get("cluster").and_then(|written| match written {
+                toml::Value::String(strategy) => Some(strategy.clone()),
+                toml::Value::Boolean(true) => Some("auto".to_owned()),
+                _ => None,
+            })
+        {
+            let written = toml::Table::from_iter([("strategy".to_owned(), toml::Value::String(strategy))]);
+            table.insert("cluster".to_owned(), toml::Value::Table(written));
+        }
         let mut place = &mut table;
         let (parents, last) = key.rsplit_once('.').map_or(("", key), |(parents, last)| (parents, last));
         for parent in parents.split('.').filter(|parent| !parent.is_empty()) {
@@ -637,6 +676,22 @@ impl Layers {
     }
 }
 
+/// The line of the innermost key of a path that the text has.
+fn line_of(text: &str, path: &[String]) -> usize {
+    let Ok(root) = toml::de::DeTable::parse(text) else { return 1 };
+    let mut table = root.get_ref();
+    let mut at = 0;
+    for part in path {
+        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref().as_ref() == part.as_str()) else {
+            break;
+        };
+        at = key.span().start;
+        let toml::de::DeValue::Table(inner) = value.get_ref() else { break };
+        table = inner;
+    }
+    1 + text.get(..at).map_or(0, |before| before.matches('\n').count())
+}
+
 /// A cookie that is no string must not be quoted in the error, as serde would.
 fn cookie_from(value: &toml::Value) -> Result<Cookie, String> {
     let text = value.as_str().ok_or("the cookie must be a string (write it in quotes)")?;
@@ -724,6 +779,12 @@ mod tests {
             ("epmd = 'maybe'", "f:1", "unknown variant `maybe`"),
             ("cookie = 987654", "f:1", "must be a string"),
             ("cookie = ''", "f:1", "the cookie is empty"),
+            ("hidden = true\n[cluster]\nallow = []\nstrategy = 'moon'", "f:4", "there is no strategy"),
+            (
+                "[cluster.topologies.a]\nstrategy = 'static'\n[cluster.topologies.a.config]\nhost = 1",
+                "f:4",
+                "`hosts`",
+            ),
             ("inet_dist_use_interface = 'here'", "f:1", "IP address"),
             ("name = ", "f:1", ""),
         ] {

@@ -33,6 +33,7 @@
 //! | `io` | the I/O protocol: printing, and printing for others |
 //! | [`service`] | hosts of the cluster machines: groups and topics |
 //! | [`event`] | connections that come and go, as a stream |
+//! | [`discovery`] | finding the other nodes of a cluster |
 //! | [`net`] | listener, dialer, the task of a connection |
 //! | [`net_kernel`] | which node is connected through which link, and connecting on demand |
 //! | `convert` | terms to and from those of the `eetf` crate (feature `eetf`) |
@@ -51,6 +52,7 @@ pub mod config;
 #[cfg(feature = "eetf")]
 pub mod convert;
 pub mod cookie;
+pub mod discovery;
 pub mod epmd;
 pub mod error;
 pub mod event;

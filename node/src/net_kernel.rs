@@ -90,6 +90,8 @@ struct Peer {
     replacing: bool,
     redial: Option<AbortHandle>,
     was_up: bool,
+    /// Nobody wants it back once it is lost.
+    released: bool,
     /// A dial has led to it before, or its EPMD knows it. Nobody can dial a command that came and went without a name there.
     can_be_dialled: bool,
 }
@@ -280,6 +282,18 @@ impl NetKernel {
         true
     }
 
+    /// Whoever wanted this node does not any more: a connection that lives stays, a lost one is not dialled again unasked.
+    pub(crate) fn release(&self, node: &Atom) {
+        let mut peers = self.peers();
+        if let Some(entry) = peers.get_mut(node) {
+            entry.released = true;
+            if let Some(redial) = entry.redial.take() {
+                redial.abort();
+            }
+        }
+        forget_if_idle(&mut peers, node);
+    }
+
     /// Ends all connections and takes no new ones. When this returns, every `nodedown` has been delivered.
     pub(crate) async fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -370,6 +384,7 @@ impl NetKernel {
             let entry = peers.entry(name.clone()).or_default();
             entry.link = Some(Arc::clone(&link));
             entry.was_up = true;
+            entry.released = false;
             entry.can_be_dialled = dial.is_some();
             if let Some(redial) = entry.redial.take() {
                 redial.abort();
@@ -419,7 +434,7 @@ impl NetKernel {
         let mut peers = self.peers();
         if let Some(entry) = peers.get_mut(name) {
             entry.link = None;
-            let lost = !reason.is_deliberate() && *reason != DownReason::Replaced;
+            let lost = !reason.is_deliberate() && *reason != DownReason::Replaced && !entry.released;
             if lost
                 && self.identity.config.reconnect != Reconnect::Never
                 && !self.stopping.load(Ordering::Acquire)

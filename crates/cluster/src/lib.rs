@@ -18,12 +18,14 @@
 //! | module | machine | counterpart |
 //! |---|---|---|
 //! | [`channels`] | classes of traffic with delivery promises between our own nodes | Phoenix.PubSub topics, at most once |
+//! | [`discovery`] | which nodes to connect to | `libcluster`'s strategies, together |
 //! | [`pg`] | process groups of one scope | OTP's `pg`, protocols 0 and 1 |
 //! | [`pubsub`] | topics and their subscribers | Phoenix.PubSub 2.0 to 2.2 (its PG2 adapter) |
 //! | [`registry`] | the replicated map under names and placement | `DeltaCrdt.AWLWWMap` and `MerkleMap`, as Horde runs them |
 //! | `sim` | virtual time and a seeded network (feature `sim`) | – |
 
 pub mod channels;
+pub mod discovery;
 mod key;
 mod message;
 pub mod pg;

@@ -4,6 +4,7 @@
 mod cli;
 mod connection;
 mod differential;
+mod discovery;
 mod ecosystem;
 mod epmd;
 mod faults;

@@ -44,6 +44,12 @@ pub(crate) struct Options {
     /// Configuration file (TOML); FOUNDATION_CONFIG
     #[arg(long, global = true, value_name = "FILE", help_heading = "Node")]
     pub(crate) config: Option<PathBuf>,
+    /// Where other nodes are found: true, false, or a strategy (static, local_epmd, …); FOUNDATION_CLUSTER
+    #[arg(long, global = true, value_name = "STRATEGY", help_heading = "Cluster")]
+    pub(crate) cluster: Option<String>,
+    /// A node to connect to and to stay connected to; may be given several times
+    #[arg(long, global = true, value_name = "NODE", help_heading = "Cluster")]
+    pub(crate) join: Vec<String>,
     /// How the port mapper is used: auto, embedded, require, none
     #[arg(long, global = true, value_name = "MODE", help_heading = "Network")]
     pub(crate) epmd: Option<String>,
@@ -348,6 +354,7 @@ impl Options {
         let mut warnings = Vec::new();
         let path = self.config.clone().or_else(|| std::env::var_os("FOUNDATION_CONFIG").map(PathBuf::from));
         layers.set("epmd", "auto", "default")?;
+        layers.set("cluster", "environment", "default")?;
         if let Some(path) = path {
             layers.file(&path)?;
         }
@@ -390,6 +397,12 @@ impl Options {
         }
         if self.hidden || self.visible {
             layers.set("hidden", if self.visible { "false" } else { "true" }, "--hidden")?;
+        }
+        if let Some(cluster) = &self.cluster {
+            layers.set("cluster", cluster, "--cluster")?;
+        }
+        for node in &self.join {
+            layers.join(node, "--join")?;
         }
         if let Some(mode) = &self.epmd {
             layers.set_text("epmd", mode, "--epmd")?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use foundation_node::Node;
 use foundation_node::config::{DistAutoConnect, NameDomain, Reconnect};
+use foundation_node::discovery::ClusterConfig;
 use foundation_node::names;
 use foundation_proto::dist::{NameStyle, NodeName};
 use foundation_proto::etf::Atom;
@@ -57,6 +58,7 @@ impl Session {
         });
         config.hidden = true;
         config.dist_listen = false;
+        config.cluster = ClusterConfig::default();
         config.reconnect = Reconnect::Never;
         config.dist_auto_connect = DistAutoConnect::Never;
         let node = Node::start(config).await?;

@@ -322,12 +322,15 @@ impl Node {
             "node started"
         );
         inner.net_kernel.listening(listening);
-        Ok(Self::from_inner(inner))
+        let node = Self::from_inner(inner);
+        node.start_discovery();
+        Ok(node)
     }
 
     /// Stops the node: its name is free, its connections are closed, links and monitors across them have fired. Processes
     /// of this node live on, without peers.
     pub async fn stop(&self) {
+        self.inner().discovery.stop();
         let kernel = &self.inner().net_kernel;
         let listening = kernel.stop_listening();
         if let Some(registration) = &listening.registration {

@@ -1,0 +1,86 @@
+//! Choosing sources by what the environment offers, with the evidence.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use super::config::{Context, Mode, SourceConfig, StrategyConfig};
+use super::erlang_hosts;
+
+/// What was chosen, and why.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Choice {
+    /// The sources.
+    pub sources: Vec<SourceConfig>,
+    /// Entries for the allow-list that go with them.
+    pub allow: Vec<String>,
+    /// One line for each source, and for what was looked at in vain.
+    pub evidence: Vec<String>,
+}
+
+/// What there is to look at.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// Whether somebody sits in front of it.
+    pub terminal: bool,
+    /// Whether this is a container.
+    pub container: bool,
+    /// `FOUNDATION_ENV`, else `MIX_ENV`.
+    pub profile: Option<String>,
+    /// Where `.hosts.erlang` is.
+    pub hosts_file: Option<String>,
+}
+
+impl Environment {
+    /// Looks at this process and machine.
+    pub fn read() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists());
+        Self {
+            terminal: std::io::stdin().is_terminal(),
+            container: container || variable("KUBERNETES_SERVICE_HOST").is_some(),
+            profile: variable("FOUNDATION_ENV").or_else(|| variable("MIX_ENV")),
+            hosts_file: erlang_hosts::find().map(|path| path.display().to_string()),
+        }
+    }
+
+    /// Whether this is a developer's machine, and how that shows.
+    fn development(&self, mode: Mode) -> Result<String, String> {
+        match self.profile.as_deref() {
+            Some(profile @ ("dev" | "development" | "test")) => {
+                return Ok(format!("FOUNDATION_ENV or MIX_ENV is {profile}"));
+            }
+            Some(profile) => return Err(format!("FOUNDATION_ENV or MIX_ENV is {profile}")),
+            None => {}
+        }
+        if mode == Mode::Auto {
+            return Ok("cluster = true, and nothing of a production environment was found".to_owned());
+        }
+        match (self.terminal, self.container) {
+            (true, false) => Ok("started from a terminal, in no container".to_owned()),
+            (true, true) => Err("this is a container".to_owned()),
+            (false, _) => Err("not started from a terminal".to_owned()),
+        }
+    }
+}
+
+/// Chooses.
+pub fn choose(mode: Mode, environment: &Environment, context: &Context) -> Choice {
+    let mut choice = Choice { sources: Vec::new(), allow: Vec::new(), evidence: Vec::new() };
+    let mut add = |strategy: StrategyConfig, why: String| {
+        choice.evidence.push(format!("{}: {why}", strategy.word()));
+        choice.sources.push(SourceConfig::new(strategy));
+    };
+    match environment.development(mode) {
+        Ok(why) => {
+            add(StrategyConfig::LocalEpmd(Default::default()), why);
+            choice.allow.push(format!("@{}", context.own.host()));
+        }
+        Err(why) => choice.evidence.push(format!("not local_epmd: {why}")),
+    }
+    if let Some(file) = &environment.hosts_file {
+        choice.evidence.push(format!("erlang_hosts: {file} is there"));
+        choice.sources.push(SourceConfig::new(StrategyConfig::ErlangHosts(Default::default())));
+    }
+    choice
+}

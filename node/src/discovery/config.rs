@@ -1,0 +1,530 @@
+//! `[cluster]`: which sources there are, in three tiers.
+//!
+//! ```toml
+//! cluster = true                # look at the environment and choose
+//! ```
+//! ```toml
+//! cluster = "local_epmd"        # one strategy with its defaults
+//! ```
+//! ```toml
+//! [cluster]                     # one strategy and its keys
+//! strategy = "static"
+//! hosts = ["a@10.0.0.1", "b@10.0.0.2"]
+//! ```
+//! ```toml
+//! [cluster]                     # several at once, keys in tables of their own
+//! strategy = ["static", "local_epmd"]
+//! allow = ["10.0.0.0/8"]
+//! [cluster.static]
+//! hosts = ["a@10.0.0.1"]
+//! ```
+//! ```toml
+//! [cluster.topologies.office]   # libcluster's topologies, with libcluster's names
+//! strategy = "Cluster.Strategy.Epmd"
+//! config = { hosts = ["a@10.0.0.1"] }
+//! ```
+//!
+//! A value `{ system = "VAR" }` is that of an environment variable, as `{:system, "VAR"}` in Elixir.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use foundation_cluster::discovery::{AllowList, Prune};
+use foundation_proto::dist::NodeName;
+use serde::{Deserialize, Deserializer};
+use toml::{Table, Value};
+
+use super::{erlang_hosts, local_epmd, static_hosts};
+
+/// The most nodes that one source can name, unless it says otherwise. What a directory of a cluster holds.
+pub const MAX_NODES: usize = 4096;
+/// The same for a source that anybody on the network can write to.
+pub const MAX_OPEN_NODES: usize = 256;
+
+/// What `[cluster]` says.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ClusterConfig {
+    /// How sources are chosen.
+    pub mode: Mode,
+    /// What the cluster is called in reports (`cluster_id`). Default: the first part of this node's name.
+    pub name: Option<String>,
+    /// What may be dialled whichever source names it, as [`AllowList`] reads it.
+    pub allow: Vec<String>,
+    /// Nodes to stay connected to, beside whatever the sources find.
+    pub join: Vec<NodeName>,
+    /// The sources, if they are written out.
+    pub sources: Vec<SourceConfig>,
+}
+
+/// How sources are chosen.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// There are none. The default of programs.
+    #[default]
+    Off,
+    /// As [`Mode::Auto`], but in no development environment only what the environment asks for. The default of
+    /// `foundation start`.
+    Environment,
+    /// By what the environment offers; on a developer's machine the nodes of this machine and its network.
+    Auto,
+    /// Those that are written out.
+    Written,
+}
+
+/// A source as it is written.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SourceConfig {
+    /// Its name in reports.
+    pub name: String,
+    /// The strategy and its keys.
+    pub strategy: StrategyConfig,
+    /// What happens to nodes that no source names any more.
+    pub prune: Option<Prune>,
+    /// Its place in the order of failover.
+    pub rank: usize,
+    /// The most nodes that it can name.
+    pub max_nodes: Option<usize>,
+}
+
+/// A strategy and its keys.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StrategyConfig {
+    /// Nodes written out.
+    Static(static_hosts::Options),
+    /// The EPMD of this host.
+    LocalEpmd(local_epmd::Options),
+    /// The hosts of `.hosts.erlang`.
+    ErlangHosts(erlang_hosts::Options),
+}
+
+/// What strategies know of the node they work for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Context {
+    /// Its name.
+    pub own: NodeName,
+    /// The port of EPMD.
+    pub epmd_port: u16,
+}
+
+/// A key of `[cluster]` that cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mistake {
+    /// The key, from `cluster` on.
+    pub key: Vec<String>,
+    /// What is wrong, and what would be right.
+    pub why: String,
+}
+
+impl Mistake {
+    fn new(key: &[&str], why: impl Into<String>) -> Self {
+        Self { key: key.iter().map(|part| (*part).to_owned()).collect(), why: why.into() }
+    }
+
+    fn under(mut self, parents: &[&str]) -> Self {
+        self.key.splice(0..0, parents.iter().map(|part| (*part).to_owned()));
+        self
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (at {})", self.why, self.key.join("."))
+    }
+}
+
+/// The keys that are not those of a strategy.
+const OWN_KEYS: [&str; 10] = [
+    "strategy",
+    "name",
+    "join",
+    "allow",
+    "topologies",
+    "failover",
+    "primary",
+    "secondary",
+    "prune",
+    "max_nodes",
+];
+
+/// Our name of each strategy, and those that other texts have for it.
+const STRATEGIES: [(&str, &[&str]); 3] =
+    [("static", &["epmd"]), ("local_epmd", &["localepmd"]), ("erlang_hosts", &["erlanghosts"])];
+
+/// Strategies that others have, and why they are not here.
+const NOT_OFFERED: [(&[&str], &str); 5] = [
+    (&["rancher"], "it asks the metadata service of Rancher 1.x, which is not maintained any more"),
+    (
+        &["aws", "ec2", "ec2.tags", "ecs", "clusterec2", "clusterecs"],
+        "use `consul`, or `static` with addresses",
+    ),
+    (&["gcp", "gce", "gig", "gce.labels"], "use `consul`, or `static` with addresses"),
+    (&["postgres"], "use `gossip`, `dns` or `consul`"),
+    (&["hyparview", "partisan"], "it is no way to find nodes"),
+];
+
+impl StrategyConfig {
+    /// Our name of it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Static(_) => "static",
+            Self::LocalEpmd(_) => "local_epmd",
+            Self::ErlangHosts(_) => "erlang_hosts",
+        }
+    }
+
+    fn read(word: &str, keys: Table) -> Result<Self, toml::de::Error> {
+        Ok(match word {
+            "static" => Self::Static(keys.try_into()?),
+            "erlang_hosts" => Self::ErlangHosts(keys.try_into()?),
+            _ => Self::LocalEpmd(keys.try_into()?),
+        })
+    }
+}
+
+/// Our name of a strategy, whoever's name is written: `Cluster.Strategy.Epmd`, `:static`, `kubernetes`.
+fn strategy_name(written: &str) -> Result<&'static str, String> {
+    let name = written.trim_start_matches(':').trim_start_matches("Elixir.");
+    let name = ["Cluster.Strategy.", "Foundation.Strategy."]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+        .unwrap_or(name)
+        .to_lowercase();
+    if let Some((word, _)) =
+        STRATEGIES.iter().find(|(word, names)| *word == name || names.contains(&name.as_str()))
+    {
+        return Ok(word);
+    }
+    if let Some((_, why)) = NOT_OFFERED.iter().find(|(names, _)| names.contains(&name.as_str())) {
+        return Err(format!("the strategy {written} is not offered: {why}"));
+    }
+    let known: Vec<&str> = STRATEGIES.iter().map(|(word, _)| *word).collect();
+    Err(format!("there is no strategy {written:?}; there are {} and auto", known.join(", ")))
+}
+
+impl ClusterConfig {
+    /// Reads what stands under `cluster`.
+    ///
+    /// # Errors
+    /// The first key that cannot be used.
+    pub fn from_value(value: &Value) -> Result<Self, Mistake> {
+        Self::read(value).map_err(|mistake| mistake.under(&["cluster"]))
+    }
+
+    fn read(value: &Value) -> Result<Self, Mistake> {
+        match value {
+            Value::Boolean(false) => Ok(Self::default()),
+            Value::Boolean(true) => Ok(Self { mode: Mode::Auto, ..Self::default() }),
+            Value::String(name) => {
+                let mut table = Table::new();
+                table.insert("strategy".into(), Value::String(name.clone()));
+                Self::from_table(table)
+            }
+            Value::Table(table) => Self::from_table(table.clone()),
+            _ => Err(Mistake::new(&[], "must be true, false, the name of a strategy, or a table")),
+        }
+    }
+
+    fn from_table(mut table: Table) -> Result<Self, Mistake> {
+        resolve_system(&mut table, &mut Vec::new())?;
+        let names = strategy_names(table.remove("strategy"))?;
+        let mut config = Self { name: text(&mut table, "name")?, ..Self::default() };
+        config.allow = list(&mut table, "allow")?;
+        AllowList::parse(config.allow.iter().map(String::as_str))
+            .map_err(|error| Mistake::new(&["allow"], error.to_string()))?;
+        if let Some(join) = table.remove("join") {
+            config.join = node_names(join).map_err(|error| Mistake::new(&["join"], error.message()))?;
+        }
+        let topologies = table.remove("topologies");
+        let order = failover(&mut table)?;
+        let prune = prune(&mut table)?;
+        let max_nodes = max_nodes(&mut table)?;
+        config.mode = match names.as_slice() {
+            [] if topologies.is_none() && config.join.is_empty() => Mode::Auto,
+            [word] if word == "auto" => Mode::Auto,
+            [word] if word == "environment" => Mode::Environment,
+            _ => Mode::Written,
+        };
+        for name in names.iter().filter(|name| !["auto", "environment"].contains(&name.as_str())) {
+            let word = strategy_name(name).map_err(|why| Mistake::new(&["strategy"], why))?;
+            // The keys of a strategy stand in a table with its name, or beside `strategy` if it is the only one.
+            let nested = [name.as_str(), word].iter().find_map(|key| table.remove(*key));
+            let (keys, place) = match nested {
+                Some(Value::Table(keys)) => (keys, Some(word)),
+                Some(_) => {
+                    return Err(Mistake::new(&[word], "must be a table with the keys of the strategy"));
+                }
+                None if names.len() == 1 => (std::mem::take(&mut table), None),
+                None => (Table::new(), Some(word)),
+            };
+            let source = SourceConfig::read(word, word, keys)
+                .map_err(|mistake| place.map_or(mistake.clone(), |place| mistake.under(&[place])))?;
+            config.sources.push(SourceConfig {
+                prune: source.prune.or(prune),
+                max_nodes: source.max_nodes.or(max_nodes),
+                ..source
+            });
+        }
+        if let Some(key) = table.keys().next() {
+            return Err(unknown(key, &names));
+        }
+        if let Some(topologies) = topologies {
+            config.read_topologies(topologies).map_err(|mistake| mistake.under(&["topologies"]))?;
+        }
+        config.rank(&order)?;
+        Ok(config)
+    }
+
+    /// libcluster's `topologies`.
+    fn read_topologies(&mut self, topologies: Value) -> Result<(), Mistake> {
+        let Value::Table(topologies) = topologies else {
+            return Err(Mistake::new(&[], "must be a table of topologies"));
+        };
+        for (name, topology) in topologies {
+            let mistake = |key: &str, why: String| Mistake::new(&[&name, key], why);
+            let Value::Table(mut topology) = topology else {
+                return Err(Mistake::new(&[&name], "must be a table with `strategy` and `config`"));
+            };
+            let Some(Value::String(strategy)) = topology.remove("strategy") else {
+                return Err(mistake("strategy", "is missing: the name of a strategy".into()));
+            };
+            let word = strategy_name(&strategy).map_err(|why| mistake("strategy", why))?;
+            let keys = match topology.remove("config") {
+                None => Table::new(),
+                Some(Value::Table(keys)) => keys,
+                Some(_) => return Err(mistake("config", "must be a table".into())),
+            };
+            let prune = prune(&mut topology).map_err(|mistake| mistake.under(&[&name]))?;
+            let max_nodes = max_nodes(&mut topology).map_err(|mistake| mistake.under(&[&name]))?;
+            if let Some(key) = topology.keys().next() {
+                let why = match key.as_str() {
+                    "connect" | "disconnect" | "list_nodes" => {
+                        "is not offered for this node: it connects by itself".to_owned()
+                    }
+                    _ => format!("unknown key `{key}`, expected strategy, config, prune or max_nodes"),
+                };
+                return Err(mistake(key, why));
+            }
+            let source = SourceConfig::read(&name, word, keys).map_err(|m| m.under(&[&name, "config"]))?;
+            self.sources.push(SourceConfig { prune, max_nodes, ..source });
+        }
+        Ok(())
+    }
+
+    /// Gives the sources their places in the order of failover; those that are not in it run always.
+    fn rank(&mut self, order: &[String]) -> Result<(), Mistake> {
+        for (rank, name) in order.iter().enumerate() {
+            let word = strategy_name(name).ok();
+            let source = self.sources.iter_mut().find(|s| s.name == *name || Some(s.strategy.word()) == word);
+            let source = source.ok_or_else(|| {
+                Mistake::new(
+                    &["failover"],
+                    format!("{name:?} is no source; name it in `strategy` or `topologies`"),
+                )
+            })?;
+            source.rank = rank;
+        }
+        Ok(())
+    }
+}
+
+impl SourceConfig {
+    /// A source with default keys but those of `strategy`.
+    pub fn new(strategy: StrategyConfig) -> Self {
+        Self { name: strategy.word().to_owned(), strategy, prune: None, rank: 0, max_nodes: None }
+    }
+
+    fn read(name: &str, word: &'static str, mut keys: Table) -> Result<Self, Mistake> {
+        let prune = prune(&mut keys)?;
+        let max_nodes = max_nodes(&mut keys)?;
+        let strategy = StrategyConfig::read(word, keys.clone()).map_err(|error| {
+            let why = error.message().replace("field", "key");
+            // The table has lost the places of its keys.
+            let unknown = why.strip_prefix("unknown key `").and_then(|rest| rest.split('`').next());
+            let key = match unknown {
+                Some(unknown) => Some(unknown),
+                None => {
+                    keys.keys().map(String::as_str).find(|key| culprit(word, key, &keys, error.message()))
+                }
+            };
+            let key = key.map(str::to_owned);
+            let why = format!("{why} (strategy {word})");
+            match key {
+                Some(key) => Mistake::new(&[&key], why),
+                None => Mistake::new(&[], why),
+            }
+        })?;
+        Ok(Self { name: name.to_owned(), strategy, prune, rank: 0, max_nodes })
+    }
+}
+
+/// Whether the mistake is in the value of this key: then it goes with the key.
+fn culprit(word: &'static str, key: &str, keys: &Table, mistake: &str) -> bool {
+    let mut rest = keys.clone();
+    rest.remove(key);
+    StrategyConfig::read(word, rest).map_or_else(|error| error.message() != mistake, |_| true)
+}
+
+fn unknown(key: &str, strategies: &[String]) -> Mistake {
+    let why = if strategy_name(key).is_ok() {
+        format!("unknown key `{key}`: the strategy is not in `strategy`, which decides what runs")
+    } else if strategies.len() > 1 {
+        format!(
+            "unknown key `{key}`: with several strategies, the keys of each stand in a table of its own ([cluster.{}])",
+            strategies.first().map_or("static", String::as_str)
+        )
+    } else {
+        format!("unknown key `{key}`, expected one of {}, or name a strategy", OWN_KEYS.join(", "))
+    };
+    Mistake::new(&[key], why)
+}
+
+fn strategy_names(value: Option<Value>) -> Result<Vec<String>, Mistake> {
+    match value {
+        None => Ok(Vec::new()),
+        Some(Value::String(name)) => Ok(vec![name]),
+        Some(value) => value
+            .try_into()
+            .map_err(|_| Mistake::new(&["strategy"], "must be the name of a strategy, or a list of names")),
+    }
+}
+
+fn text(table: &mut Table, key: &str) -> Result<Option<String>, Mistake> {
+    match table.remove(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Mistake::new(&[key], "must be a string")),
+    }
+}
+
+fn list(table: &mut Table, key: &str) -> Result<Vec<String>, Mistake> {
+    match table.remove(key) {
+        None => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![text]),
+        Some(value) => value.try_into().map_err(|_| Mistake::new(&[key], "must be a list of strings")),
+    }
+}
+
+fn failover(table: &mut Table) -> Result<Vec<String>, Mistake> {
+    let mut order = list(table, "failover")?;
+    for key in ["primary", "secondary"] {
+        if let Some(name) = text(table, key)? {
+            if order.len() >= 2 && key == "primary" {
+                return Err(Mistake::new(&[key], "says the same as `failover`; write one of the two"));
+            }
+            order.push(name);
+        }
+    }
+    Ok(order)
+}
+
+fn prune(table: &mut Table) -> Result<Option<Prune>, Mistake> {
+    match table.remove("prune") {
+        None => Ok(None),
+        Some(Value::Boolean(false)) => Ok(Some(Prune::Never)),
+        Some(Value::Boolean(true)) => Ok(Some(Prune::Disconnect)),
+        Some(Value::String(word)) if word == "never" => Ok(Some(Prune::Never)),
+        Some(Value::String(word)) if word == "forget" => Ok(Some(Prune::Forget)),
+        Some(Value::String(word)) if word == "disconnect" => Ok(Some(Prune::Disconnect)),
+        Some(_) => Err(Mistake::new(&["prune"], "must be \"never\", \"forget\" or \"disconnect\"")),
+    }
+}
+
+fn max_nodes(table: &mut Table) -> Result<Option<usize>, Mistake> {
+    match table.remove("max_nodes") {
+        None => Ok(None),
+        Some(Value::Integer(count)) => usize::try_from(count)
+            .ok()
+            .filter(|count| (1..=65_536).contains(count))
+            .map(Some)
+            .ok_or_else(|| Mistake::new(&["max_nodes"], "must be 1 to 65536")),
+        Some(_) => Err(Mistake::new(&["max_nodes"], "must be a number")),
+    }
+}
+
+/// How deep tables may be nested; nothing that is meant goes further than five.
+const MAX_DEPTH: usize = 16;
+
+/// Puts environment variables in the place of `{ system = "VAR" }`.
+fn resolve_system(table: &mut Table, path: &mut Vec<String>) -> Result<(), Mistake> {
+    if path.len() > MAX_DEPTH {
+        return Err(Mistake { key: path.clone(), why: "tables are nested too deep".into() });
+    }
+    for (key, value) in table.iter_mut() {
+        path.push(key.clone());
+        if let Value::Table(inner) = value {
+            match inner.get("system") {
+                Some(Value::String(variable)) if inner.len() == 1 => {
+                    let text = std::env::var(variable).map_err(|_| Mistake {
+                        key: path.clone(),
+                        why: format!("the environment variable {variable} is not set"),
+                    })?;
+                    *value = Value::String(text);
+                }
+                _ => resolve_system(inner, path)?,
+            }
+        }
+        path.pop();
+    }
+    Ok(())
+}
+
+impl<'de> Deserialize<'de> for ClusterConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Self::from_value(&value).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Durations in milliseconds, as libcluster has them; `infinity` is a day.
+pub(super) mod ms {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, de::Error};
+
+    const DAY: u64 = 86_400_000;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Word(String),
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        let wrong = || D::Error::custom("must be a number of milliseconds, 1 to 86400000");
+        let written = Written::deserialize(d).map_err(|_| wrong())?;
+        match written {
+            Written::Number(ms @ 1..=DAY) => Ok(Duration::from_millis(ms)),
+            Written::Word(word) if word == "infinity" => Ok(Duration::from_millis(DAY)),
+            _ => Err(wrong()),
+        }
+    }
+
+    pub(in super::super) fn optional<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+        deserialize(d).map(Some)
+    }
+}
+
+/// A list of node names.
+pub(super) fn node_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NodeName>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)
+        .map_err(|_| serde::de::Error::custom("must be a list of node names (name@host)"))?;
+    let mut seen = BTreeMap::new();
+    let mut nodes = Vec::new();
+    for name in names {
+        let node = NodeName::parse(name.trim_start_matches(':').trim_matches('"'))
+            .map_err(|why| serde::de::Error::custom(format!("{name:?} is no node name: {why}")))?;
+        if seen.insert(node.clone(), ()).is_none() {
+            nodes.push(node);
+        }
+    }
+    Ok(nodes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+use super::*;
+
+fn read(text: &str) -> Result<ClusterConfig, Mistake> {
+    let table: Table = text.parse().unwrap();
+    ClusterConfig::from_value(table.get("cluster").unwrap())
+}
+
+#[test]
+fn three_tiers() {
+    assert_eq!(read("cluster = false").unwrap().mode, Mode::Off);
+    assert_eq!(read("cluster = true").unwrap().mode, Mode::Auto);
+    assert_eq!(read("cluster = 'auto'").unwrap().mode, Mode::Auto);
+    assert_eq!(read("[cluster]\nallow = ['h']").unwrap().mode, Mode::Auto);
+    let one = read("cluster = ':local_epmd'").unwrap();
+    assert_eq!((one.mode, one.sources[0].strategy.word()), (Mode::Written, "local_epmd"));
+    let flat = read("[cluster]\nstrategy = 'static'\nhosts = ['a@h', 'a@h', 'b@h']\nprune = false").unwrap();
+    let StrategyConfig::Static(options) = &flat.sources[0].strategy else { panic!() };
+    assert_eq!((options.hosts.len(), flat.sources[0].prune), (2, Some(Prune::Never)));
+    let several = read(
+        "[cluster]\nstrategy = ['static', 'local_epmd']\nfailover = ['static', 'local_epmd']\n\
+         [cluster.static]\nhosts = ['a@h']",
+    )
+    .unwrap();
+    let ranks: Vec<_> = several.sources.iter().map(|source| (source.name.as_str(), source.rank)).collect();
+    assert_eq!(ranks, [("static", 0), ("local_epmd", 1)]);
+    let topologies = read(
+        "[cluster.topologies.office]\nstrategy = 'Cluster.Strategy.Epmd'\nconfig = { hosts = [':a@h'], timeout = 'infinity' }\n\
+         [cluster.topologies.laptop]\nstrategy = 'Elixir.Cluster.Strategy.LocalEpmd'",
+    )
+    .unwrap();
+    let names: Vec<_> = topologies.sources.iter().map(|s| (s.name.as_str(), s.strategy.word())).collect();
+    assert_eq!(names, [("laptop", "local_epmd"), ("office", "static")]);
+}
+
+#[test]
+fn mistakes_name_the_key_and_what_would_be_right() {
+    for (text, key, word) in [
+        ("cluster = 7", "cluster", "must be true"),
+        ("cluster = 'kubernets'", "cluster.strategy", "there is no strategy"),
+        ("cluster = 'rancher'", "cluster.strategy", "not offered"),
+        ("cluster = 'static'", "cluster", "missing key `hosts`"),
+        ("[cluster]\nhost = []", "cluster.host", "expected one of strategy"),
+        ("[cluster]\nstrategy = 'static'\nhosts = ['a']", "cluster.hosts", "no node name"),
+        ("[cluster]\nstrategy = 'static'\nhosts = ['a@h']\nprot = 1", "cluster.prot", "`hosts`"),
+        (
+            "[cluster]\nstrategy = ['static', 'local_epmd']\nhosts = []",
+            "cluster.static",
+            "missing key `hosts`",
+        ),
+        (
+            "[cluster]\nstrategy = 'local_epmd'\npolling_interval = 0",
+            "cluster.polling_interval",
+            "milliseconds",
+        ),
+        ("[cluster]\nstrategy = 'local_epmd'\nprune = 3", "cluster.prune", "never"),
+        ("[cluster]\nallow = ['10.0.0.0/99']", "cluster.allow", "network"),
+        ("[cluster]\nname = { system = 'NO_SUCH_VARIABLE_' }", "cluster.name", "NO_SUCH_VARIABLE_"),
+        ("[cluster.topologies.x]\nstrategy = 'gcp'", "cluster.topologies.x.strategy", "not offered"),
+        (
+            "[cluster.topologies.x]\nstrategy = 'static'\nconfig = { host = 1 }",
+            "cluster.topologies.x.config.host",
+            "unknown",
+        ),
+        ("[cluster]\nstrategy = 'local_epmd'\nfailover = ['dns']", "cluster.failover", "no source"),
+    ] {
+        let mistake = read(text).unwrap_err();
+        assert_eq!(mistake.key.join("."), key, "{text}: {mistake}");
+        assert!(mistake.why.contains(word), "{text}: {mistake}");
+    }
+}

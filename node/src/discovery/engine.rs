@@ -1,0 +1,444 @@
+//! Runs the sources of a node and carries out what the machine decides.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use foundation_cluster::Machine;
+use foundation_cluster::discovery::{
+    Action, AllowList, Config, Discovery, Event, Prune, Report, Source as Rules, SourceId, Trust,
+};
+use foundation_proto::Mono;
+use foundation_proto::dist::NodeName;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::config::{Context, MAX_NODES, Mode};
+use super::event::{DiscoveryEvent, DiscoveryEvents, Publisher};
+use super::static_hosts::{self, StaticHosts};
+use super::{ClusterConfig, Reports, Strategy, auto, sources};
+use crate::event::Event as NodeEvent;
+use crate::net_kernel::NodeType;
+use crate::node::{Node, NodeInner};
+use crate::random;
+
+/// Reports of sources that wait for the machine; then reporting waits.
+const QUEUED: usize = 256;
+
+/// A source that is to run.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Source {
+    /// Its name in reports.
+    pub name: String,
+    /// Our name of the strategy.
+    pub kind: &'static str,
+    /// What it does.
+    pub strategy: Arc<dyn Strategy>,
+    /// Which of its names may be dialled without an entry of the allow-list.
+    pub trust: Trust,
+    /// What happens to nodes that it names no more.
+    pub prune: Prune,
+    /// Its place in the order of failover.
+    pub rank: usize,
+    /// The most nodes that it can name.
+    pub max_nodes: usize,
+}
+
+impl Source {
+    /// A source of a program's own, whose names are all dialled.
+    pub fn new(name: impl Into<String>, strategy: Arc<dyn Strategy>) -> Self {
+        Self {
+            name: name.into(),
+            kind: "custom",
+            strategy,
+            trust: Trust::Named,
+            prune: Prune::Forget,
+            rank: 0,
+            max_nodes: MAX_NODES,
+        }
+    }
+
+    /// Which of its names may be dialled without an entry of the allow-list.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// What happens to nodes that it names no more.
+    #[must_use]
+    pub fn prune(mut self, prune: Prune) -> Self {
+        self.prune = prune;
+        self
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// The sources that a configuration asks for, and why.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Plan {
+    /// They.
+    pub sources: Vec<Source>,
+    /// What may be dialled whichever source names it.
+    pub allow: AllowList,
+    /// One line for each source.
+    pub evidence: Vec<String>,
+}
+
+impl Plan {
+    /// What `config` asks for on this machine.
+    pub fn new(config: &ClusterConfig, context: &Context) -> Self {
+        let (written, mut entries, evidence) = match config.mode {
+            Mode::Off => (Vec::new(), Vec::new(), Vec::new()),
+            Mode::Written => {
+                let lines =
+                    config.sources.iter().map(|s| format!("{}: written in the configuration", s.name));
+                (config.sources.clone(), Vec::new(), lines.collect())
+            }
+            Mode::Auto | Mode::Environment => {
+                let choice = auto::choose(config.mode, &auto::Environment::read(), context);
+                (choice.sources, choice.allow, choice.evidence)
+            }
+        };
+        entries.extend(config.allow.iter().cloned());
+        let mut allow = AllowList::new();
+        for entry in &entries {
+            // Those of the configuration were checked when it was read.
+            if let Err(error) = allow.add(entry) {
+                warn!(%error, "left out");
+            }
+        }
+        let mut plan = Self {
+            sources: written.iter().map(|source| sources::build(source, context)).collect(),
+            allow,
+            evidence,
+        };
+        if !config.join.is_empty() {
+            let nodes: Vec<&str> = config.join.iter().map(NodeName::as_str).collect();
+            plan.evidence.push(format!("join: {} in the configuration", nodes.join(", ")));
+            let hosts = StaticHosts(static_hosts::Options { hosts: config.join.clone(), timeout: None });
+            plan.sources.push(Source::new("join", Arc::new(hosts)).prune(Prune::Never));
+        }
+        plan
+    }
+}
+
+/// The discovery of a node, while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    running: Mutex<Vec<AbortHandle>>,
+    events: Publisher,
+}
+
+impl Slot {
+    pub(crate) fn stop(&self) {
+        for running in self.running.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            running.abort();
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Node {
+    /// Runs a source of the program's own beside the configured ones.
+    pub fn discover(&self, source: Source) {
+        let allow =
+            AllowList::parse(self.config().cluster.allow.iter().map(String::as_str)).unwrap_or_default();
+        self.run_sources(vec![source], allow);
+    }
+
+    /// What discovery does from now on.
+    pub fn discovery_events(&self) -> DiscoveryEvents {
+        self.inner().discovery.events.subscribe()
+    }
+
+    /// Starts what `[cluster]` asks for.
+    pub(crate) fn start_discovery(&self) {
+        let config = &self.config().cluster;
+        let plan = Plan::new(config, &Context::of(self));
+        for line in &plan.evidence {
+            info!("discovery: {line}");
+        }
+        if !plan.sources.is_empty() {
+            self.run_sources(plan.sources, plan.allow);
+        }
+    }
+
+    fn run_sources(&self, sources: Vec<Source>, allow: AllowList) {
+        let inner = self.inner();
+        let own = inner.net_kernel.identity().name.clone();
+        let cluster = self.config().cluster.name.clone().unwrap_or_else(|| own.alive().to_owned());
+        let engine = Engine::new(inner, own, cluster, sources, allow);
+        let span = info_span!(parent: None, "discovery");
+        let task = inner.runtime.spawn(engine.run(self.events()).instrument(span)).abort_handle();
+        inner.discovery.running.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+}
+
+impl Context {
+    /// What the strategies of a node know of it.
+    pub(crate) fn of(node: &Node) -> Self {
+        let identity = node.inner().net_kernel.identity();
+        Self { own: identity.name.clone(), epmd_port: identity.config.epmd_port }
+    }
+}
+
+/// One machine and its sources. It ends with the node.
+struct Engine {
+    node: Weak<NodeInner>,
+    cluster: String,
+    sources: Vec<Source>,
+    machine: Discovery,
+    running: BTreeMap<SourceId, AbortHandle>,
+    tasks: JoinSet<()>,
+    reports: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+}
+
+impl Engine {
+    fn new(
+        inner: &Arc<NodeInner>,
+        own: NodeName,
+        cluster: String,
+        sources: Vec<Source>,
+        allow: AllowList,
+    ) -> Self {
+        let rules = sources.iter().map(|source| Rules {
+            name: source.name.clone(),
+            trust: source.trust.clone(),
+            prune: source.prune,
+            rank: source.rank,
+            max_nodes: source.max_nodes,
+        });
+        // Jitter only: without a random source, the name tells nodes apart well enough.
+        let seed = random::bits32().map_or_else(|_| own.as_str().len() as u64, u64::from);
+        let config = Config { own, allow, sources: rules.collect(), seed };
+        Self {
+            node: Arc::downgrade(inner),
+            cluster,
+            machine: Discovery::new(config, inner.net_kernel.identity().clock.now()),
+            sources,
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            reports: mpsc::channel(QUEUED),
+        }
+    }
+
+    async fn run(mut self, mut events: crate::event::Events) {
+        loop {
+            let Some(node) = self.node.upgrade() else { return };
+            while let Some(action) = self.machine.poll_action() {
+                self.act(&node, action);
+            }
+            let clock = node.net_kernel.identity().clock;
+            drop(node);
+            let timeout = self.machine.poll_timeout();
+            let event = tokio::select! {
+                report = self.reports.1.recv() => report,
+                event = events.next() => match event {
+                    Some(event) => self.noticed(event),
+                    None => return,
+                },
+                () = clock.sleep_until(timeout.unwrap_or(Mono(i64::MAX))), if timeout.is_some() => None,
+                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => None,
+            };
+            match event {
+                Some(Event::Up(peer)) if !self.is_linked(&peer) => {
+                    // It has come and gone already.
+                    let event =
+                        Event::NotConnected { node: peer, why: "it went at once".into(), lasting: false };
+                    self.machine.handle(clock.now(), event);
+                }
+                Some(event) => self.machine.handle(clock.now(), event),
+                None => self.machine.handle_timeout(clock.now()),
+            }
+        }
+    }
+
+    fn is_linked(&self, peer: &NodeName) -> bool {
+        self.node.upgrade().is_some_and(|node| node.net_kernel.link(peer.as_atom()).is_some())
+    }
+
+    /// What a connection that came or went means for the machine.
+    fn noticed(&mut self, event: NodeEvent) -> Option<Event> {
+        match event {
+            NodeEvent::NodeUp { node, .. } => NodeName::try_from(&node).ok().map(Event::Up),
+            NodeEvent::NodeDown { node, reason, .. } => NodeName::try_from(&node)
+                .ok()
+                .map(|node| Event::Down { node, deliberate: reason.is_deliberate() }),
+            NodeEvent::Missed(_) => {
+                self.look();
+                None
+            }
+        }
+    }
+
+    /// Makes up for events that were missed.
+    fn look(&mut self) {
+        let Some(node) = self.node.upgrade() else { return };
+        let now = node.net_kernel.identity().clock.now();
+        let connected = node.net_kernel.nodes(NodeType::Connected);
+        let named: Vec<NodeName> = self.machine.nodes().map(|(name, ..)| name.clone()).collect();
+        for name in named {
+            let event = if connected.contains(name.as_atom()) {
+                Event::Up(name)
+            } else {
+                Event::Down { node: name, deliberate: false }
+            };
+            self.machine.handle(now, event);
+        }
+    }
+
+    fn act(&mut self, node: &Arc<NodeInner>, action: Action) {
+        match action {
+            Action::Start(source) => self.start(node, source),
+            Action::Stop(source) => {
+                if let Some(running) = self.running.remove(&source) {
+                    running.abort();
+                }
+            }
+            Action::Connect(peer) => {
+                let reports = self.reports.0.clone();
+                let weak = Arc::downgrade(node);
+                self.tasks.spawn_on(
+                    async move {
+                        let Some(node) = weak.upgrade() else { return };
+                        let event = match node.net_kernel.connect(peer.as_atom()).await {
+                            Ok(_) => Event::Up(peer),
+                            Err(error) => {
+                                let lasting = error.is_final();
+                                Event::NotConnected { node: peer, why: error.to_string(), lasting }
+                            }
+                        };
+                        drop(node);
+                        let _ = reports.send(event).await;
+                    },
+                    &node.runtime,
+                );
+            }
+            Action::Disconnect(peer) => {
+                let weak = Arc::downgrade(node);
+                self.tasks.spawn_on(
+                    async move {
+                        if let Some(node) = weak.upgrade() {
+                            node.net_kernel.disconnect(peer.as_atom()).await;
+                        }
+                    },
+                    &node.runtime,
+                );
+            }
+            Action::Release(peer) => node.net_kernel.release(peer.as_atom()),
+            Action::Report(report) => self.report(node, report),
+        }
+    }
+
+    fn start(&mut self, node: &Arc<NodeInner>, source: SourceId) {
+        let Some(spec) = self.sources.get(source) else { return };
+        let strategy = Arc::clone(&spec.strategy);
+        let reports = Reports::new(source, self.reports.0.clone());
+        let span = info_span!("source", topology = spec.name);
+        let task = self.tasks.spawn_on(strategy.run(reports).instrument(span), &node.runtime);
+        self.running.insert(source, task);
+    }
+
+    fn names(&self, sources: &[SourceId]) -> String {
+        let names: Vec<&str> = sources
+            .iter()
+            .filter_map(|id| self.sources.get(*id))
+            .map(|source| source.name.as_str())
+            .collect();
+        names.join(", ")
+    }
+
+    fn report(&self, node: &Arc<NodeInner>, report: Report) {
+        let events = &node.discovery.events;
+        match report {
+            Report::Connected { node, sources, duration } => {
+                let topology = self.names(&sources);
+                info!(topology, "connected to {node}");
+                events.publish(DiscoveryEvent::Connected { node, topology, duration });
+            }
+            Report::NotConnected { node, sources, why, failures } => {
+                let topology = self.names(&sources);
+                // Who is away for a day must not fill the log.
+                if failures == 1 {
+                    warn!(topology, reason = why, "unable to connect to {node}");
+                } else {
+                    debug!(topology, reason = why, failures, "unable to connect to {node}");
+                }
+                events.publish(DiscoveryEvent::NotConnected { node, topology, reason: why });
+            }
+            Report::Lost { node, sources } => {
+                debug!(topology = self.names(&sources), "lost {node}");
+            }
+            Report::Absent { node, source, disconnects } => {
+                let topology = self.names(&[source]);
+                info!(topology, disconnects, "{node} is not named any more");
+                if disconnects {
+                    events.publish(DiscoveryEvent::Disconnected { node, topology });
+                }
+            }
+            Report::Refused { source, node, evidence } => {
+                let topology = self.names(&[source]);
+                warn!(
+                    topology,
+                    evidence,
+                    "{node} is not dialled: anybody on the network can name nodes in this way. If it belongs to the cluster, \
+                     add to [cluster]: allow = [\"{node}\"]"
+                );
+                events.publish(DiscoveryEvent::Refused { node, topology, evidence });
+            }
+            Report::TooMany { source, limit } => {
+                let topology = self.names(&[source]);
+                warn!(
+                    topology,
+                    limit, "this source names more nodes than it may; the rest is ignored (max_nodes)"
+                );
+            }
+            Report::SourceFailed { source, why } => {
+                let topology = self.names(&[source]);
+                warn!(topology, reason = why, "no answer; what it said before stands");
+                events.publish(DiscoveryEvent::SourceFailed { topology, reason: why });
+            }
+            Report::SourceRecovered { source } => {
+                let topology = self.names(&[source]);
+                info!(topology, "answers again");
+                events.publish(DiscoveryEvent::SourceRecovered { topology });
+            }
+            Report::FailedOver { rank } => {
+                let names: Vec<&str> = self
+                    .sources
+                    .iter()
+                    .filter(|source| source.rank <= rank)
+                    .map(|source| source.name.as_str())
+                    .collect();
+                warn!(sources = names.join(", "), "failover: these sources run now");
+            }
+            Report::Formed { node_count, formation_time, sources } => {
+                let strategy = self.names(&sources);
+                info!(
+                    cluster_id = self.cluster,
+                    node_count,
+                    formation_time_ms = formation_time.as_millis() as u64,
+                    strategy,
+                    "Foundation cluster formed"
+                );
+                let cluster_id = self.cluster.clone();
+                events.publish(DiscoveryEvent::Formed { cluster_id, node_count, formation_time, strategy });
+            }
+            _ => {}
+        }
+    }
+}
