@@ -141,21 +141,24 @@ defmodule Foundation.TestCluster do
     epmd =
       Port.open({:spawn_executable, shell}, [:binary, args: ["-c", @epmd_script, path, "#{port}"]])
 
-    await_epmd(port, 100)
+    await_epmd(port, System.monotonic_time(:millisecond) + @boot_ms)
     {epmd, port}
   end
 
-  defp await_epmd(port, attempts) do
-    case :gen_tcp.connect({127, 0, 0, 1}, port, [], 100) do
+  # Until it answers: a refused connection is an answer at once, so a moment passes in between.
+  defp await_epmd(port, deadline) do
+    case :gen_tcp.connect({127, 0, 0, 1}, port, [], 1000) do
       {:ok, socket} ->
         :gen_tcp.close(socket)
 
-      {:error, _reason} when attempts > 0 ->
-        Process.sleep(20)
-        await_epmd(port, attempts - 1)
-
       {:error, reason} ->
-        raise "epmd does not answer on port #{port}: #{inspect(reason)}"
+        if System.monotonic_time(:millisecond) > deadline,
+          do: raise("epmd does not answer on port #{port}: #{inspect(reason)}")
+
+        receive do
+        after
+          10 -> await_epmd(port, deadline)
+        end
     end
   end
 end

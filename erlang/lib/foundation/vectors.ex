@@ -57,7 +57,8 @@ defmodule Foundation.Vectors do
       with {:ok, resource} <- Loader.vectors_new(values, dimensions),
            do: {:ok, %{vectors | resource: resource}}
     else
-      rows = for <<row::binary-size(dimensions * 4) <- values>>, do: row
+      width = dimensions * 4
+      rows = for row <- 0..(vectors.size - 1), do: binary_part(values, row * width, width)
 
       if finite?(values),
         do: {:ok, %{vectors | values: rows, norms: Enum.map(rows, &norm/1)}},

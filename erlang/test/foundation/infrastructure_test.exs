@@ -2,6 +2,7 @@ defmodule Foundation.InfrastructureTest do
   use ExUnit.Case
   @moduletag :integration
 
+  import Foundation.Eventually
   alias Foundation.{Host, Infrastructure}
   alias Foundation.Infrastructure.{CircuitBreaker, ConnectionManager, RateLimiter}
   alias Foundation.Infrastructure.PoolWorkers.HttpWorker
@@ -99,8 +100,9 @@ defmodule Foundation.InfrastructureTest do
 
     test "failures outside of the window do not add up" do
       name = breaker(1, 30)
+      failed_at = System.monotonic_time(:millisecond)
       fail(name)
-      Process.sleep(40)
+      eventually(fn -> System.monotonic_time(:millisecond) > failed_at + 60 end)
       fail(name)
       assert CircuitBreaker.get_status(name) == :ok
     end
@@ -246,10 +248,12 @@ defmodule Foundation.InfrastructureTest do
 
     test "expired counters are removed" do
       HammerBackend.hit(:old, 1, 10)
-      Process.sleep(5)
-      send(HammerBackend, :clean)
-      :sys.get_state(HammerBackend)
-      assert :ets.match(HammerBackend, {{:old, :_}, :_, :_}) == []
+
+      eventually(fn ->
+        send(HammerBackend, :clean)
+        :sys.get_state(HammerBackend)
+        :ets.match(HammerBackend, {{:old, :_}, :_, :_}) == []
+      end)
     end
   end
 

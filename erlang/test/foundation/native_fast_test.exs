@@ -73,7 +73,8 @@ defmodule Foundation.NativeFastTest do
         plain = compressible(:rand.uniform(200))
         {:ok, block} = Native.lz4_compress(plain)
         at = :rand.uniform(byte_size(block)) - 1
-        <<head::binary-size(at), _, tail::binary>> = block
+        head = binary_part(block, 0, at)
+        tail = binary_part(block, byte_size(block), at + 1 - byte_size(block))
 
         damaged =
           Enum.random([<<head::binary, :rand.uniform(256) - 1, tail::binary>>, head, head <> tail])
@@ -130,7 +131,9 @@ defmodule Foundation.NativeFastTest do
       batch = Batch.pack(for n <- 1..20, do: {:event, n, "some text"})
 
       for at <- 0..(byte_size(batch) - 1) do
-        <<head::binary-size(at), byte, tail::binary>> = batch
+        head = binary_part(batch, 0, at)
+        tail = binary_part(batch, byte_size(batch), at + 1 - byte_size(batch))
+        byte = :binary.at(batch, at)
         other = Bitwise.bxor(byte, :rand.uniform(255))
         assert {:error, _reason} = Batch.unpack(<<head::binary, other, tail::binary>>)
       end

@@ -16,13 +16,10 @@ defmodule Foundation.Native.LZ4 do
   defp sequences(<<literals::4, match::4, rest::binary>>, plain, size) do
     {length, rest} = more(literals, rest)
 
-    case rest do
-      <<bytes::binary-size(length), rest::binary>> when byte_size(plain) + length <= size ->
-        copy(rest, match, <<plain::binary, bytes::binary>>, size)
-
-      _too_short ->
-        throw(:malformed)
-    end
+    if byte_size(rest) < length or byte_size(plain) + length > size, do: throw(:malformed)
+    bytes = binary_part(rest, 0, length)
+    rest = binary_part(rest, length, byte_size(rest) - length)
+    copy(rest, match, <<plain::binary, bytes::binary>>, size)
   end
 
   defp sequences(_end, _plain, _size), do: throw(:malformed)

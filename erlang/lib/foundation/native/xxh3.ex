@@ -29,10 +29,8 @@ defmodule Foundation.Native.XXH3 do
           )
 
   # The secret as 64-bit words from each byte on: word(offset) is read at compile time.
-  @words (for offset <- 0..184 do
-            <<_::binary-size(offset), word::little-64, _::binary>> = @secret
-            word
-          end)
+  @words 0..184
+         |> Enum.map(&:binary.decode_unsigned(binary_part(@secret, &1, 8), :little))
          |> List.to_tuple()
 
   # 16 stripes of 64 bytes: (192 - 64) / 8.

@@ -15,8 +15,7 @@ defmodule Foundation.Services.ConfigServer do
 
   alias Foundation.Contracts.Configurable
   alias Foundation.Logic.ConfigLogic
-  alias Foundation.ServiceRegistry
-  alias Foundation.Services.{EventStore, TelemetryService}
+  alias Foundation.Services.{EventStore, Lifecycle, TelemetryService}
   alias Foundation.Types.{Config, Error}
   alias Foundation.Validation.ConfigValidator
   require Logger
@@ -53,7 +52,7 @@ defmodule Foundation.Services.ConfigServer do
 
   @impl Configurable
   @spec available?() :: boolean()
-  def available?, do: match?({:ok, _pid}, lookup())
+  def available?, do: Lifecycle.available?(:config_server)
 
   ## The service
 
@@ -62,15 +61,11 @@ defmodule Foundation.Services.ConfigServer do
   """
   @spec initialize(keyword()) :: :ok | {:error, Error.t()}
   def initialize(opts \\ []) when is_list(opts) do
-    with {:error, _not_found} <- lookup(),
-         {:error, reason} <- start_link(Keyword.put(opts, :namespace, :production)) do
-      case reason do
-        {:already_started, _pid} -> :ok
-        reason -> unavailable("Failed to start ConfigServer: #{inspect(reason)}")
-      end
-    else
-      {:ok, _pid} -> :ok
-    end
+    opts = Keyword.put(opts, :namespace, :production)
+
+    Lifecycle.initialize(__MODULE__, {:production, :config_server}, opts, fn reason ->
+      unavailable("Failed to start ConfigServer: #{inspect(reason)}")
+    end)
   end
 
   @doc """
@@ -96,49 +91,22 @@ defmodule Foundation.Services.ConfigServer do
   `:operation_forbidden`, code 5002.
   """
   @spec reset_state() :: :ok | {:error, Error.t()}
-  def reset_state do
-    if Application.get_env(:foundation, :test_mode, false) do
-      call(:reset_state)
-    else
-      {:error,
-       Error.new(
-         code: 5002,
-         error_type: :operation_forbidden,
-         message: "State reset only allowed in test mode",
-         severity: :high,
-         category: :security,
-         subcategory: :authorization
-       )}
-    end
-  end
+  def reset_state, do: Lifecycle.in_test_mode(5002, fn -> call(:reset_state) end)
 
   @doc """
   Starts the server under `{:config_server}` of the option `namespace`, `:production` by default.
   """
   @spec start_link(keyword()) :: GenServer.on_start()
-  def start_link(opts \\ []) do
-    opts = Keyword.put_new(opts, :namespace, :production)
-    name = ServiceRegistry.via_tuple(opts[:namespace], :config_server)
-    GenServer.start_link(__MODULE__, opts, name: name)
-  end
+  def start_link(opts \\ []), do: Lifecycle.start_link(__MODULE__, :config_server, opts)
 
   @doc """
   Stops the server of `:production`.
   """
   @spec stop() :: :ok
-  def stop do
-    with {:ok, pid} <- lookup(), do: GenServer.stop(pid)
-    :ok
-  end
+  def stop, do: Lifecycle.stop(:config_server)
 
-  defp lookup, do: ServiceRegistry.lookup(:production, :config_server)
-
-  defp call(request) do
-    case lookup() do
-      {:ok, pid} -> GenServer.call(pid, request)
-      {:error, _not_found} -> unavailable(@not_started)
-    end
-  end
+  defp call(request),
+    do: Lifecycle.call(:config_server, request, fn -> unavailable(@not_started) end)
 
   defp unavailable(message) do
     {:error,

@@ -15,9 +15,9 @@ defmodule Foundation.Services.EventStore do
   use GenServer
 
   alias Foundation.Contracts.EventStore, as: Contract
-  alias Foundation.{ProcessRegistry, ServiceRegistry}
+  alias Foundation.ProcessRegistry
   alias Foundation.Services.EventStore.Tables
-  alias Foundation.Services.TelemetryService
+  alias Foundation.Services.{Lifecycle, TelemetryService}
   alias Foundation.Types.{Error, Event}
   alias Foundation.Validation.EventValidator
   require Logger
@@ -114,7 +114,7 @@ defmodule Foundation.Services.EventStore do
 
   @impl Contract
   @spec available?() :: boolean()
-  def available?, do: match?({:ok, _pid}, lookup())
+  def available?, do: Lifecycle.available?(:event_store)
 
   @impl Contract
   @spec initialize() :: :ok | {:error, Error.t()}
@@ -125,15 +125,9 @@ defmodule Foundation.Services.EventStore do
   """
   @spec initialize(keyword()) :: :ok | {:error, Error.t()}
   def initialize(opts) do
-    with {:error, _not_found} <- lookup(),
-         {:error, reason} <- start_link(opts) do
-      case reason do
-        {:already_started, _pid} -> :ok
-        reason -> unavailable("Failed to initialize event store: #{inspect(reason)}")
-      end
-    else
-      {:ok, _pid} -> :ok
-    end
+    Lifecycle.initialize(__MODULE__, {:production, :event_store}, opts, fn reason ->
+      unavailable("Failed to initialize event store: #{inspect(reason)}")
+    end)
   end
 
   @impl Contract
@@ -144,53 +138,26 @@ defmodule Foundation.Services.EventStore do
   Forgets all events. Only with `config :foundation, test_mode: true`, else an error `:operation_forbidden`, code 3002.
   """
   @spec reset_state() :: :ok | {:error, Error.t()}
-  def reset_state do
-    if Application.get_env(:foundation, :test_mode, false) do
-      call(:reset_state)
-    else
-      {:error,
-       Error.new(
-         code: 3002,
-         error_type: :operation_forbidden,
-         message: "State reset only allowed in test mode",
-         severity: :high,
-         category: :security,
-         subcategory: :authorization
-       )}
-    end
-  end
+  def reset_state, do: Lifecycle.in_test_mode(3002, fn -> call(:reset_state) end)
 
   @doc """
   Starts the server under `:event_store` of the option `namespace`, `:production` by default.
   """
   @spec start_link(keyword()) :: GenServer.on_start()
-  def start_link(opts \\ []) do
-    opts = Keyword.put_new(opts, :namespace, :production)
-    name = ServiceRegistry.via_tuple(opts[:namespace], :event_store)
-    GenServer.start_link(__MODULE__, opts, name: name)
-  end
+  def start_link(opts \\ []), do: Lifecycle.start_link(__MODULE__, :event_store, opts)
 
   @doc """
   Stops the server of `:production`.
   """
   @spec stop() :: :ok
-  def stop do
-    with {:ok, pid} <- lookup(), do: GenServer.stop(pid)
-    :ok
-  end
+  def stop, do: Lifecycle.stop(:event_store)
 
-  defp lookup, do: ServiceRegistry.lookup(:production, :event_store)
-
-  defp call(request) do
-    case lookup() do
-      {:ok, pid} -> GenServer.call(pid, request)
-      {:error, _not_found} -> unavailable(@unavailable)
-    end
-  end
+  defp call(request),
+    do: Lifecycle.call(:event_store, request, fn -> unavailable(@unavailable) end)
 
   # From the tables if everything has settled, else by the server.
   defp read(request, fun) do
-    with {:ok, pid} <- lookup(),
+    with {:ok, pid} <- Lifecycle.lookup(:event_store),
          {:ok, ^pid, %Tables{} = tables} <-
            ProcessRegistry.lookup_value(:production, :event_store),
          true <- Tables.settled?(tables),

@@ -18,7 +18,7 @@ defmodule Foundation.Services.TelemetryService do
 
   alias Foundation.Contracts.Telemetry
   alias Foundation.Host
-  alias Foundation.ServiceRegistry
+  alias Foundation.Services.Lifecycle
   alias Foundation.Types.Error
   require Logger
 
@@ -180,7 +180,7 @@ defmodule Foundation.Services.TelemetryService do
 
   @impl Telemetry
   @spec available?() :: boolean()
-  def available?, do: match?({:ok, _pid}, lookup())
+  def available?, do: Lifecycle.available?(:telemetry_service)
 
   @impl Telemetry
   @spec initialize() :: :ok | {:error, Error.t()}
@@ -193,26 +193,17 @@ defmodule Foundation.Services.TelemetryService do
   def initialize(opts) do
     namespace = Keyword.get(opts, :namespace, :production)
 
-    with {:error, _not_found} <- ServiceRegistry.lookup(namespace, :telemetry_service),
-         {:error, reason} <- start_link(opts) do
-      case reason do
-        {:already_started, _pid} ->
-          :ok
-
-        reason ->
-          {:error,
-           Error.new(
-             error_type: :service_initialization_failed,
-             message: "Failed to initialize telemetry service",
-             context: %{reason: reason},
-             category: :system,
-             subcategory: :startup,
-             severity: :high
-           )}
-      end
-    else
-      {:ok, _pid} -> :ok
-    end
+    Lifecycle.initialize(__MODULE__, {namespace, :telemetry_service}, opts, fn reason ->
+      {:error,
+       Error.new(
+         error_type: :service_initialization_failed,
+         message: "Failed to initialize telemetry service",
+         context: %{reason: reason},
+         category: :system,
+         subcategory: :startup,
+         severity: :high
+       )}
+    end)
   end
 
   @impl Telemetry
@@ -230,58 +221,33 @@ defmodule Foundation.Services.TelemetryService do
   `:operation_forbidden`, code 7002.
   """
   @spec reset_state() :: :ok | {:error, Error.t()}
-  def reset_state do
-    if Application.get_env(:foundation, :test_mode, false) do
-      call(:reset_state)
-    else
-      {:error,
-       Error.new(
-         code: 7002,
-         error_type: :operation_forbidden,
-         message: "State reset only allowed in test mode",
-         severity: :high,
-         category: :security,
-         subcategory: :authorization
-       )}
-    end
-  end
+  def reset_state, do: Lifecycle.in_test_mode(7002, fn -> call(:reset_state) end)
 
   @doc """
   Starts the server under `:telemetry_service` of the option `namespace`.
   """
   @spec start_link(keyword()) :: GenServer.on_start()
-  def start_link(opts \\ []) do
-    opts = Keyword.put_new(opts, :namespace, :production)
-    name = ServiceRegistry.via_tuple(opts[:namespace], :telemetry_service)
-    GenServer.start_link(__MODULE__, opts, name: name)
-  end
+  def start_link(opts \\ []), do: Lifecycle.start_link(__MODULE__, :telemetry_service, opts)
 
   @doc """
   Stops the server of `:production`.
   """
   @spec stop() :: :ok
-  def stop do
-    with {:ok, pid} <- lookup(), do: GenServer.stop(pid)
-    :ok
-  end
+  def stop, do: Lifecycle.stop(:telemetry_service)
 
-  defp lookup, do: ServiceRegistry.lookup(:production, :telemetry_service)
+  defp lookup, do: Lifecycle.lookup(:telemetry_service)
 
   defp call(request) do
-    case lookup() do
-      {:ok, pid} ->
-        GenServer.call(pid, request)
-
-      {:error, _not_found} ->
-        {:error,
-         Error.new(
-           error_type: :service_unavailable,
-           message: "Telemetry service not started",
-           category: :system,
-           subcategory: :initialization,
-           severity: :medium
-         )}
-    end
+    Lifecycle.call(:telemetry_service, request, fn ->
+      {:error,
+       Error.new(
+         error_type: :service_unavailable,
+         message: "Telemetry service not started",
+         category: :system,
+         subcategory: :initialization,
+         severity: :medium
+       )}
+    end)
   end
 
   ## Callbacks
