@@ -7,7 +7,7 @@ use crate::message::{atom, tuple_of};
 /// How many levels of the tree one message carries; both sides must use the same (`DeltaCrdt.CausalCrdt`).
 pub const LEVELS: u32 = 8;
 /// Bits of a key's hash, and so the greatest depth.
-const BITS: u32 = 32;
+pub(super) const BITS: u32 = 32;
 const HASH_RANGE: u64 = 1 << BITS;
 
 /// The hash tree over the keys and elements of a map (`MerkleMap`), for finding where two maps differ.
@@ -66,14 +66,14 @@ pub enum Subtree {
 }
 
 /// A place in the tree: the bits that lead there from the root.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Location {
     bits: u32,
     depth: u32,
 }
 
 /// How peers write a `MapSet`, which depends on the Elixir they run; it is part of what is hashed.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum MapSetShape {
     /// Elixir 1.14 and before: with the key `version`.
     Versioned,

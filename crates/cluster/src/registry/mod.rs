@@ -3,12 +3,16 @@
 //! [`AwLwwMap`] is the data type: an add-wins map whose concurrent values of one key are decided by the latest timestamp
 //! (`DeltaCrdt.AWLWWMap`). [`MerkleMap`] finds the keys in which two members differ without sending them all.
 //!
-//! These are the data types alone: the exchange between members, and a host for it in the node, are still to come.
+//! [`CausalCrdt`] is a member of such a map: it exchanges writes with its neighbours as `DeltaCrdt` does, and sooner.
 
 mod aw_lww_map;
+pub mod causal_crdt;
 mod context;
 mod merkle;
+mod wire;
 
 pub use aw_lww_map::{AwLwwMap, Change, Delta, Element};
+pub use causal_crdt::CausalCrdt;
 pub use context::{Context, Dot};
 pub use merkle::{LEVELS, Location, MapSetShape, MerkleMap, Subtree, elements_term};
+pub use wire::Address;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
 mod aw_lww_map;
+mod causal_crdt;
 mod channels;
 mod pg;
 

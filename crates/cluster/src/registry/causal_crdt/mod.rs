@@ -1,0 +1,616 @@
+//! One member of a replicated map: what `DeltaCrdt.CausalCrdt` is on a BEAM.
+//!
+//! # Protocol (delta_crdt 0.6, as Horde 0.9 and 0.10 run it)
+//!
+//! | message | meaning |
+//! |---|---|
+//! | `{:diff, Diff}` | a part of the originator's hash tree, to compare; answered by the next levels, or by one of the next three |
+//! | `{:get_diff, Diff, Keys}` | the neighbour asks the originator for keys that differ |
+//! | `{:diff, %AWLWWMap{}, Keys}` | the elements of these keys; a key without elements was removed |
+//! | `{:ack_diff, Neighbour}` | the comparison is over |
+//! | `{:set_neighbours, [Neighbour]}` | whom to compare with: pids, or `{Name, Node}` |
+//! | calls `:read`, `{:read, Keys}`, `{:operation, Op}`, `{:bulk_operation, Ops}` | what `DeltaCrdt.put/3`, `to_map/1`, … send |
+//!
+//! Data flows from the originator of a comparison to its neighbour; each side originates its own. A BEAM does so every
+//! `sync_interval` (200 ms; Horde 300 ms), with eight levels of the tree and the leaves in full.
+//!
+//! # What this member does differently
+//!
+//! * **Push.** A write goes to all neighbours at once, as a delta that nobody asked for. DeltaCrdt keeps one number for each
+//!   replica and takes it to mean "all up to here", so a push must leave no gap: it starts once a first comparison with the
+//!   neighbour is over, ends with the connection, goes to the process that was compared with and not to its name, and speaks
+//!   of this member's own dots alone. What replaces or removes the writes of others is repaired by a comparison that starts
+//!   at once. Members of this kind are told exactly which dots they are, and need none.
+//! * **Quiet.** Comparisons start with the root alone (`{Hash, {:partial, _}, {:partial, _}}`), run only after something
+//!   changed, with a few neighbours in turn, and otherwise every [`Config::idle_interval`].
+//! * **Nothing is truncated.** DeltaCrdt's `max_sync_size` (200) sends a part of the keys with the dots of all, which loses
+//!   the rest. This member answers with all keys that differ; one that is asked for [`WHOLE_FROM`] or more may see a
+//!   truncated list and answers with its whole map. What others truncate costs nothing here: see [`AwLwwMap::join`].
+//! * **Dots.** The dots of others are adopted from whoever has the same root, and from an answer of a member of this kind,
+//!   which is complete.
+//!
+//! Members of this kind know each other by a field that DeltaCrdt does not look at: `beyond`, in the `Diff` with which one
+//! starts a comparison (`true`) and in the `%AWLWWMap{}` of an answer (a set of the dots that the sender has seen beyond the
+//! gapless numbers in `dots`).
+
+mod neighbour;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use foundation_proto::Mono;
+use foundation_proto::etf::{Atom, Map, Pid, Term};
+
+use super::wire::{self, Address, Diff, Message, Operation, Request};
+use super::{AwLwwMap, Change, Context, Delta, Dot, LEVELS, Location, MapSetShape, MerkleMap, Subtree};
+use crate::message::atom;
+use crate::{Key, Machine};
+use neighbour::Neighbour;
+
+/// Where `erlang:monotonic_time/0` starts: timestamps of members are compared, so ours are on that scale.
+const MONOTONIC_START: i64 = -(1 << 59);
+/// How many levels the first message of a comparison carries if the maps are thought to be equal.
+const PROBE_LEVELS: u32 = 1;
+/// From this many keys on, a list of keys may have been truncated: half of DeltaCrdt's default `max_sync_size`, because
+/// half of the places that a truncated list of places names may turn out equal.
+pub const WHOLE_FROM: usize = 100;
+/// How many neighbours are compared with at one beat, unless they are known to differ.
+const FAN_OUT: usize = 4;
+/// The shortest time between two comparisons that this member starts with one neighbour; doubles up to [`MAX_GAP`] while they
+/// change nothing.
+const MIN_GAP: Duration = Duration::from_millis(50);
+/// The longest time between two comparisons with a neighbour that is known to differ.
+const MAX_GAP: Duration = Duration::from_secs(10);
+/// Neighbours beyond this are not taken.
+const MAX_NEIGHBOURS: usize = 4096;
+/// A comparison that is not over after this is started again; nothing is pushed meanwhile if it was the first.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Contexts of more replicas than this are not adopted. Each start of a member adds one.
+const MAX_REPLICAS: usize = 100_000;
+/// Nodes of which the shape of sets is remembered.
+const MAX_SHAPES: usize = 4096;
+
+/// A monitor that the machine asked for. Numbers are never reused.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct MonitorId(pub u64);
+
+/// How a member behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The number of this incarnation: drawn anew at each start, from 1 to 10⁹ as DeltaCrdt does.
+    pub replica: i64,
+    /// Time between two beats while something has changed: 300 ms, as Horde.
+    pub interval: Duration,
+    /// Time between two beats while nothing has changed: 30 s. It only matters for what no message tells of.
+    pub idle_interval: Duration,
+    /// Keys beyond this are not taken in: 1,048,576 (about 1 GB). They are counted in [`Stats::refused`].
+    pub max_keys: usize,
+}
+
+impl Config {
+    /// The defaults for an incarnation.
+    pub fn new(replica: i64) -> Self {
+        Self {
+            replica,
+            interval: Duration::from_millis(300),
+            idle_interval: Duration::from_secs(30),
+            max_keys: 1 << 20,
+        }
+    }
+}
+
+/// What happens to a member.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A key gets a value.
+    Put {
+        /// The key.
+        key: Key,
+        /// The value.
+        value: Term,
+    },
+    /// A key is removed.
+    Remove(Key),
+    /// These are the neighbours from now on.
+    SetNeighbours(Vec<Address>),
+    /// A connection to a node came up.
+    NodeUp(Atom),
+    /// A message arrived.
+    Message(Term),
+    /// A monitor fired.
+    Down(MonitorId),
+}
+
+/// What the host of a member has to do.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Send a message. To a neighbour that has a monitor it must not go over a later connection than the monitor's.
+    Send {
+        /// The receivers; several get the same bytes.
+        to: Vec<Address>,
+        /// The message.
+        message: Term,
+    },
+    /// Answer a `GenServer.call/3`.
+    Reply {
+        /// The caller, `{Pid, Tag}`.
+        from: Term,
+        /// The answer.
+        reply: Term,
+    },
+    /// Monitor a neighbour. If its node is not connected the host connects, or lets the monitor fire.
+    Monitor {
+        /// How the machine will recognise it.
+        monitor: MonitorId,
+        /// What to monitor.
+        target: Address,
+    },
+    /// Give a monitor up; it must not fire any more.
+    Demonitor(MonitorId),
+    /// Values changed, by a write here or elsewhere.
+    Changed(Vec<Change>),
+}
+
+/// What a member has counted since it started.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages that could not be understood.
+    pub ignored: u64,
+    /// Keys that were not taken in because the map was full.
+    pub refused: u64,
+    /// Comparisons that this member started.
+    pub rounds: u64,
+    /// Deltas that it pushed, counted once for each neighbour.
+    pub pushed: u64,
+    /// Deltas that it took in.
+    pub joined: u64,
+}
+
+/// A member of a replicated map; see the [module documentation](self).
+#[derive(Debug)]
+pub struct CausalCrdt {
+    me: Pid,
+    config: Config,
+    map: AwLwwMap,
+    /// The hash tree for each shape in use: nearly always one.
+    trees: BTreeMap<MapSetShape, MerkleMap>,
+    shapes: BTreeMap<Atom, MapSetShape>,
+    default_shape: MapSetShape,
+    /// Raised by each change of the elements.
+    version: u64,
+    /// The number of this member's latest dot.
+    own: i64,
+    last_timestamp: i64,
+    neighbours: BTreeMap<Address, Neighbour>,
+    by_node: BTreeMap<Atom, BTreeSet<Address>>,
+    /// Nothing is due with any neighbour before this.
+    soonest: Mono,
+    /// Comparisons with former neighbours that may still be acknowledged.
+    former: BTreeMap<Address, u32>,
+    monitors: BTreeMap<MonitorId, Address>,
+    next_monitor: u64,
+    beat: Option<Mono>,
+    /// How many comparisons are still to be made because of the latest change.
+    heat: usize,
+    /// The logarithm of the distance of the next of them.
+    stride: u32,
+    /// Whom the latest beat without a change ended with.
+    cursor: Option<Address>,
+    actions: VecDeque<Action>,
+    stats: Stats,
+}
+
+impl CausalCrdt {
+    /// An empty map whose process on this node is `me`.
+    pub fn new(me: Pid, config: Config) -> Self {
+        Self {
+            me,
+            config,
+            map: AwLwwMap::default(),
+            trees: BTreeMap::from([(MapSetShape::default(), MerkleMap::default())]),
+            shapes: BTreeMap::new(),
+            default_shape: MapSetShape::default(),
+            version: 0,
+            own: 0,
+            last_timestamp: i64::MIN,
+            neighbours: BTreeMap::new(),
+            by_node: BTreeMap::new(),
+            soonest: Mono(i64::MAX),
+            former: BTreeMap::new(),
+            monitors: BTreeMap::new(),
+            next_monitor: 0,
+            beat: None,
+            heat: 0,
+            stride: 0,
+            cursor: None,
+            actions: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// The map.
+    pub fn map(&self) -> &AwLwwMap {
+        &self.map
+    }
+
+    /// Whether a key that is not there could be taken in.
+    pub fn is_full(&self) -> bool {
+        self.map.len() >= self.config.max_keys
+    }
+
+    /// The neighbours, and whether they are reached and compared with: what is written now is pushed to them.
+    pub fn neighbours(&self) -> impl Iterator<Item = (&Address, bool)> {
+        self.neighbours.iter().map(|(address, neighbour)| (address, neighbour.synced))
+    }
+
+    /// The neighbours that are reached and known to hold the same as this member does now, or did after its latest change.
+    pub fn equal(&self) -> impl Iterator<Item = &Address> {
+        let equal = |n: &Neighbour| n.monitor.is_some() && n.equal_at == Some(self.version);
+        self.neighbours.iter().filter(move |(_, n)| equal(n)).map(|(address, _)| address)
+    }
+
+    /// Whether all neighbours that are reached are known to hold what this member holds.
+    pub fn is_settled(&self) -> bool {
+        self.neighbours.values().all(|n| n.monitor.is_none() || n.equal_at == Some(self.version))
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The root hash, as peers with sets of this shape have it; `None` for the empty map.
+    pub fn root_hash(&mut self, shape: MapSetShape) -> Option<u32> {
+        self.tree(shape).root_hash()
+    }
+
+    fn put(&mut self, now: Mono, key: Key, value: Term) -> bool {
+        if self.is_full() && self.map.elements(&key).is_empty() {
+            self.stats.refused += 1;
+            return false;
+        }
+        let timestamp = MONOTONIC_START.saturating_add(now.0).max(self.last_timestamp.saturating_add(1));
+        self.last_timestamp = timestamp;
+        let before = self.map.get(&key).cloned();
+        let delta = self.map.put(key.clone(), value.clone(), self.config.replica, timestamp);
+        self.own += 1;
+        self.written(now, &key, &delta.context);
+        if before.as_ref() != Some(&value) {
+            self.actions.push_back(Action::Changed(vec![Change::Put(key, value)]));
+        }
+        true
+    }
+
+    fn remove(&mut self, now: Mono, key: &Key) {
+        if let Some(delta) = self.map.remove(key) {
+            self.written(now, key, &delta.context);
+            self.actions.push_back(Action::Changed(vec![Change::Removed(key.clone())]));
+        }
+    }
+
+    /// Tells the neighbours of a write: `context` is what it has seen of the key, and its own dot.
+    fn written(&mut self, now: Mono, key: &Key, context: &Context) {
+        self.touch(now, key);
+        let all = context
+            .compact()
+            .flat_map(|(replica, upto)| (1..=upto).map(move |number| Dot { replica, number }));
+        let (own, others): (Vec<Dot>, Vec<Dot>) =
+            all.chain(context.beyond()).partition(|dot| dot.replica == self.config.replica);
+        let mut groups: BTreeMap<(MapSetShape, bool), Vec<Address>> = BTreeMap::new();
+        let mut lacking = Vec::new();
+        for (address, neighbour) in &self.neighbours {
+            // DeltaCrdt would take the dots of others for all that came before them.
+            let exact = neighbour.exact || others.is_empty();
+            match &neighbour.pid {
+                Some(pid) if neighbour.synced => {
+                    let group = groups.entry((self.shape_of(address.node()), exact)).or_default();
+                    group.push(Address::Pid(pid.clone()));
+                    lacking.extend((!exact).then(|| address.clone()));
+                }
+                _ if others.is_empty() => {}
+                _ => lacking.push(address.clone()),
+            }
+        }
+        for ((shape, exact), to) in groups {
+            let dots: Vec<Dot> = own.iter().chain(others.iter().filter(|_| exact)).copied().collect();
+            if !dots.is_empty() {
+                let entry = [(key, self.map.elements(key))];
+                let message = wire::delta(wire::dots_term(&dots, shape), entry, shape, None);
+                self.stats.pushed += to.len() as u64;
+                self.actions.push_back(Action::Send { to, message });
+            }
+        }
+        for address in lacking {
+            self.must(now, &address, Duration::ZERO);
+        }
+    }
+
+    /// The elements of a key have changed.
+    fn touch(&mut self, now: Mono, key: &Key) {
+        let elements = self.map.elements(key);
+        for (shape, tree) in &mut self.trees {
+            if elements.is_empty() {
+                tree.delete(key);
+            } else {
+                tree.put(key.clone(), super::elements_term(elements, *shape));
+            }
+        }
+        self.version += 1;
+        self.heat = self.heat_of_a_change();
+        let soon = now + self.config.interval;
+        self.beat = Some(self.beat.map_or(soon, |beat| beat.min(soon)));
+    }
+
+    fn shape_of(&self, node: &Atom) -> MapSetShape {
+        self.shapes.get(node).copied().unwrap_or(self.default_shape)
+    }
+
+    fn learn(&mut self, node: &Atom, shape: MapSetShape) {
+        if self.shapes.get(node) == Some(&shape) {
+            return;
+        }
+        if self.shapes.len() >= MAX_SHAPES {
+            self.shapes.clear();
+        }
+        self.shapes.insert(node.clone(), shape);
+        self.default_shape = shape;
+        let in_use: BTreeSet<MapSetShape> = self.shapes.values().copied().collect();
+        self.trees.retain(|shape, _| in_use.contains(shape));
+    }
+
+    fn tree(&mut self, shape: MapSetShape) -> &mut MerkleMap {
+        let map = &self.map;
+        self.trees.entry(shape).or_insert_with(|| {
+            let mut tree = MerkleMap::default();
+            for (key, _) in map.iter() {
+                tree.put(key.clone(), super::elements_term(map.elements(key), shape));
+            }
+            tree
+        })
+    }
+
+    fn send(&mut self, to: Address, message: Term) {
+        self.actions.push_back(Action::Send { to: vec![to], message });
+    }
+
+    fn message(&mut self, now: Mono, message: Term) -> Option<()> {
+        let wire::Read { message, shape } = wire::read(message, &self.me.node)?;
+        match message {
+            Message::Diff(diff) => self.compare(now, diff, shape),
+            Message::GetDiff { dots, from, keys } => {
+                self.differs(&from);
+                let to = self.process_of(from);
+                self.send_delta(to, &dots, keys);
+            }
+            Message::Delta { mut delta, beyond } => {
+                // It does not say who sent it; it is right for those of whom nothing is known yet.
+                self.default_shape = shape.unwrap_or(self.default_shape);
+                // The numbers are those of the beginning, when all keys were compared; what is beyond them is of now, and
+                // speaks of these keys alone.
+                let complete = beyond.is_some().then(|| delta.context.compact().collect());
+                beyond.into_iter().flatten().for_each(|dot| delta.context.insert(dot));
+                self.join(now, delta);
+                if let Some(dots) = complete {
+                    self.adopt(&dots);
+                }
+            }
+            Message::AckDiff(neighbour) => self.acknowledged(now, &neighbour),
+            Message::SetNeighbours(neighbours) => self.set_neighbours(now, neighbours),
+            Message::Call { from, request } => {
+                let reply = self.request(now, request);
+                self.actions.push_back(Action::Reply { from, reply });
+            }
+            Message::Cast(operation) => {
+                self.operate(now, operation);
+            }
+        }
+        Some(())
+    }
+
+    fn request(&mut self, now: Mono, request: Request) -> Term {
+        match request {
+            Request::Read(None) => {
+                let pairs = self.map.iter().map(|(key, value)| (key.0.clone(), value.clone()));
+                Term::Map(Map::from_pairs(pairs.collect()).unwrap_or_default())
+            }
+            Request::Read(Some(keys)) => {
+                let keys: BTreeSet<Key> = keys.into_iter().collect();
+                let pairs = keys.into_iter().filter_map(|key| Some((self.map.get(&key)?.clone(), key)));
+                Term::Map(pairs.map(|(value, key)| (key.0, value)).collect())
+            }
+            Request::Operations(operations) => {
+                let mut fits = true;
+                for operation in operations {
+                    fits &= self.operate(now, operation);
+                }
+                if fits { atom("ok") } else { Term::tuple([atom("error"), atom("system_limit")]) }
+            }
+        }
+    }
+
+    fn operate(&mut self, now: Mono, operation: Operation) -> bool {
+        match operation {
+            Operation::Add(key, value) => self.put(now, key, value),
+            Operation::Remove(key) => {
+                self.remove(now, &key);
+                true
+            }
+        }
+    }
+
+    /// One step of a comparison that a peer started, or that this member started and a peer answered.
+    fn compare(&mut self, now: Mono, diff: Diff, shape: Option<MapSetShape>) {
+        let mine = diff.originator == self.me;
+        let peer = if mine { diff.from.node().clone() } else { diff.originator.node.clone() };
+        let first = !mine && matches!(diff.trees.as_slice(), [(at, _)] if *at == Location::ROOT);
+        // An answer follows the shape of the question; only who has asked adapts to what is answered.
+        if let Some(shape) = shape.filter(|_| mine || first) {
+            self.learn(&peer, shape);
+        }
+        if first {
+            self.met(now, &diff.originator, diff.exact);
+        }
+        // A process, not a name: what it is answered must not reach one that was started since.
+        let me = Address::Pid(self.me.clone());
+        let shape = self.shape_of(&peer);
+        let tree = self.tree(shape);
+        if let [(_, theirs)] = diff.trees.as_slice()
+            && first
+            && root_of(theirs) == Some(tree.root_hash())
+        {
+            self.adopt(&diff.dots);
+            self.is_equal(&peer);
+            return self.send(Address::Pid(diff.originator), wire::ack_diff(&diff.to));
+        }
+        let mut keys: BTreeSet<Key> = diff.keys.iter().cloned().collect();
+        let mut places = BTreeSet::new();
+        for (at, theirs) in &diff.trees {
+            let (found, further) = tree.compare(*at, theirs);
+            keys.extend(found);
+            places.extend(further);
+        }
+        if !places.is_empty() {
+            let trees = places.into_iter().map(|at| (at, tree.subtree(at, LEVELS))).collect();
+            let keys = keys.into_iter().collect();
+            let next = Diff { trees, keys, from: me, to: diff.from.clone(), ..diff };
+            if mine {
+                self.differs(&diff.from);
+            }
+            self.send(diff.from, wire::diff(&next));
+        } else if mine {
+            if !keys.is_empty() {
+                self.differs(&diff.from);
+                let to = self.process_of(diff.from.clone());
+                self.send_delta(to, &diff.dots, keys);
+            }
+            self.acknowledged(now, &diff.from);
+        } else {
+            let originator = Address::Pid(diff.originator.clone());
+            let named = diff.to.clone();
+            if !keys.is_empty() {
+                if keys.iter().any(|key| !self.map.elements(key).is_empty()) {
+                    // It asks for what it lacks only in a comparison that starts here, after it has said what it has.
+                    self.must_node(now, &peer, MIN_GAP);
+                }
+                let back = Diff { trees: Vec::new(), keys: Vec::new(), from: me, to: diff.from, ..diff };
+                self.send(originator.clone(), wire::get_diff(&back, keys));
+            }
+            self.send(originator, wire::ack_diff(&named));
+        }
+    }
+
+    /// Answers with the state of the keys that differ, and with what this member had seen when the comparison began.
+    fn send_delta(&mut self, to: Address, dots: &BTreeMap<i64, i64>, keys: impl IntoIterator<Item = Key>) {
+        let mut keys: BTreeSet<Key> = keys.into_iter().collect();
+        if keys.len() >= WHOLE_FROM {
+            keys.extend(self.map.iter().map(|(key, _)| key.clone()));
+        }
+        let shape = self.shape_of(to.node());
+        let entries = keys.iter().map(|key| (key, self.map.elements(key)));
+        let message = wire::delta(wire::numbers_term(dots), entries, shape, Some(self.map.context()));
+        self.send(to, message);
+    }
+
+    fn join(&mut self, now: Mono, mut delta: Delta) {
+        self.stats.joined += 1;
+        let (replica, own) = (self.config.replica, self.own);
+        // Nobody can have seen a write of this incarnation that it has not made.
+        let invented = |dot: &Dot| dot.replica == replica && dot.number > own;
+        let mut room = self.config.max_keys.saturating_sub(self.map.len());
+        let mut refused = 0;
+        delta.entries.retain(|key, elements| {
+            for element in &mut *elements {
+                element.dots.retain(|dot| !invented(dot));
+            }
+            elements.retain(|element| !element.dots.is_empty());
+            if elements.is_empty() || !self.map.elements(key).is_empty() {
+                return true;
+            }
+            let fits = room > 0;
+            room = room.saturating_sub(1);
+            refused += u64::from(!fits);
+            fits
+        });
+        self.stats.refused += refused;
+        if delta.exact {
+            let mut context = Context::default();
+            let upto = delta.context.compact().filter(|(r, _)| *r != replica);
+            upto.for_each(|(replica, number)| context.insert_upto(replica, number));
+            delta.context.beyond().filter(|dot| dot.replica != replica).for_each(|dot| context.insert(dot));
+            delta.context = context;
+        }
+        let before: Vec<(Key, Vec<super::Element>)> =
+            delta.entries.keys().map(|key| (key.clone(), self.map.elements(key).to_vec())).collect();
+        let changes = self.map.join(delta);
+        for (key, elements) in before {
+            if self.map.elements(&key) != elements {
+                self.touch(now, &key);
+            }
+        }
+        if !changes.is_empty() {
+            self.actions.push_back(Action::Changed(changes));
+        }
+    }
+
+    /// Takes over the dots of a member that holds the same elements, or has just sent all that were missing.
+    fn adopt(&mut self, dots: &BTreeMap<i64, i64>) {
+        if dots.len() > MAX_REPLICAS {
+            return;
+        }
+        let mut context = Context::default();
+        for (replica, number) in dots.iter().filter(|(replica, _)| **replica != self.config.replica) {
+            context.insert_upto(*replica, *number);
+        }
+        self.map.adopt_context(&context);
+    }
+}
+
+/// The hash of a whole tree as it was sent: `Some(None)` if that is empty.
+fn root_of(tree: &Subtree) -> Option<Option<u32>> {
+    match tree {
+        Subtree::Leaf { hash, .. } | Subtree::Inner { hash, .. } => Some(Some(*hash)),
+        Subtree::Empty => Some(None),
+        Subtree::Partial(_) => None,
+    }
+}
+
+impl Machine for CausalCrdt {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle(&mut self, now: Mono, event: Event) {
+        match event {
+            Event::Put { key, value } => {
+                self.put(now, key, value);
+            }
+            Event::Remove(key) => self.remove(now, &key),
+            Event::SetNeighbours(neighbours) => self.set_neighbours(now, neighbours),
+            Event::NodeUp(node) => self.node_up(now, &node),
+            Event::Message(message) => {
+                if self.message(now, message).is_none() {
+                    self.stats.ignored += 1;
+                }
+            }
+            Event::Down(monitor) => self.down(now, monitor),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Mono) {
+        self.due(now);
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Mono> {
+        let soonest = Some(self.soonest).filter(|at| *at < Mono(i64::MAX));
+        soonest.into_iter().chain(self.beat).min()
+    }
+}

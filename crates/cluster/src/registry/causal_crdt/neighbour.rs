@@ -1,0 +1,421 @@
+//! When a member compares with whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use foundation_proto::Mono;
+use foundation_proto::etf::{Atom, Pid};
+
+use super::{
+    Action, CausalCrdt, FAN_OUT, LEVELS, MAX_GAP, MAX_NEIGHBOURS, MIN_GAP, MonitorId, PROBE_LEVELS,
+    ROUND_TIMEOUT,
+};
+use crate::Key;
+use crate::registry::wire::{self, Address, Diff};
+use crate::registry::{Dot, Location};
+
+/// The first pause before a neighbour that is not there is looked for again; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// The longest pause between two attempts to find a neighbour.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How many dots a message names one by one.
+const MAX_NAMED: i64 = 10_000;
+
+/// What is known of a neighbour.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    pub(super) monitor: Option<MonitorId>,
+    /// The process behind the address. It is known once it has started a comparison itself.
+    pub(super) pid: Option<Pid>,
+    /// Whether it takes a set of dots for these dots alone, as members of this kind do.
+    pub(super) exact: bool,
+    /// When to look for it again.
+    pub(super) retry_at: Option<Mono>,
+    pause: Duration,
+    /// Whether it has all own writes up to the latest, so that the next one can be pushed.
+    pub(super) synced: bool,
+    /// The comparison under way.
+    pub(super) round: Option<Round>,
+    /// Comparisons that were started and not acknowledged.
+    unanswered: u32,
+    last_round: Option<Mono>,
+    /// The version of the map at the start of the latest comparison.
+    last_version: Option<u64>,
+    /// How long to wait before the next comparison.
+    gap: Duration,
+    /// When to start a comparison, or to start the one under way again.
+    pub(super) due: Option<Mono>,
+    /// Whether it is known to lack something: the comparison starts with all the levels that fit.
+    differs: bool,
+    /// The version of the map at which both were found equal.
+    pub(super) equal_at: Option<u64>,
+}
+
+/// A comparison that this member has started.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// This member's latest own dot when it began.
+    own: i64,
+    /// The version of the map when it began.
+    version: u64,
+    /// Whether something differed.
+    differed: bool,
+    /// Whether another one has to follow.
+    again: bool,
+}
+
+impl Neighbour {
+    /// The earliest time for another comparison.
+    fn earliest(&self, now: Mono) -> Mono {
+        self.last_round.map_or(now, |last| (last + self.gap).max(now))
+    }
+
+    fn new(address: &Address, unanswered: u32) -> Self {
+        let pid = match address {
+            Address::Pid(pid) => Some(pid.clone()),
+            Address::Name { .. } => None,
+        };
+        Self {
+            monitor: None,
+            pid,
+            exact: false,
+            retry_at: None,
+            pause: RETRY_MIN,
+            synced: false,
+            round: None,
+            unanswered,
+            last_round: None,
+            last_version: None,
+            gap: MIN_GAP,
+            due: None,
+            differs: false,
+            equal_at: None,
+        }
+    }
+}
+
+impl CausalCrdt {
+    pub(super) fn set_neighbours(&mut self, now: Mono, neighbours: Vec<Address>) {
+        let registered =
+            |address: &Address| matches!(address, Address::Name { node, .. } if *node == self.me.node);
+        let others = neighbours.into_iter().filter(|a| *a != Address::Pid(self.me.clone()) && !registered(a));
+        let wanted: BTreeSet<Address> = others.take(MAX_NEIGHBOURS).collect();
+        let gone: Vec<Address> = self.neighbours.keys().filter(|a| !wanted.contains(a)).cloned().collect();
+        for address in gone {
+            let Some(neighbour) = self.neighbours.remove(&address) else { continue };
+            if let Some(there) = self.by_node.get_mut(address.node()) {
+                there.remove(&address);
+            }
+            if let Some(monitor) = neighbour.monitor {
+                self.monitors.remove(&monitor);
+                self.actions.push_back(Action::Demonitor(monitor));
+                if neighbour.unanswered > 0 && self.former.len() < MAX_NEIGHBOURS {
+                    self.former.insert(address, neighbour.unanswered);
+                }
+            }
+        }
+        self.by_node.retain(|_, there| !there.is_empty());
+        for address in wanted {
+            if !self.neighbours.contains_key(&address) {
+                self.by_node.entry(address.node().clone()).or_default().insert(address.clone());
+                let unanswered = self.former.remove(&address).unwrap_or(0);
+                self.neighbours.insert(address.clone(), Neighbour::new(&address, unanswered));
+                self.monitor(now, &address);
+            }
+        }
+        if self.beat.is_none() && !self.neighbours.is_empty() {
+            self.beat = Some(now + self.config.interval);
+        }
+    }
+
+    fn monitor(&mut self, now: Mono, address: &Address) {
+        let Some(neighbour) = self.neighbours.get_mut(address) else { return };
+        let monitor = MonitorId(self.next_monitor);
+        self.next_monitor += 1;
+        neighbour.monitor = Some(monitor);
+        neighbour.retry_at = None;
+        // Whoever is reached for the first time may differ in everything.
+        neighbour.due = Some(now);
+        self.wake_at(now);
+        self.monitors.insert(monitor, address.clone());
+        self.actions.push_back(Action::Monitor { monitor, target: address.clone() });
+        self.due(now);
+    }
+
+    pub(super) fn down(&mut self, now: Mono, monitor: MonitorId) {
+        let Some(address) = self.monitors.remove(&monitor) else { return };
+        let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
+        let pause = neighbour.pause;
+        *neighbour = Neighbour { pause: (pause * 2).min(RETRY_MAX), ..Neighbour::new(&address, 0) };
+        neighbour.retry_at = Some(now + pause);
+        self.wake_at(now + pause);
+    }
+
+    pub(super) fn node_up(&mut self, now: Mono, node: &Atom) {
+        // What was under way on an earlier connection is not answered any more.
+        self.former.retain(|address, _| address.node() != node);
+        let there = self.by_node.get(node).cloned().unwrap_or_default();
+        for address in there {
+            if let Some(neighbour) = self.neighbours.get_mut(&address)
+                && neighbour.monitor.is_none()
+            {
+                neighbour.pause = RETRY_MIN;
+                self.monitor(now, &address);
+            }
+        }
+    }
+
+    /// A neighbour lacks something: it is compared with after `delay`, but not too often.
+    pub(super) fn must(&mut self, now: Mono, address: &Address, delay: Duration) {
+        if let Some(neighbour) = self.neighbours.get_mut(address) {
+            neighbour.differs = true;
+            self.again(now, address, delay);
+        }
+    }
+
+    /// A neighbour is compared with after `delay`, but not too often.
+    fn again(&mut self, now: Mono, address: &Address, delay: Duration) {
+        let Some(neighbour) = self.neighbours.get_mut(address) else { return };
+        match &mut neighbour.round {
+            Some(round) => round.again = true,
+            None if neighbour.monitor.is_some() => {
+                let at = (now + delay).max(neighbour.earliest(now));
+                neighbour.due = Some(neighbour.due.map_or(at, |due| due.min(at)));
+                self.wake_at(at);
+            }
+            None => {}
+        }
+        self.due(now);
+    }
+
+    pub(super) fn must_node(&mut self, now: Mono, node: &Atom, delay: Duration) {
+        let there = self.by_node.get(node).cloned().unwrap_or_default();
+        for address in there {
+            self.must(now, &address, delay);
+        }
+    }
+
+    /// The only neighbour on a node.
+    fn only(&self, node: &Atom) -> Option<Address> {
+        let there = self.by_node.get(node)?;
+        there.first().filter(|_| there.len() == 1).cloned()
+    }
+
+    /// The neighbour that calls itself so: by its address, or by its process.
+    fn neighbour(&self, from: &Address) -> Option<Address> {
+        if self.neighbours.contains_key(from) {
+            return Some(from.clone());
+        }
+        let Address::Pid(pid) = from else { return None };
+        let there = self.by_node.get(&pid.node)?;
+        let known =
+            |address: &&Address| self.neighbours.get(*address).is_some_and(|n| n.pid.as_ref() == Some(pid));
+        there.iter().find(known).cloned().or_else(|| self.only(&pid.node))
+    }
+
+    /// The process of a neighbour, if it is known.
+    pub(super) fn process_of(&self, from: Address) -> Address {
+        let pid = self.neighbours.get(&from).and_then(|neighbour| neighbour.pid.clone());
+        pid.map_or(from, Address::Pid)
+    }
+
+    /// A process has started a comparison.
+    pub(super) fn met(&mut self, now: Mono, pid: &Pid, exact: bool) {
+        let Some(address) = self.only(&pid.node) else { return };
+        let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
+        if neighbour.monitor.is_some() && neighbour.pid.as_ref() != Some(pid) {
+            neighbour.pid = Some(pid.clone());
+            neighbour.exact = exact;
+            neighbour.synced = false;
+            self.again(now, &address, Duration::ZERO);
+        }
+    }
+
+    /// A comparison that this member has started found a difference.
+    pub(super) fn differs(&mut self, from: &Address) {
+        let Some(address) = self.neighbour(from) else { return };
+        if let Some(round) = self.neighbours.get_mut(&address).and_then(|n| n.round.as_mut()) {
+            round.differed = true;
+        }
+    }
+
+    /// The only neighbour on a node holds the same as this member.
+    pub(super) fn is_equal(&mut self, node: &Atom) {
+        let version = self.version;
+        if let Some(neighbour) = self.only(node).and_then(|address| self.neighbours.get_mut(&address)) {
+            neighbour.equal_at = Some(version);
+        }
+    }
+
+    /// A comparison that this member has started is over.
+    pub(super) fn acknowledged(&mut self, now: Mono, from: &Address) {
+        let own = self.own;
+        let address = self.neighbour(from);
+        let Some((address, neighbour)) =
+            address.and_then(|a| Some((a.clone(), self.neighbours.get_mut(&a)?)))
+        else {
+            if let Some(unanswered) = self.former.get_mut(from) {
+                *unanswered = unanswered.saturating_sub(1);
+            }
+            return;
+        };
+        neighbour.unanswered = neighbour.unanswered.saturating_sub(1);
+        if neighbour.unanswered > 0 {
+            return;
+        }
+        let Some(round) = neighbour.round.take() else { return };
+        neighbour.pause = RETRY_MIN;
+        neighbour.due = round.again.then(|| neighbour.earliest(now));
+        let due = neighbour.due;
+        if !round.differed {
+            neighbour.equal_at = Some(round.version);
+        }
+        if let (false, Some(pid)) = (neighbour.synced, neighbour.pid.clone()) {
+            neighbour.synced = true;
+            if round.own < own {
+                // What was written since it began was not pushed, and must come before anything that is.
+                self.catch_up(pid, round.own);
+                self.must(now, &address, MIN_GAP);
+            }
+        }
+        if let Some(at) = due {
+            self.wake_at(at);
+        }
+        self.due(now);
+    }
+
+    /// Sends all own writes after a number.
+    fn catch_up(&mut self, to: Pid, after: i64) {
+        let replica = self.config.replica;
+        let newer = |dot: &Dot| dot.replica == replica && dot.number > after;
+        let keys = self.map.iter().map(|(key, _)| key);
+        let keys: Vec<&Key> = keys
+            .filter(|key| self.map.elements(key).iter().any(|element| element.dots.iter().any(newer)))
+            .collect();
+        let entries = keys.iter().map(|key| (*key, self.map.elements(key)));
+        let shape = self.shape_of(&to.node);
+        let dots = if self.own - after <= MAX_NAMED {
+            // Each by its name, so that a member of this kind has no gap where a write was replaced meanwhile.
+            let dots: Vec<Dot> = (after + 1..=self.own).map(|number| Dot { replica, number }).collect();
+            wire::dots_term(&dots, shape)
+        } else {
+            wire::numbers_term(&BTreeMap::from([(replica, self.own)]))
+        };
+        let message = wire::delta(dots, entries, shape, None);
+        self.stats.pushed += 1;
+        self.send(Address::Pid(to), message);
+    }
+
+    fn wake_at(&mut self, at: Mono) {
+        self.soonest = self.soonest.min(at);
+    }
+
+    /// Starts what is due.
+    pub(super) fn due(&mut self, now: Mono) {
+        if now < self.soonest && self.beat.is_none_or(|beat| now < beat) {
+            return;
+        }
+        // Whatever is started below says when it wants to be looked at next.
+        let later =
+            self.neighbours.values().flat_map(|n| [n.retry_at, n.due]).flatten().filter(|at| *at > now);
+        self.soonest = later.min().unwrap_or(Mono(i64::MAX));
+        let is_due = |at: Option<Mono>| at.is_some_and(|at| at <= now);
+        let lost: Vec<Address> =
+            self.neighbours.iter().filter(|(_, n)| is_due(n.retry_at)).map(|(a, _)| a.clone()).collect();
+        for address in lost {
+            self.monitor(now, &address);
+        }
+        let due: Vec<Address> =
+            self.neighbours.iter().filter(|(_, n)| is_due(n.due)).map(|(a, _)| a.clone()).collect();
+        for address in due {
+            self.originate(now, &address);
+        }
+        if is_due(self.beat) {
+            self.beat(now);
+        }
+    }
+
+    fn beat(&mut self, now: Mono) {
+        if self.neighbours.is_empty() {
+            self.beat = None;
+            return;
+        }
+        let idle = |n: &Neighbour| n.monitor.is_some() && n.round.is_none();
+        let mut chosen: Vec<Address> = Vec::new();
+        if self.heat > 0 {
+            // At distances of 1, 2, 4, … from this member in the order of addresses: if each that learns of a change does so,
+            // all learn of it within as many steps.
+            let all: Vec<&Address> = self.neighbours.keys().collect();
+            let here = all.iter().filter(|address| address.node() < &self.me.node).count();
+            for _ in 0..FAN_OUT.min(self.heat) {
+                let at = (here + (1 << self.stride) - 1) % all.len();
+                self.stride = (self.stride + 1) % strides(all.len());
+                let differs = |n: &Neighbour| idle(n) && n.equal_at != Some(self.version);
+                let address =
+                    all.get(at).filter(|address| self.neighbours.get(*address).is_some_and(differs));
+                chosen.extend(address.map(|address| Address::clone(address)));
+            }
+            self.heat = self.heat.saturating_sub(FAN_OUT);
+        } else {
+            let turn = |address: &Address| self.cursor.as_ref().is_none_or(|cursor| address > cursor);
+            let (after, before): (Vec<_>, Vec<_>) = self
+                .neighbours
+                .iter()
+                .filter(|(_, n)| idle(n))
+                .map(|(address, _)| address)
+                .partition(|a| turn(a));
+            chosen.extend(after.into_iter().chain(before).take(FAN_OUT).cloned());
+            self.cursor = chosen.last().cloned().or(self.cursor.take());
+        }
+        chosen.dedup();
+        let pause = if self.heat > 0 { self.config.interval } else { self.config.idle_interval };
+        self.beat = Some(now + pause);
+        for address in chosen {
+            self.originate(now, &address);
+        }
+    }
+
+    /// How many comparisons a change makes due.
+    pub(super) fn heat_of_a_change(&self) -> usize {
+        strides(self.neighbours.len()) as usize
+    }
+
+    /// Starts a comparison with a neighbour.
+    fn originate(&mut self, now: Mono, address: &Address) {
+        let (own, version) = (self.own, self.version);
+        let shape = self.shape_of(address.node());
+        let Some(neighbour) = self.neighbours.get_mut(address).filter(|n| n.monitor.is_some()) else {
+            return;
+        };
+        let levels = if std::mem::take(&mut neighbour.differs) { LEVELS } else { PROBE_LEVELS };
+        neighbour.unanswered += 1;
+        neighbour.last_round = Some(now);
+        let unchanged = neighbour.last_version.replace(version) == Some(version);
+        neighbour.gap = if unchanged { (neighbour.gap * 2).min(MAX_GAP) } else { MIN_GAP };
+        neighbour.due = Some(now + ROUND_TIMEOUT);
+        self.soonest = self.soonest.min(now + ROUND_TIMEOUT);
+        neighbour.round = Some(match neighbour.round.take() {
+            // The answer to the earlier one may still come, so what this one proves is what that one would have.
+            Some(round) => Round { differed: true, again: false, ..round },
+            None => Round { own, version, differed: false, again: false },
+        });
+        self.stats.rounds += 1;
+        let tree = self.tree(shape).subtree(Location::ROOT, levels);
+        let diff = Diff {
+            trees: vec![(Location::ROOT, tree)],
+            keys: Vec::new(),
+            dots: self.map.context().compact().collect(),
+            originator: self.me.clone(),
+            from: Address::Pid(self.me.clone()),
+            to: address.clone(),
+            exact: true,
+        };
+        self.send(address.clone(), wire::diff(&diff));
+    }
+}
+
+/// How many distances of 1, 2, 4, … there are among so many neighbours.
+fn strides(neighbours: usize) -> u32 {
+    neighbours.checked_ilog2().unwrap_or(0) + 1
+}
