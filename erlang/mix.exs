@@ -26,7 +26,7 @@ defmodule Foundation.MixProject do
     ]
   end
 
-  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(:test), do: ["lib", "test/support", "examples"]
   defp elixirc_paths(_env), do: ["lib"]
 
   defp aliases do

@@ -112,3 +112,29 @@ Bench.compare(
 Bench.compare("phash2 of an event (ours; the VM's)", fn -> Native.phash2(hd(events)) end, fn ->
   :erlang.phash2(hd(events))
 end)
+
+# What stays in Elixir, with what a native function would cost for the call alone.
+ring = Foundation.Events.Ring.new(1_000_000)
+event = hd(events)
+small = {:call, self(), 1, 123_456}
+histogram = Foundation.Histogram.new()
+
+per_call = fn count, fun ->
+  {time, _result} = :timer.tc(fn -> Enum.each(1..count, fun) end)
+  time * 1000 / count
+end
+
+IO.puts("")
+
+for {name, fun} <- [
+      {"a ring accepts a small event", fn _n -> Foundation.Events.Ring.push(ring, small) end},
+      {"a ring accepts a whole event", fn _n -> Foundation.Events.Ring.push(ring, event) end},
+      {"a histogram takes a value (:counters)",
+       fn n -> Foundation.Histogram.record(histogram, n) end},
+      {"a native call that does nothing", fn _n -> Foundation.Native.loaded?() end}
+    ] do
+  IO.puts(
+    String.pad_trailing(name, 46) <>
+      String.pad_leading("#{round(per_call.(400_000, fun))} ns", 14)
+  )
+end
