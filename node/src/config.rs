@@ -43,6 +43,11 @@ pub struct NodeConfig {
     pub cookies: BTreeMap<String, Cookie>,
     /// Whether this node stays out of `nodes()` and of `global` on its peers. Default: true.
     pub hidden: bool,
+    /// Whether a visible node connects to the nodes that its peers know, and shares names with all of them. Default: true.
+    pub connect_all: bool,
+    /// Whether a visible node tells others of nodes that it has lost, and leaves those that others have lost, so that
+    /// `global` stays consistent. The same on all nodes. Default: true, as OTP's since release 25.
+    pub prevent_overlapping_partitions: bool,
     /// Who may connect (`net_kernel:allow/1`): node names, `name@` or hosts. Empty: everybody with the cookie.
     pub allow: Vec<String>,
     /// How the port mapper is used. Default: `require` for programs, `auto` for the `foundation` binary.
@@ -246,6 +251,8 @@ impl Default for NodeConfig {
             cookie_file: None,
             cookies: BTreeMap::new(),
             hidden: true,
+            connect_all: true,
+            prevent_overlapping_partitions: true,
             allow: Vec::new(),
             epmd: EpmdMode::default(),
             epmd_port: 4369,

@@ -9,6 +9,7 @@ use crate::gen_server::{CallFrom, Incoming};
 use crate::node::NodeInner;
 use crate::process::{Entry, Message, Monitored, Process, SpawnOptions};
 use crate::rpc::{apply, exit_reason};
+use crate::service::global;
 use crate::{io, rpc};
 
 /// A process that is started with the node, and again whenever it ends.
@@ -22,7 +23,7 @@ enum Child {
     NetKernel,
     /// Takes the log events of processes whose group leader is of this node.
     LoggerProxy,
-    /// Tells visible peers that there is nothing to agree upon.
+    /// Shares names and locks with visible peers.
     GlobalNameServer,
 }
 
@@ -38,6 +39,9 @@ impl Child {
     }
 
     async fn serve(self, mut process: Process) -> Result<()> {
+        if let Self::GlobalNameServer = self {
+            return global::serve(process).await;
+        }
         loop {
             let message = process.recv().await?;
             if let Err(error) = self.handle(message, &process).await {
@@ -55,7 +59,7 @@ impl Child {
                 io::log(&message, process);
                 Ok(())
             }
-            Self::GlobalNameServer => global_name_server(message, process).await,
+            Self::GlobalNameServer => Ok(()),
         }
     }
 
@@ -66,8 +70,10 @@ impl Child {
         let proc = node.new_proc(Some(&supervisor.proc), &options)?;
         let handle = node.handle(&proc);
         handle.register(self.name())?;
-        if let Self::User = self {
-            node.set_default_group_leader(proc.pid.clone());
+        match self {
+            Self::User => node.set_default_group_leader(proc.pid.clone()),
+            Self::GlobalNameServer => node.services.global.prepare(&proc.pid, &node.config),
+            _ => {}
         }
         let object = Monitored::Pid(proc.pid.clone());
         let (_, monitor) = node.monitor_local(&supervisor.proc, &object, Entry::default())?;
@@ -154,25 +160,4 @@ fn spawn_for(
         exit_reason(apply(child, module, function, args).await)
     })?;
     Ok(Term::from(child.pid()))
-}
-
-/// What visible peers ask of `global`: without these answers `global:sync/0` and `global:set_lock/1` would wait for this node.
-/// It takes no part beyond that, so it has no names to tell and is in nobody's list of known nodes.
-async fn global_name_server(message: Message, process: &Process) -> Result<()> {
-    match Incoming::<Term, Term>::read(message) {
-        Incoming::Cast(Ok(cast)) => match cast.as_tuple() {
-            Some([what, _, Term::Atom(peer), _]) if what.is_atom("init_connect") => {
-                let in_sync = (Atom::new_static("in_sync"), &process.node.name, true);
-                process.cast((Atom::new_static("global_name_server"), peer.clone()), in_sync).await
-            }
-            _ => Ok(()),
-        },
-        Incoming::Call(from, Ok(request)) => match request.as_tuple() {
-            Some([what, ..]) if what.is_atom("set_lock") || what.is_atom("del_lock") => {
-                from.reply(process, true).await
-            }
-            _ => Ok(()),
-        },
-        _ => Ok(()),
-    }
 }

@@ -326,6 +326,11 @@ impl NetKernel {
         }
     }
 
+    /// Whether this node is about to end all its connections.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
     /// What to answer a peer that has said its name, and if it is to go on, the mark that it does. One look at the table: a dial
     /// that begins meanwhile sees either none or both.
     pub(crate) fn consider(&self, peer: &NodeName) -> (Verdict, Option<Accepting<'_>>) {

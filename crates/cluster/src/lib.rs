@@ -19,6 +19,7 @@
 //! |---|---|---|
 //! | [`channels`] | classes of traffic with delivery promises between our own nodes | Phoenix.PubSub topics, at most once |
 //! | [`discovery`] | which nodes to connect to | `libcluster`'s strategies, together |
+//! | [`global`] | names and locks of a fully connected cluster | OTP's `global`, protocols 7 and 8 |
 //! | [`pg`] | process groups of one scope | OTP's `pg`, protocols 0 and 1 |
 //! | [`pubsub`] | topics and their subscribers | Phoenix.PubSub 2.0 to 2.2 (its PG2 adapter) |
 //! | [`registry`] | the replicated map under names and placement | `DeltaCrdt.AWLWWMap` and `MerkleMap`, as Horde runs them |
@@ -26,6 +27,7 @@
 
 pub mod channels;
 pub mod discovery;
+pub mod global;
 mod key;
 mod message;
 pub mod pg;

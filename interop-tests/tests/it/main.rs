@@ -9,6 +9,7 @@ mod ecosystem;
 mod epmd;
 mod faults;
 mod gen_server;
+mod global;
 mod groups;
 mod harness;
 mod hostile;

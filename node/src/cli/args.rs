@@ -38,9 +38,10 @@ pub(crate) struct Options {
     /// Stay out of nodes() and global (the default)
     #[arg(long, global = true, conflicts_with = "visible", help_heading = "Node")]
     pub(crate) hidden: bool,
-    /// Be a visible node: stand in nodes(), answer global without keeping names; Horde counts it as a member (`members: :auto`)
-    #[arg(long, global = true, help_heading = "Node")]
-    pub(crate) visible: bool,
+    /// Be a visible node: stand in nodes() and take part in global. Only as `--visible=no-horde`, for clusters without Horde,
+    /// whose `members: :auto` would count this node and could lose its quorum
+    #[arg(long, global = true, value_name = "no-horde", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = visible, help_heading = "Node")]
+    pub(crate) visible: Option<String>,
     /// Configuration file (TOML); FOUNDATION_CONFIG
     #[arg(long, global = true, value_name = "FILE", help_heading = "Node")]
     pub(crate) config: Option<PathBuf>,
@@ -395,8 +396,8 @@ impl Options {
             layers.set_text("cookie_file", &path.to_string_lossy(), "--cookie-file")?;
             layers.unset("cookie");
         }
-        if self.hidden || self.visible {
-            layers.set("hidden", if self.visible { "false" } else { "true" }, "--hidden")?;
+        if self.hidden || self.visible.is_some() {
+            layers.set("hidden", if self.visible.is_some() { "false" } else { "true" }, "--hidden")?;
         }
         if let Some(cluster) = &self.cluster {
             layers.set("cluster", cluster, "--cluster")?;
@@ -479,6 +480,16 @@ fn erlang_value(value: &str) -> String {
         _ => elements.join(separator),
     };
     format!("{address:?}")
+}
+
+/// The value of `--visible`. Without one it is refused, because of what it would do to a cluster that runs Horde.
+fn visible(value: &str) -> Result<String, String> {
+    match value {
+        "no-horde" => Ok(value.to_owned()),
+        _ => Err("Horde with `members: :auto` takes every visible node for a member, and this node is none: with it the others may \
+                  lose their quorum. If no node of the cluster runs Horde, say so: --visible=no-horde"
+            .to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@
 //! | module | what |
 //! |---|---|
 //! | [`channels`] | classes of traffic over topics, with delivery promises between our own nodes |
+//! | [`global`] | names and locks, shared with OTP's `global` |
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
 
 pub mod channels;
+pub mod global;
 pub mod pg;
 pub mod pubsub;
 
@@ -28,6 +30,7 @@ use crate::node::Node;
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     groups: Mutex<BTreeMap<Atom, Groups>>,
+    pub(crate) global: global::Slot,
     pubsubs: Mutex<BTreeMap<Atom, PubSub>>,
     channels: Mutex<Option<Channels>>,
 }

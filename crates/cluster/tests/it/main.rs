@@ -8,6 +8,7 @@
 mod aw_lww_map;
 mod causal_crdt;
 mod channels;
+mod global;
 mod pg;
 
 /// The seeds to run: `default` of them unless the environment says otherwise.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `erlang` | [`erlang`]: nodes, processes, memory, system information, statistics, time |
 //! | `application`, `code`, `init`, `net_kernel`, `os`, `proc_lib` | what tools ask of these |
+//! | `global` | what its peers ask of a node that takes part |
 //! | `observer_backend` | [`observer_backend`]: etop, and observer's System and Processes tabs |
 //! | `Node`, `Process`, `Application` of Elixir | [`elixir`] |
 //! | `Phoenix.LiveDashboard.SystemInfo` | [`live_dashboard`]: LiveDashboard's pages |
@@ -25,6 +26,7 @@ mod application;
 mod code;
 mod elixir;
 mod erlang;
+mod global;
 mod init;
 mod live_dashboard;
 mod net_kernel;
@@ -101,6 +103,7 @@ const MODULES: &[(&str, &[Entry])] = &[
     ("erlang", erlang::FUNCTIONS),
     ("application", application::FUNCTIONS),
     ("code", code::FUNCTIONS),
+    ("global", global::FUNCTIONS),
     ("init", init::FUNCTIONS),
     ("net_kernel", net_kernel::FUNCTIONS),
     ("proc_lib", proc_lib::FUNCTIONS),
