@@ -55,20 +55,23 @@ pub(crate) fn down(node: &NodeInner, link: &Arc<Link>, reason: &DownReason) {
 pub(crate) fn deliver(node: &Arc<NodeInner>, link: &Arc<Link>, signal: Signal) -> Result<()> {
     let payload = signal.payload;
     match signal.control {
-        ControlMessage::Send { to, .. } => message(node, link, Destination::Pid(to), need(payload, "SEND")?),
+        ControlMessage::Send { to, .. } => {
+            message(node, link, Destination::Pid(to), need(payload, "SEND")?, false);
+        }
         ControlMessage::RegSend { to, .. } => {
-            message(node, link, Destination::Name(to), need(payload, "REG_SEND")?);
+            message(node, link, Destination::Name(to), need(payload, "REG_SEND")?, false);
         }
         ControlMessage::AliasSend { alias, .. } => {
-            message(node, link, Destination::Alias(alias), need(payload, "ALIAS_SEND")?);
+            message(node, link, Destination::Alias(alias), need(payload, "ALIAS_SEND")?, false);
         }
         ControlMessage::Altact { flags, from, to } => {
             let payload = need(payload, "ALTACT_SIG_SEND")?;
-            // No process here has an alias that accepts priority, so priority changes nothing: that is OTP's rule.
+            // It counts only for aliases that were made to accept it: that is OTP's rule.
+            let priority = flags & altact::PRIORITY != 0;
             if flags & altact::EXIT == 0 {
-                message(node, link, to, payload);
+                message(node, link, to, payload, priority);
             } else {
-                exit2_to(node, &from, to, payload);
+                exit2_to(node, &from, to, payload, priority);
             }
         }
         ControlMessage::Link { from, to } => {
@@ -101,7 +104,7 @@ pub(crate) fn deliver(node: &Arc<NodeInner>, link: &Arc<Link>, signal: Signal) -
             exit_received(node, link, &from, &to, &reason)?;
         }
         ControlMessage::Exit2 { from, to } => {
-            exit2_to(node, &from, Destination::Pid(to), need(payload, "EXIT2")?);
+            exit2_to(node, &from, Destination::Pid(to), need(payload, "EXIT2")?, false);
         }
         ControlMessage::MonitorP { watcher, target, reference } => {
             of_peer(link, &watcher, "MONITOR_P")?;
@@ -169,7 +172,7 @@ fn answering(node: &NodeInner, pid: &Pid) -> Lane {
     }
 }
 
-fn message(node: &Arc<NodeInner>, link: &Link, to: Destination, message: RawTerm) {
+fn message(node: &Arc<NodeInner>, link: &Link, to: Destination, message: RawTerm, priority: bool) {
     let undelivered = link.mld().undelivered();
     match to {
         Destination::Pid(pid) => {
@@ -186,7 +189,7 @@ fn message(node: &Arc<NodeInner>, link: &Link, to: Destination, message: RawTerm
         }
         Destination::Alias(alias) => {
             let credit = undelivered.charge(message.as_bytes().len());
-            node.deliver_alias(&alias, message, Some(credit));
+            node.deliver_alias(&alias, message, Some(credit), priority);
         }
     }
 }
@@ -241,14 +244,15 @@ fn exit_received(node: &NodeInner, link: &Arc<Link>, from: &Pid, to: &Pid, reaso
     Ok(())
 }
 
-fn exit2_to(node: &NodeInner, from: &Pid, to: Destination, reason: RawTerm) {
-    let proc = match to {
-        Destination::Pid(pid) => node.process(&pid),
-        Destination::Name(name) => node.names.whereis(&name),
+fn exit2_to(node: &NodeInner, from: &Pid, to: Destination, reason: RawTerm, priority: bool) {
+    let to = match to {
+        Destination::Pid(pid) => node.process(&pid).map(|proc| (proc, false)),
+        Destination::Name(name) => node.names.whereis(&name).map(|proc| (proc, false)),
         Destination::Alias(alias) => node.alias_owner(&alias),
     };
-    if let Some(proc) = proc
-        && let Some(death) = node.exit_signal(&proc, from, &Reason::from_raw(reason), ExitKind::Exit2)
+    if let Some((proc, accepts)) = to
+        && let kind = (ExitKind::Exit2 { priority: priority && accepts })
+        && let Some(death) = node.exit_signal(&proc, from, &Reason::from_raw(reason), kind)
     {
         node.exit(&proc, death);
     }

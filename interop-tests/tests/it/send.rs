@@ -153,3 +153,75 @@ fn aliases() {
         Ok(())
     });
 }
+
+#[test]
+fn priority_messages() {
+    case(Case::Smoke, TOPIC, "messages and exits with priority go before others, both ways", |release| {
+        if release.number < 24 {
+            return Err(foundation_interop_tests::case::Unsupported("aliases came with OTP 24"));
+        }
+        let epmd = Epmd::start(release);
+        let rust = Rust::start(&epmd, "rust");
+        let beam = Beam::visible(release, &epmd, "beam");
+        let mut inbox = rust.node.mailbox("inbox").unwrap();
+        inbox.trap_exit(true);
+        let known = release.number >= 28;
+
+        // To the BEAM. Older releases get ordinary messages, and no exits through aliases.
+        beam.eval(&format!(
+            "Alias = alias([{}]), process_flag(trap_exit, true), {{inbox, 'rust@127.0.0.1'}} ! {{alias, Alias}}",
+            if known { "priority" } else { "explicit_unalias" }
+        ));
+        let alias = rust.run(next_term(&mut inbox));
+        let alias = alias.as_tuple().and_then(|tuple| tuple[1].as_reference()).cloned().expect("a reference");
+        rust.run(async {
+            let test = ("test", "beam@127.0.0.1");
+            inbox.send_term(test, &term("n1")).await.unwrap();
+            inbox.send_term(&alias, &term("n2")).await.unwrap();
+            inbox.send_priority(&alias, &term("p1")).await.unwrap();
+            inbox.send_priority(test, &term("n3")).await.unwrap();
+            let exit = inbox.exit_alias(&alias, "bye", true).await;
+            assert_eq!(exit.is_ok(), known, "{exit:?}");
+            inbox.send_term(test, &term("last")).await.unwrap();
+        });
+        let flush = "(fun Flush(0, Acc) -> lists:reverse(Acc); \
+                        Flush(N, Acc) -> receive {'EXIT', _, R} -> Flush(N - 1, [R | Acc]); M -> Flush(N - 1, [M | Acc]) \
+                        after 10000 -> nothing end end)";
+        let queue = "element(2, process_info(self(), message_queue_len))";
+        let count = if known { 6 } else { 5 };
+        beam.eval(&format!(
+            "(fun Wait() -> case {queue} of {count} -> ok; _ -> receive after 5 -> Wait() end end end)()"
+        ));
+        let expected = if known { "[p1,bye,n1,n2,n3,last]" } else { "[n1,n2,p1,n3,last]" };
+        assert_eq!(beam.eval(&format!("{flush}({count}, [])")), expected);
+        if !known {
+            return Ok(());
+        }
+
+        // To the Rust node, in one go, so that all of it waits there before it is received.
+        let mine = inbox.priority_alias(AliasKind::ExplicitUnalias).unwrap();
+        let plain = inbox.alias(AliasKind::ExplicitUnalias).unwrap();
+        let both = Term::from((Term::from(&mine), Term::from(&plain)));
+        rust.run(inbox.send_term(("test", "beam@127.0.0.1"), &both)).unwrap();
+        beam.eval(
+            "{P, O} = receive Both -> Both after 10000 -> exit(nothing) end, I = {inbox, 'rust@127.0.0.1'}, \
+             I ! n1, erlang:send(P, p1, [priority]), erlang:send(P, n2), erlang:send(O, n3, [priority]), \
+             exit(P, bye, [priority]), erlang:send(I, n4, [priority]), erlang:send(P, p2, [priority]), I ! last",
+        );
+        rust.run(async {
+            while inbox.mailbox_len() < 8 {
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+            for expected in ["p1", "bye", "p2", "n1", "n2", "n3", "n4", "last"] {
+                let message = inbox.recv().await.unwrap();
+                match message {
+                    foundation_node::process::Message::Exit { reason, .. } => {
+                        assert!(reason.is(expected), "{reason}")
+                    }
+                    message => assert_eq!(shown(&message.to_term(&Default::default()).unwrap()), expected),
+                }
+            }
+        });
+        Ok(())
+    });
+}

@@ -24,8 +24,11 @@ type Death = (Arc<Proc>, Reason);
 pub(crate) enum ExitKind<'a> {
     /// A linked process ended; `None` as the connection is one of this node.
     Link(Option<&'a Arc<Link>>),
-    /// `exit/2` was called.
-    Exit2,
+    /// `exit/2` was called; with priority if it was, and came through an alias that accepts it.
+    Exit2 {
+        /// The message of a process that traps exits goes before others.
+        priority: bool,
+    },
 }
 
 impl NodeInner {
@@ -194,6 +197,7 @@ impl NodeInner {
         if matches!(entry.alias, Some(AliasKind::Demonitor | AliasKind::ReplyDemonitor)) {
             entry.alias = None;
         }
+        let priority = entry.priority_monitor;
         if let Some(waiting) = entry.waiting.take() {
             state.references.remove(&words);
             // A caller that gave up has dropped its end; then nobody wants this.
@@ -204,7 +208,7 @@ impl NodeInner {
             state.references.remove(&words);
         }
         let down = Down { reference: self.ids.restore(words), object, reason: reason.clone() };
-        overflow(watcher, Message::Down(down))
+        overflow(watcher, Message::Down(down), priority)
     }
 
     /// Tells a process that a connection is gone: exit signals of links first, then `DOWN`s of pids, then those of names.
@@ -286,12 +290,13 @@ fn act_on_exit(
     if to.is_system() {
         return None;
     }
-    let exit2 = matches!(kind, ExitKind::Exit2);
+    let exit2 = matches!(kind, ExitKind::Exit2 { .. });
     if exit2 && reason.is("kill") {
         return Some(Reason::KILLED);
     }
     if state.trap_exit {
-        return overflow(to, Message::Exit { from: from.clone(), reason: reason.clone() });
+        let priority = matches!(kind, ExitKind::Exit2 { priority: true });
+        return overflow(to, Message::Exit { from: from.clone(), reason: reason.clone() }, priority);
     }
     // `exit(self(), normal)` is the one case in which `normal` ends a process.
     if reason.is("normal") && !(exit2 && *from == to.pid) {
@@ -301,8 +306,8 @@ fn act_on_exit(
 }
 
 /// Delivers a message that cannot wait; returns the reason to end with if the mailbox has no room for it.
-fn overflow(to: &Proc, message: Message) -> Option<Reason> {
-    match to.mailbox.push(Envelope { message, credit: None }) {
+fn overflow(to: &Proc, message: Message, priority: bool) -> Option<Reason> {
+    match to.mailbox.push(Envelope { priority, ..Envelope::from(message) }) {
         Push::Done => None,
         Push::Full(messages) => Some(overflow_reason(messages)),
     }

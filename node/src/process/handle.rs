@@ -6,14 +6,15 @@ use core::ops::Deref;
 use core::time::Duration;
 use std::sync::Arc;
 
-use foundation_proto::dist::{ControlMessage, Target};
+use foundation_proto::dist::control::altact;
+use foundation_proto::dist::{ControlMessage, Destination, Target};
 use foundation_proto::etf::serde::to_raw;
 use foundation_proto::etf::{Atom, Pid, RawTerm, Reference, Term};
 use serde::Serialize;
 
 use super::dest::Dest;
 use super::exit::{ExitKind, transmit};
-use super::mailbox::Receiver;
+use super::mailbox::{Receiver, Scanned};
 use super::message::{Message, Monitored};
 use super::proc::{AliasKind, Entry, Proc};
 use super::reason::Reason;
@@ -73,11 +74,34 @@ impl Handle {
     /// # Errors
     /// [`Error::NoConnection`]; [`Error::NoProc`] if it is for a name of this node that nobody has; [`Error::Exited`].
     pub async fn send_raw(&self, to: impl Into<Dest>, message: RawTerm) -> Result<()> {
-        let to = to.into();
-        let Some(node) = self.node.remote_node(&to) else { return self.send_local(&to, message).await };
+        self.send_with(to.into(), message, false).await
+    }
+
+    /// Sends an encoded message with priority (`erlang:send/3` with `priority`, since OTP 28): through an alias that was made by
+    /// [`Handle::priority_alias`] it goes before messages without. To anything else, and towards nodes that do not know
+    /// priority, it is an ordinary message; so is one of more than 32 KiB to another node, which OTP 28 could not take.
+    ///
+    /// # Errors
+    /// As [`Handle::send_raw`].
+    pub async fn send_priority_raw(&self, to: impl Into<Dest>, message: RawTerm) -> Result<()> {
+        self.send_with(to.into(), message, true).await
+    }
+
+    /// Sends a value with priority, as [`Handle::send_priority_raw`].
+    ///
+    /// # Errors
+    /// As [`Handle::send`].
+    pub async fn send_priority<T: Serialize + ?Sized>(&self, to: impl Into<Dest>, message: &T) -> Result<()> {
+        self.send_priority_raw(to, to_raw(message)?).await
+    }
+
+    async fn send_with(&self, to: Dest, message: RawTerm, priority: bool) -> Result<()> {
+        let Some(node) = self.node.remote_node(&to) else {
+            return self.send_local(&to, message, priority).await;
+        };
         let link = self.node.connection(node).await?;
         link.writable_for(self.proc.lane(), message.as_bytes().len()).await;
-        self.send_over(&link, to, &message)
+        self.send_over(&link, to, &message, priority)
     }
 
     /// Sends a value: anything that serde knows. See [`foundation_proto::etf::serde`] for which term it becomes.
@@ -119,21 +143,21 @@ impl Handle {
         match self.node.remote_node(&to) {
             Some(node) => {
                 let link = self.node.net_kernel.link(node).ok_or_else(|| Error::no_connection(node))?;
-                self.send_over(&link, to, &message)
+                self.send_over(&link, to, &message, false)
             }
             None => {
                 let Some(proc) = self.local(&to)? else { return Ok(()) };
-                self.push(&proc, &to, message)
+                self.push(&proc, &to, message, false)
             }
         }
     }
 
-    async fn send_local(&self, to: &Dest, message: RawTerm) -> Result<()> {
+    async fn send_local(&self, to: &Dest, message: RawTerm, priority: bool) -> Result<()> {
         let Some(proc) = self.local(to)? else { return Ok(()) };
         while proc.mailbox.blocks() && proc.mailbox.is_full() {
             proc.mailbox.room().await;
         }
-        self.push(&proc, to, message)
+        self.push(&proc, to, message, priority)
     }
 
     /// The process of this node that a message is for; `None` if nobody minds that there is none.
@@ -142,40 +166,46 @@ impl Handle {
             Dest::Pid(pid) => self.node.process(pid),
             Dest::Name(name) => Some(self.node.names.whereis(name).ok_or(Error::NoProc)?),
             Dest::Remote { name, .. } => self.node.names.whereis(name),
-            Dest::Alias(alias) => self.node.alias_owner(alias),
+            Dest::Alias(alias) => self.node.alias_owner(alias).map(|(owner, _)| owner),
             Dest::Nobody => return Err(Error::NoProc),
         })
     }
 
-    fn push(&self, to: &Arc<Proc>, dest: &Dest, message: RawTerm) -> Result<()> {
+    fn push(&self, to: &Arc<Proc>, dest: &Dest, message: RawTerm, priority: bool) -> Result<()> {
         if let Some(reason) = self.exit_reason() {
             return Err(Error::Exited(reason));
         }
         match dest {
-            Dest::Alias(alias) => self.node.deliver_alias(alias, message, None),
+            Dest::Alias(alias) => self.node.deliver_alias(alias, message, None, priority),
             _ => self.node.deliver(to, message, None),
         }
         Ok(())
     }
 
     /// Sends over a connection, unless the process has ended: under its state, so that nothing follows its exit signals.
-    fn send_over(&self, link: &Link, to: Dest, message: &RawTerm) -> Result<()> {
+    fn send_over(&self, link: &Link, to: Dest, message: &RawTerm, priority: bool) -> Result<()> {
         let from = self.proc.pid.clone();
         let control = match to {
+            Dest::Nobody => return Err(Error::NoProc),
+            to if priority => {
+                let to = match to {
+                    Dest::Pid(to) => Destination::Pid(to),
+                    Dest::Remote { name, .. } | Dest::Name(name) => Destination::Name(name),
+                    Dest::Alias(alias) => Destination::Alias(alias),
+                    Dest::Nobody => return Err(Error::NoProc),
+                };
+                ControlMessage::Altact { flags: altact::PRIORITY, from, to }
+            }
             Dest::Pid(to) => ControlMessage::Send { from: Some(from), to },
             Dest::Remote { name, .. } | Dest::Name(name) => ControlMessage::RegSend { from, to: name },
             Dest::Alias(alias) => ControlMessage::AliasSend { from, alias },
-            Dest::Nobody => return Err(Error::NoProc),
         };
         let message = message.to_plain();
         let state = self.proc.state();
         if let Some(reason) = &state.exited {
             return Err(Error::Exited(reason.clone()));
         }
-        link.send(self.proc.lane(), &control, Some(&message)).map_err(|error| match error {
-            SendError::Refused(error) => Error::Term(error),
-            closed => Error::NoConnection { node: link.peer().name.clone(), why: Some(closed.to_string()) },
-        })
+        link.send(self.proc.lane(), &control, Some(&message)).map_err(|error| not_sent(link, error))
     }
 
     /// Links this process with another (`erlang:link/1`). If that does not exist, or its node cannot be reached, the exit
@@ -220,6 +250,16 @@ impl Handle {
         Ok(self.monitor_entry(object.into(), entry).await?.1)
     }
 
+    /// The same as [`Handle::monitor`], with a `Down` that goes before messages without priority (`erlang:monitor/3` with
+    /// `priority`, since OTP 28).
+    ///
+    /// # Errors
+    /// [`Error::Exited`].
+    pub async fn monitor_priority(&self, object: impl Into<Dest>) -> Result<Reference> {
+        let entry = Entry { priority_monitor: true, ..Entry::default() };
+        Ok(self.monitor_entry(object.into(), entry).await?.1)
+    }
+
     pub(crate) async fn monitor_entry(
         &self,
         object: Dest,
@@ -259,6 +299,16 @@ impl Handle {
         Ok(self.node.new_entry(&self.proc, Entry { alias: Some(kind), ..Entry::default() })?.1)
     }
 
+    /// An alias through which messages with priority go before others (`erlang:alias/1` with `priority`, since OTP 28). Whoever
+    /// knows it decides for each message whether it has priority; see [`Handle::send_priority`].
+    ///
+    /// # Errors
+    /// [`Error::Exited`].
+    pub fn priority_alias(&self, kind: AliasKind) -> Result<Reference> {
+        let entry = Entry { alias: Some(kind), priority_alias: true, ..Entry::default() };
+        Ok(self.node.new_entry(&self.proc, entry)?.1)
+    }
+
     /// Ends an alias (`erlang:unalias/1`); `false` if it was none of this process. Nothing comes through it afterwards.
     pub fn unalias(&self, alias: &Reference) -> bool {
         self.node.unalias(&self.proc, alias)
@@ -277,10 +327,45 @@ impl Handle {
             return;
         }
         if let Some(proc) = self.node.process(to)
-            && let Some(death) = self.node.exit_signal(&proc, &self.proc.pid, &reason, ExitKind::Exit2)
+            && let Some(death) = self.node.exit_signal(&proc, &self.proc.pid, &reason, EXIT2)
         {
             self.node.exit(&proc, death);
         }
+    }
+
+    /// Sends an exit signal through an alias (`exit/3`, since OTP 28): with `priority`, and through an alias made by
+    /// [`Handle::priority_alias`], the message of a process that traps exits goes before those without priority.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`]; [`Error::Term`] if the node of the alias does not know such signals; [`Error::Exited`].
+    pub async fn exit_alias(
+        &self,
+        alias: &Reference,
+        reason: impl Into<Reason>,
+        priority: bool,
+    ) -> Result<()> {
+        let reason = reason.into();
+        if alias.node == self.node.name {
+            if let Some((proc, accepts)) = self.node.alias_owner(alias)
+                && let kind = (ExitKind::Exit2 { priority: priority && accepts })
+                && let Some(death) = self.node.exit_signal(&proc, &self.proc.pid, &reason, kind)
+            {
+                self.node.exit(&proc, death);
+            }
+            return Ok(());
+        }
+        let link = self.node.connection(&alias.node).await?;
+        let state = self.proc.state();
+        if let Some(reason) = &state.exited {
+            return Err(Error::Exited(reason.clone()));
+        }
+        let control = ControlMessage::Altact {
+            flags: altact::EXIT | if priority { altact::PRIORITY } else { 0 },
+            from: self.proc.pid.clone(),
+            to: Destination::Alias(alias.clone()),
+        };
+        let reason = reason.to_raw().to_plain();
+        link.send(self.proc.lane(), &control, Some(&reason)).map_err(|error| not_sent(&link, error))
     }
 
     /// Ends this process (`exit/1`). What runs it stops at its next `await`.
@@ -400,6 +485,16 @@ impl Handle {
     }
 }
 
+/// `exit/2` to a pid, which has no priority.
+const EXIT2: ExitKind<'static> = ExitKind::Exit2 { priority: false };
+
+fn not_sent(link: &Link, error: SendError) -> Error {
+    match error {
+        SendError::Refused(error) => Error::Term(error),
+        closed => Error::NoConnection { node: link.peer().name.clone(), why: Some(closed.to_string()) },
+    }
+}
+
 impl Process {
     pub(crate) fn new(node: Arc<NodeInner>, proc: Arc<Proc>) -> Self {
         Self { handle: Handle { node, proc }, receiver: Receiver::default(), run_by_task: false }
@@ -428,7 +523,7 @@ impl Process {
     /// # Errors
     /// [`Error::Exited`] once the process has ended.
     pub async fn recv_match(&mut self, mut wanted: impl FnMut(&Message) -> bool) -> Result<Message> {
-        let mut scanned = 0;
+        let mut scanned = Scanned::default();
         let Self { handle, receiver, .. } = self;
         let mailbox = &handle.proc.mailbox;
         let received = poll_fn(|context| receiver.poll(mailbox, &mut scanned, &mut wanted, context)).await;

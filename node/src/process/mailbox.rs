@@ -1,7 +1,7 @@
 //! The queue of messages of one process.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -64,6 +64,14 @@ impl Default for MailboxLimit {
 pub(crate) struct Envelope {
     pub(crate) message: Message,
     pub(crate) credit: Option<Credit>,
+    /// It goes before all that have no priority, after those that have.
+    pub(crate) priority: bool,
+}
+
+impl From<Message> for Envelope {
+    fn from(message: Message) -> Self {
+        Self { message, credit: None, priority: false }
+    }
 }
 
 /// What became of a message.
@@ -82,12 +90,15 @@ pub(crate) struct Mailbox {
     /// Counts include what the receiver has taken over but not handed out yet.
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    /// Whether priority messages wait in `shared`: the receiver looks here before it hands out what it has taken over.
+    priority: AtomicBool,
     shared: Mutex<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     queue: VecDeque<Envelope>,
+    priority: VecDeque<Envelope>,
     waker: Option<Waker>,
     closed: bool,
     /// Made by the first sender that has to wait.
@@ -96,7 +107,13 @@ struct Shared {
 
 impl Mailbox {
     pub(crate) fn new(limit: MailboxLimit) -> Self {
-        Self { limit, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), shared: Mutex::default() }
+        Self {
+            limit,
+            messages: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            priority: AtomicBool::new(false),
+            shared: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -138,7 +155,12 @@ impl Mailbox {
         }
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(size, Ordering::Relaxed);
-        shared.queue.push_back(envelope);
+        if envelope.priority {
+            shared.priority.push_back(envelope);
+            self.priority.store(true, Ordering::Release);
+        } else {
+            shared.queue.push_back(envelope);
+        }
         let waker = shared.waker.take();
         drop(shared);
         if let Some(waker) = waker {
@@ -171,7 +193,7 @@ impl Mailbox {
     pub(crate) fn close(&self) {
         let mut shared = self.lock();
         shared.closed = true;
-        let dropped = core::mem::take(&mut shared.queue);
+        let dropped = (core::mem::take(&mut shared.queue), core::mem::take(&mut shared.priority));
         let waker = shared.waker.take();
         let room = shared.room.take();
         drop(shared);
@@ -203,6 +225,15 @@ impl Mailbox {
 pub(crate) struct Receiver {
     /// Taken over from the mailbox in one go, so that most receives touch no lock.
     ready: VecDeque<Envelope>,
+    /// The same of the messages with priority.
+    priority: VecDeque<Envelope>,
+}
+
+/// How many messages one receive has refused already. They stay refused; what arrives meanwhile is looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Scanned {
+    ready: usize,
+    priority: usize,
 }
 
 impl Receiver {
@@ -211,17 +242,19 @@ impl Receiver {
     pub(crate) fn poll(
         &mut self,
         mailbox: &Mailbox,
-        scanned: &mut usize,
+        scanned: &mut Scanned,
         mut wanted: impl FnMut(&Message) -> bool,
         context: &mut Context<'_>,
     ) -> Poll<Option<Message>> {
         loop {
-            while let Some(envelope) = self.ready.get(*scanned) {
-                if !wanted(&envelope.message) {
-                    *scanned += 1;
-                    continue;
-                }
-                let Some(envelope) = self.ready.remove(*scanned) else { break };
+            if mailbox.priority.load(Ordering::Acquire) {
+                let mut shared = mailbox.lock();
+                mailbox.priority.store(false, Ordering::Relaxed);
+                self.priority.append(&mut shared.priority);
+            }
+            let found = take_first(&mut self.priority, &mut scanned.priority, &mut wanted)
+                .or_else(|| take_first(&mut self.ready, &mut scanned.ready, &mut wanted));
+            if let Some(envelope) = found {
                 mailbox.taken(&envelope);
                 // Dropping the credit lets the connection read on.
                 drop(envelope.credit);
@@ -231,7 +264,11 @@ impl Receiver {
             if shared.closed {
                 drop(shared);
                 self.ready.clear();
+                self.priority.clear();
                 return Poll::Ready(None);
+            }
+            if !shared.priority.is_empty() {
+                continue;
             }
             if shared.queue.is_empty() {
                 if !shared.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
@@ -249,13 +286,35 @@ impl Receiver {
 
     /// Removes what `unwanted` accepts from everything that has arrived.
     pub(crate) fn flush(&mut self, mailbox: &Mailbox, mut unwanted: impl FnMut(&Message) -> bool) {
-        self.ready.append(&mut mailbox.lock().queue);
-        self.ready.retain(|envelope| {
+        {
+            let mut shared = mailbox.lock();
+            self.ready.append(&mut shared.queue);
+            self.priority.append(&mut shared.priority);
+            mailbox.priority.store(false, Ordering::Relaxed);
+        }
+        let mut keep = |envelope: &Envelope| {
             let keep = !unwanted(&envelope.message);
             if !keep {
                 mailbox.taken(envelope);
             }
             keep
-        });
+        };
+        self.priority.retain(&mut keep);
+        self.ready.retain(&mut keep);
     }
+}
+
+/// Takes out the first message from place `scanned` on that is wanted.
+fn take_first(
+    queue: &mut VecDeque<Envelope>,
+    scanned: &mut usize,
+    wanted: &mut impl FnMut(&Message) -> bool,
+) -> Option<Envelope> {
+    while let Some(envelope) = queue.get(*scanned) {
+        if wanted(&envelope.message) {
+            return queue.remove(*scanned);
+        }
+        *scanned += 1;
+    }
+    None
 }

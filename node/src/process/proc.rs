@@ -59,6 +59,10 @@ pub(crate) struct State {
 pub(crate) struct Entry {
     pub(crate) monitor: Option<Monitor>,
     pub(crate) alias: Option<AliasKind>,
+    /// The alias accepts priority messages.
+    pub(crate) priority_alias: bool,
+    /// The `DOWN` is a priority message.
+    pub(crate) priority_monitor: bool,
     pub(crate) spawn: Option<SpawnWait>,
     /// Who waits for what comes through this reference; the mailbox if nobody does.
     pub(crate) waiting: Option<oneshot::Sender<Answer>>,

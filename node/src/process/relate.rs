@@ -268,13 +268,20 @@ impl NodeInner {
                 return;
             }
         }
-        if let Push::Full(messages) = to.mailbox.push(Envelope { message: Message::Term(message), credit }) {
+        if let Push::Full(messages) = to.mailbox.push(Envelope { credit, ..Message::Term(message).into() }) {
             self.exit(to, super::exit::overflow_reason(messages));
         }
     }
 
-    /// A message arrives for an alias. Unknown aliases, and those that ended, are nobody's.
-    pub(crate) fn deliver_alias(&self, alias: &Reference, message: RawTerm, credit: Option<Credit>) {
+    /// A message arrives for an alias. Unknown aliases, and those that ended, are nobody's. Sent with `priority`, it has
+    /// that if the alias was made for it.
+    pub(crate) fn deliver_alias(
+        &self,
+        alias: &Reference,
+        message: RawTerm,
+        credit: Option<Credit>,
+        priority: bool,
+    ) {
         let Some((words, number)) = self.ids.words(alias) else { return };
         let Some(to) = self.processes.get(number) else { return };
         if self.answer(&to, words, &message) {
@@ -283,6 +290,7 @@ impl NodeInner {
         let (monitor, push) = {
             let Some(mut state) = to.alive() else { return };
             let Some(entry) = state.references.get_mut(&words) else { return };
+            let priority = priority && entry.priority_alias;
             let monitor = match entry.alias {
                 None => return,
                 Some(AliasKind::ExplicitUnalias | AliasKind::Demonitor) => None,
@@ -295,7 +303,7 @@ impl NodeInner {
                     monitor
                 }
             };
-            (monitor, to.mailbox.push(Envelope { message: Message::Term(message), credit }))
+            (monitor, to.mailbox.push(Envelope { message: Message::Term(message), credit, priority }))
         };
         if let Some(monitor) = monitor {
             self.release_monitor(&to, words, monitor);
@@ -305,12 +313,16 @@ impl NodeInner {
         }
     }
 
-    /// The process that has this alias now.
-    pub(crate) fn alias_owner(&self, alias: &Reference) -> Option<Arc<Proc>> {
+    /// The process that has this alias now, and whether the alias accepts priority.
+    pub(crate) fn alias_owner(&self, alias: &Reference) -> Option<(Arc<Proc>, bool)> {
         let (words, number) = self.ids.words(alias)?;
         let proc = self.processes.get(number)?;
-        let active = proc.state().references.get(&words).is_some_and(|entry| entry.alias.is_some());
-        active.then_some(proc)
+        let priority = {
+            let state = proc.state();
+            let entry = state.references.get(&words).filter(|entry| entry.alias.is_some())?;
+            entry.priority_alias
+        };
+        Some((proc, priority))
     }
 
     /// Hands a reply to the call that waits for it; `false` if none does.

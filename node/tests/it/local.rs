@@ -386,3 +386,66 @@ async fn what_is_printed_reaches_the_group_leader() {
     assert_eq!(child.group_leader(), leader.group_leader());
     let _ = (DEADLINE, recv);
 }
+
+/// The order in which messages are received, as OTP 29 has it for the same sends.
+#[tokio::test]
+async fn priority_messages_go_before_others() {
+    let node = lonely().await;
+    let mut process = node.process().unwrap();
+    let me = process.pid().clone();
+    async fn received(process: &mut Process) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Ok(message) = process.recv_timeout(Duration::from_millis(20)).await {
+            texts.push(match message {
+                Message::Exit { reason, .. } => format!("EXIT {reason}"),
+                Message::Down(down) => format!("DOWN {}", down.reason),
+                message => message.to_value::<String>().unwrap(),
+            });
+        }
+        texts
+    }
+
+    let alias = process.priority_alias(AliasKind::ExplicitUnalias).unwrap();
+    process.send(&me, "n1").await.unwrap();
+    process.send(&me, "n2").await.unwrap();
+    process.send_priority(&alias, "p1").await.unwrap();
+    process.send(&alias, "n3").await.unwrap();
+    process.send_priority(&alias, "p2").await.unwrap();
+    process.send_priority(&me, "n4").await.unwrap();
+    assert_eq!(process.mailbox_len(), 6);
+    assert_eq!(received(&mut process).await, ["p1", "p2", "n1", "n2", "n3", "n4"]);
+
+    // An ordinary alias accepts no priority; a reply alias ends with the first message whatever that has.
+    let plain = process.alias(AliasKind::ExplicitUnalias).unwrap();
+    let reply = process.priority_alias(AliasKind::Reply).unwrap();
+    process.send(&me, "n1").await.unwrap();
+    process.send_priority(&plain, "n2").await.unwrap();
+    process.send_priority(&reply, "p1").await.unwrap();
+    process.send_priority(&reply, "late").await.unwrap();
+    assert_eq!(received(&mut process).await, ["p1", "n1", "n2"]);
+
+    process.trap_exit(true);
+    process.send(&me, "n1").await.unwrap();
+    process.exit_alias(&alias, "first", true).await.unwrap();
+    process.exit_alias(&alias, "second", false).await.unwrap();
+    process.exit_alias(&plain, "third", true).await.unwrap();
+    assert_eq!(received(&mut process).await, ["EXIT first", "n1", "EXIT second", "EXIT third"]);
+
+    let worker = node.process().unwrap();
+    process.monitor_priority(worker.pid()).await.unwrap();
+    process.send(&me, "n1").await.unwrap();
+    worker.stop("done");
+    assert_eq!(received(&mut process).await, ["DOWN done", "n1"]);
+
+    // A receive that has refused what is there still looks at what comes with priority.
+    process.send(&me, "n1").await.unwrap();
+    let sender = process.handle();
+    let late = async move {
+        tokio::task::yield_now().await;
+        sender.send_priority(&alias, "p1").await.unwrap();
+    };
+    let wanted = |message: &Message| message.to_value::<String>().is_ok_and(|text| text == "p1");
+    let (found, ()) = tokio::join!(process.recv_match(wanted), late);
+    assert_eq!(found.unwrap().to_value::<String>().unwrap(), "p1");
+    assert_eq!(received(&mut process).await, ["n1"]);
+}
