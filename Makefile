@@ -6,13 +6,14 @@
 #   make ecosystem   the ecosystem's own libraries beside our node (sources from $FOUNDATION_ECOSYSTEM)
 #   make bench    a node beside BEAM nodes and C nodes, every line of docs/performance.md; writes benches/results/
 #   make bench-codec   the term codec beside OTP's and the field's, times and instructions (valgrind)
+#   make soak     random schedules and the message law, at length; leaves dated tables in interop-tests/results/
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
 #   make verify   formatting, lints, documentation, layout: read-only
 #   make fix      what of that a tool can mend
 #
 # Needed: Rust (rustup), a C linker (Debian: gcc libc6-dev), make. Erlang and Elixir are installed if missing (script/erlang).
 
-.PHONY: help demo test matrix bench bench-codec fuzz verify fix
+.PHONY: help demo test matrix bench bench-codec soak fuzz verify fix
 
 ERLANG := script/erlang
 
@@ -44,6 +45,16 @@ bench:
 bench-codec:
 	$(ERLANG) cargo run --release --quiet -p foundation-bench-micro
 	cargo run --release --quiet -p foundation-bench-micro -- --count
+
+SOAK_OPERATIONS ?= 100000
+SOAK_MESSAGES ?= 100000000
+SOAK_KILLS ?= 1000
+
+soak:
+	script/otp-matrix.sh
+	FOUNDATION_INTEROP=$${FOUNDATION_INTEROP:-all} FOUNDATION_SOAK_OPERATIONS=$(SOAK_OPERATIONS) \
+	FOUNDATION_SOAK_MESSAGES=$(SOAK_MESSAGES) FOUNDATION_SOAK_KILLS=$(SOAK_KILLS) \
+	$(ERLANG) cargo test -p foundation-interop-tests --test it soak_ -- --nocapture --test-threads 1
 
 fuzz:
 	script/fuzz

@@ -19,9 +19,11 @@ mod process;
 mod readme;
 mod rpc;
 mod rust;
+mod schedule;
 mod second_peer;
 mod send;
 mod setup;
+mod soak;
 mod standin;
 mod tls;
 

@@ -56,6 +56,11 @@ impl Rust {
         self.runtime.metrics().num_alive_tasks()
     }
 
+    /// Runs beside the test until the node goes.
+    pub(crate) fn spawn(&self, what: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(what);
+    }
+
     /// A registered process that answers each `{From, Message}` with `{echo, Message}`, decoded and encoded again.
     pub(crate) fn echo(&self) {
         let mut process = self.node.mailbox("echo").unwrap();
