@@ -14,6 +14,7 @@ mod groups;
 mod harness;
 mod hostile;
 mod inet6;
+mod law;
 mod old_peer;
 mod process;
 mod readme;
