@@ -8,12 +8,14 @@ defmodule Foundation.ProcessManager.Entries do
   #
   # Kept in a table that any process of this node reads. Only the keeper writes it.
 
+  alias Foundation.ProcessManager.Child
+
   @table __MODULE__
   # A node that was away for longer can bring back what was stopped meanwhile.
   @stopped_ms 3_600_000
 
   @type version :: {pos_integer(), node()}
-  @type entry :: {version(), node(), Foundation.ProcessManager.Child.t() | :stopped, pid() | nil}
+  @type entry :: {version(), node(), Child.t() | :stopped, pid() | nil}
 
   @doc false
   # By the process that outlives the keeper.
@@ -44,6 +46,19 @@ defmodule Foundation.ProcessManager.Entries do
   end
 
   @doc false
+  # What another node sent may be of another version of this library, or anything.
+  @spec valid?(term()) :: boolean()
+  def valid?({{count, changer}, home, %Child{}, pid})
+      when is_integer(count) and count > 0 and is_atom(changer) and is_atom(home) and is_pid(pid),
+      do: true
+
+  def valid?({{count, changer}, home, :stopped, nil})
+      when is_integer(count) and count > 0 and is_atom(changer) and is_atom(home),
+      do: true
+
+  def valid?(_other), do: false
+
+  @doc false
   # Whether it is news.
   @spec merge(term(), entry()) :: boolean()
   def merge(name, entry) do
@@ -58,7 +73,7 @@ defmodule Foundation.ProcessManager.Entries do
   end
 
   @doc false
-  @spec change(term(), node(), Foundation.ProcessManager.Child.t() | :stopped, pid() | nil) ::
+  @spec change(term(), node(), Child.t() | :stopped, pid() | nil) ::
           entry()
   def change(name, home, child, pid) do
     count =

@@ -27,8 +27,8 @@ defmodule Foundation.ProcessManager.Keeper do
   # How often a question goes from keeper to keeper while their views differ, before the last one starts the child itself.
   @hops 3
 
-  # members: node => keeper. running: name => pid, of this node. starting: name => {child, askers}. monitors: reference =>
-  # {:member, keeper} | {:child, name, pid} | {:launch, name}. asked: reference => {name, child, asker, node}. crashes: name => [when].
+  # members: node => {keeper, monitor}. running: name => pid, of this node. starting: name => {child, askers}. monitors: reference =>
+  # {:member, node} | {:child, name, pid} | {:launch, name}. asked: reference => {name, child, asker, node}. crashes: name => [when].
   # pauses: name => when it is over.
   defstruct members: %{},
             running: %{},
@@ -107,9 +107,8 @@ defmodule Foundation.ProcessManager.Keeper do
 
   defp children, do: DynamicSupervisor.which_children(@supervisor)
 
-  defp greet(node) when is_atom(node), do: send({__MODULE__, node}, hello())
-  defp greet(pid) when is_pid(pid), do: send(pid, hello())
-  defp hello, do: {:hello, self(), Entries.all()}
+  # Answered with a welcome, which is not answered.
+  defp greet(node), do: send({__MODULE__, node}, {:hello, self(), Entries.all()})
 
   @impl true
   def handle_call({:start, name, child}, from, state),
@@ -136,18 +135,30 @@ defmodule Foundation.ProcessManager.Keeper do
   def handle_call(:members, _from, state), do: {:reply, nodes(state), state}
 
   @impl true
-  def handle_info({:hello, keeper, entries}, state) when is_pid(keeper) and is_list(entries) do
-    state = welcome(state, keeper)
+  def handle_info({greeting, keeper, entries}, state)
+      when greeting in [:hello, :welcome] and is_pid(keeper) and is_list(entries) do
+    state = join(state, keeper)
+    if greeting == :hello, do: send(keeper, {:welcome, self(), Entries.all()})
 
     {:noreply,
-     Enum.reduce(entries, state, fn {name, entry}, state -> heard(state, name, entry) end)}
+     Enum.reduce(entries, state, fn
+       {name, entry}, state -> heard(state, name, entry)
+       _no_entry, state -> state
+     end)}
+  end
+
+  # Somebody who does not count this node among the members.
+  def handle_info({:who, node}, state) when is_atom(node) do
+    greet(node)
+    {:noreply, state}
   end
 
   def handle_info({:entry, name, entry}, state), do: {:noreply, heard(state, name, entry)}
 
   # Another keeper takes this node for the one to start a name.
-  def handle_info({:start, name, child, keeper, ref, hops}, state),
-    do: {:noreply, route(state, name, child, {:keeper, keeper, ref}, hops)}
+  def handle_info({:start, name, %Child{} = child, keeper, ref, hops}, state)
+      when is_pid(keeper) and is_integer(hops) and hops in 0..@hops,
+      do: {:noreply, route(state, name, child, {:keeper, keeper, ref}, hops)}
 
   def handle_info({:started, ref, result}, state) when is_map_key(state.asked, ref) do
     {{_name, _child, asker, _node}, asked} = Map.pop(state.asked, ref)
@@ -169,6 +180,7 @@ defmodule Foundation.ProcessManager.Keeper do
   def handle_info(:tick, state) do
     Process.send_after(self(), :tick, @tick_ms)
     Entries.drop_old()
+    look_for_members(state)
     {:noreply, settle_all(state)}
   end
 
@@ -179,21 +191,39 @@ defmodule Foundation.ProcessManager.Keeper do
 
   ## Members
 
-  defp welcome(state, keeper) do
-    if state.members[node(keeper)] == keeper do
-      state
-    else
-      greet(keeper)
+  # Also one that is a member already: its end of an earlier connection may still be on its way, and must not count for this one.
+  defp join(state, keeper) do
+    {ref, state} = pop_monitor(state, node(keeper))
+    if ref, do: Process.demonitor(ref, [:flush])
+    ref = Process.monitor(keeper)
 
-      put_in(state.members[node(keeper)], keeper)
-      |> monitor(keeper, {:member, keeper})
+    %{
+      state
+      | members: Map.put(state.members, node(keeper), {keeper, ref}),
+        monitors: Map.put(state.monitors, ref, {:member, node(keeper)})
+    }
+  end
+
+  defp pop_monitor(state, node) do
+    case state.members do
+      %{^node => {_keeper, ref}} -> {ref, %{state | monitors: Map.delete(state.monitors, ref)}}
+      _none -> {nil, state}
     end
+  end
+
+  # Greetings can cross with the ends of connections; who is connected and no member is asked again. Nodes without a keeper do not answer.
+  defp look_for_members(state) do
+    for node <- Node.list(),
+        not is_map_key(state.members, node),
+        do: send({__MODULE__, node}, {:who, node()})
+
+    :ok
   end
 
   defp nodes(state), do: Enum.sort([node() | Map.keys(state.members)])
 
   defp tell(state, name, entry) do
-    for {_node, keeper} <- state.members, do: send(keeper, {:entry, name, entry})
+    for {_node, {keeper, _ref}} <- state.members, do: send(keeper, {:entry, name, entry})
     :ok
   end
 
@@ -214,7 +244,8 @@ defmodule Foundation.ProcessManager.Keeper do
 
       {:not_found, home} ->
         ref = make_ref()
-        send(Map.fetch!(state.members, home), {:start, name, child, self(), ref, hops - 1})
+        {keeper, _ref} = Map.fetch!(state.members, home)
+        send(keeper, {:start, name, child, self(), ref, hops - 1})
         %{state | asked: Map.put(state.asked, ref, {name, child, asker, home})}
     end
   end
@@ -308,7 +339,7 @@ defmodule Foundation.ProcessManager.Keeper do
   ## Hearing and settling
 
   defp heard(state, name, entry) do
-    if Entries.merge(name, entry), do: settle(state, name), else: state
+    if Entries.valid?(entry) and Entries.merge(name, entry), do: settle(state, name), else: state
   end
 
   defp settle_all(state),
@@ -352,13 +383,7 @@ defmodule Foundation.ProcessManager.Keeper do
 
   ## Ends
 
-  # A keeper that restarted has greeted already.
-  defp down(%{members: members} = state, {:member, keeper}, _reason)
-       when :erlang.map_get(node(keeper), members) != keeper,
-       do: state
-
-  defp down(state, {:member, keeper}, _reason) do
-    node = node(keeper)
+  defp down(state, {:member, node}, _reason) do
     {asked, kept} = Enum.split_with(state.asked, fn {_ref, {_, _, _, home}} -> home == node end)
     state = %{state | members: Map.delete(state.members, node), asked: Map.new(kept)}
 
