@@ -46,6 +46,15 @@ defmodule Foundation.ProcessManager.Entries do
   end
 
   @doc false
+  # The same number for the same entries, in whatever order.
+  @spec digest() :: non_neg_integer()
+  def digest do
+    Enum.reduce(all(), 0, fn {name, entry}, digest ->
+      Bitwise.bxor(digest, :erlang.phash2({name, elem(entry, 0)}, 4_294_967_296))
+    end)
+  end
+
+  @doc false
   # What another node sent may be of another version of this library, or anything.
   @spec valid?(term()) :: boolean()
   def valid?({{count, changer}, home, %Child{}, pid})

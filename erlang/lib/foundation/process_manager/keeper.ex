@@ -3,7 +3,7 @@ defmodule Foundation.ProcessManager.Keeper do
   The engine of `Foundation.ProcessManager` without Horde: one such process on each node, under this name.
 
   Keepers greet each other when nodes connect and exchange what they know (`Foundation.ProcessManager.Entries`); after that each tells
-  the others of its changes. A name has a home, the node that runs it. While the home is there nobody else starts it; when it has
+  the others of its changes, and every second compares a digest of all with one of them by chance. A name has a home, the node that runs it. While the home is there nobody else starts it; when it has
   gone, the remaining nodes agree on a new one by hashing the name with each node's name, without asking each other. Two homes, after a
   partition, are settled by the later version of the entry.
 
@@ -147,6 +147,11 @@ defmodule Foundation.ProcessManager.Keeper do
      end)}
   end
 
+  def handle_info({:digest, keeper, digest}, state) when is_pid(keeper) do
+    if digest != Entries.digest(), do: send(keeper, {:hello, self(), Entries.all()})
+    {:noreply, state}
+  end
+
   # Somebody who does not count this node among the members.
   def handle_info({:who, node}, state) when is_atom(node) do
     greet(node)
@@ -181,6 +186,7 @@ defmodule Foundation.ProcessManager.Keeper do
     Process.send_after(self(), :tick, @tick_ms)
     Entries.drop_old()
     look_for_members(state)
+    compare_with_one(state)
     {:noreply, settle_all(state)}
   end
 
@@ -217,6 +223,15 @@ defmodule Foundation.ProcessManager.Keeper do
         not is_map_key(state.members, node),
         do: send({__MODULE__, node}, {:who, node()})
 
+    :ok
+  end
+
+  # Changes are told by who makes them. A node that was cut off from that one while a third was not learns of them here.
+  defp compare_with_one(%{members: members}) when members == %{}, do: :ok
+
+  defp compare_with_one(%{members: members}) do
+    {_node, {keeper, _ref}} = Enum.random(members)
+    send(keeper, {:digest, self(), Entries.digest()})
     :ok
   end
 
