@@ -80,7 +80,7 @@ fn write_level<'a, T: Walk<'a>>(
     match shape {
         Shape::Integer(value) => write!(f, "{value}"),
         Shape::BigInteger(negative, magnitude) => match Term::from_magnitude(negative, magnitude) {
-            Term::BigInteger(value) => write!(f, "{value}"),
+            Term::BigInteger(value) => write!(f, "{value:?}"),
             _ => Ok(()),
         },
         Shape::Float(value) => write!(f, "{value:?}"),

@@ -14,6 +14,9 @@ pub struct BigInteger {
 /// quadratic time, so that longer integers, which OTP can hold too, would occupy a core for seconds.
 const MAX_DECIMAL_BYTES: usize = 4096;
 
+/// The longest magnitude that `Debug` writes out, in bytes: 154 digits.
+const MAX_DEBUG_BYTES: usize = 64;
+
 /// The largest power of ten in 64 bits, and its exponent.
 const CHUNK: u64 = 10_000_000_000_000_000_000;
 const CHUNK_DIGITS: usize = 19;
@@ -144,9 +147,13 @@ impl fmt::Display for BigInteger {
     }
 }
 
+/// As `Display` up to 64 bytes; of a longer integer only how long it is, so that a log line stays one.
 impl fmt::Debug for BigInteger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        if self.magnitude.len() <= MAX_DEBUG_BYTES {
+            return fmt::Display::fmt(self, f);
+        }
+        write!(f, "#Integer<{}{} bytes>", if self.negative { "-" } else { "" }, self.magnitude.len())
     }
 }
 
@@ -187,6 +194,7 @@ mod tests {
         let text = long.to_string();
         assert!(text.starts_with("-16#ABAB"));
         assert_eq!(text.len(), 4 + 2 * (MAX_DECIMAL_BYTES + 1));
+        assert_eq!(format!("{long:?}"), "#Integer<-4097 bytes>");
     }
 
     #[test]

@@ -57,19 +57,31 @@ impl Map {
     }
 }
 
-/// Later pairs win over earlier ones with the same key, as in `maps:from_list/1`.
+/// Later pairs win over earlier ones with the same key, as in `maps:from_list/1`; the key stays where it came first.
 impl FromIterator<(Term, Term)> for Map {
     fn from_iter<I: IntoIterator<Item = (Term, Term)>>(pairs: I) -> Self {
-        let mut map = Self(pairs.into_iter().collect());
-        if order::has_duplicate_keys(&map) {
-            let mut last_wins = Self::new();
-            for (key, value) in map.into_vec() {
-                last_wins.insert(key, value);
-            }
-            map = last_wins;
-        }
-        map
+        let map = Self(pairs.into_iter().collect());
+        if order::has_duplicate_keys(&map) { last_wins(map.into_vec()) } else { map }
     }
+}
+
+/// Of equal keys, the first with the value of the last. Sorts, so that many repetitions take no quadratic time.
+fn last_wins(pairs: Vec<(Term, Term)>) -> Map {
+    let (keys, values): (Vec<Term>, Vec<Term>) = pairs.into_iter().unzip();
+    let mut values: Vec<Option<Term>> = values.into_iter().map(Some).collect();
+    let mut sorted: Vec<(usize, &Term)> = keys.iter().enumerate().collect();
+    // Stable: equal keys stay in the order in which they came.
+    sorted.sort_by(|(_, a), (_, b)| a.cmp_exact(b));
+    let mut last_of = vec![None; keys.len()];
+    for equal in sorted.chunk_by(|(_, a), (_, b)| a == b) {
+        if let (Some((first, _)), Some((last, _))) = (equal.first(), equal.last())
+            && let Some(slot) = last_of.get_mut(*first)
+        {
+            *slot = Some(*last);
+        }
+    }
+    let pairs = keys.into_iter().zip(last_of);
+    Map(pairs.filter_map(|(key, last)| Some((key, values.get_mut(last?)?.take()?))).collect())
 }
 
 impl<const N: usize> From<[(Atom, Term); N]> for Map {
@@ -116,5 +128,10 @@ mod tests {
         let pairs = vec![(Term::from(1), Term::from(1)), (1.into(), 2.into())];
         assert!(Map::from_pairs(pairs.clone()).is_err());
         assert_eq!(pairs.into_iter().collect::<Map>(), map(&[(1, 2)]));
+        let many: Map = (0..50_000).map(|n| (Term::from(n % 25_000), Term::from(n))).collect();
+        assert_eq!(many.len(), 25_000);
+        assert!(many.iter().enumerate().all(|(n, (key, value))| {
+            (key, value) == (&Term::from(n as i64), &Term::from(n as i64 + 25_000))
+        }));
     }
 }
