@@ -73,15 +73,85 @@ struct Building {
 }
 
 /// The owned form of a term. `source` is the memory that the view looks at, if large binaries may be slices of it.
-///
-/// Terms are made in the order of the nodes and pushed to a stack of values; a container takes its elements off that stack
-/// when its last node has passed.
 pub(super) fn build(view: View<'_>, source: Option<&Bytes>) -> Term {
     if view.byte {
         return Term::Integer(view.as_i64().unwrap_or_default());
     }
+    let mut values = Vec::with_capacity(1);
+    let binaries = &mut Binaries { source, block: BytesMut::new() };
+    build_elements(view, view.index, view.index + 1, LEVELS, &mut values, binaries);
+    values.pop().unwrap_or_default()
+}
+
+/// Levels that are built by recursion, which is faster than a stack of values; what is nested deeper goes to such a stack.
+const LEVELS: u32 = 32;
+
+/// Pushes the terms from node `index` up to node `end`, all inside `whole`.
+fn build_elements(
+    whole: View<'_>,
+    mut index: u32,
+    end: u32,
+    levels: u32,
+    values: &mut Vec<Term>,
+    binaries: &mut Binaries<'_>,
+) {
+    let nodes = whole.tape.nodes();
+    while index < end
+        && let Some(&node) = nodes.get(index as usize)
+    {
+        let view = View { node, index, ..whole };
+        if node.next > index + 1 {
+            values.push(build_container(view, levels, binaries));
+            index = node.next;
+        } else if node.kind == Kind::Integer {
+            let rest = nodes.get(index as usize..end as usize).unwrap_or_default();
+            let count = rest.iter().take_while(|node| node.kind == Kind::Integer).count();
+            push_integers(values, rest.get(..count).unwrap_or_default(), view);
+            index += count as u32;
+        } else {
+            push_leaf(view, values, binaries);
+            index += 1;
+        }
+    }
+}
+
+/// The owned form of a term with terms inside.
+fn build_container(view: View<'_>, levels: u32, binaries: &mut Binaries<'_>) -> Term {
+    let node = view.node;
+    let Some(levels) = levels.checked_sub(1) else { return build_on_stack(view, binaries) };
+    match node.kind {
+        Kind::Tuple | Kind::List if !node.tailed => {
+            let mut elements = Vec::with_capacity(view.len());
+            build_elements(view, view.index + 1, node.next, levels, &mut elements, binaries);
+            if node.kind == Kind::Tuple { Term::Tuple(Tuple(elements)) } else { Term::List(List(elements)) }
+        }
+        Kind::Map => {
+            let mut pairs = Vec::with_capacity(view.len());
+            let mut two = Vec::with_capacity(2);
+            let mut keys = view.index + 1;
+            while let Some(key) = view.sibling(keys).filter(|key| key.index < node.next)
+                && let Some(value) = view.sibling(key.node.next)
+            {
+                keys = value.node.next;
+                build_elements(view, key.index, keys, levels, &mut two, binaries);
+                if let (Some(value), Some(key)) = (two.pop(), two.pop()) {
+                    pairs.push((key, value));
+                }
+            }
+            Term::Map(Map(pairs))
+        }
+        _ => build_on_stack(view, binaries),
+    }
+}
+
+/// The owned form of a term of any depth.
+///
+/// Terms are made in the order of the nodes and pushed to a stack of values; a container takes its elements off that stack
+/// when its last node has passed.
+#[inline(never)]
+fn build_on_stack(view: View<'_>, binaries: &mut Binaries<'_>) -> Term {
     let mut values = Vec::with_capacity(16);
-    build_nodes(view, &mut values, &mut Binaries { source, block: BytesMut::new() });
+    build_nodes(view, &mut values, binaries);
     values.pop().unwrap_or_default()
 }
 

@@ -242,7 +242,7 @@ fn byte_run<'a, T: Walk<'a>>(mut hash: u32, items: &mut T::Items) -> (u32, Optio
     let (mut word, mut len) = (0, 0);
     let mut other = None;
     for item in items {
-        let Shape::Integer(value @ 0..=255) = item.shape() else {
+        let Some(value @ 0..=255) = item.integer() else {
             other = Some(item);
             break;
         };
@@ -261,6 +261,9 @@ fn byte_run<'a, T: Walk<'a>>(mut hash: u32, items: &mut T::Items) -> (u32, Optio
 
 /// Hashes the outermost level and opens what is inside.
 fn level<'a, T: Walk<'a>>(hash: u32, term: T, open: &mut Vec<Open<'a, T>>) -> u32 {
+    if let Some(value) = term.integer() {
+        return integer(hash, value);
+    }
     match term.shape() {
         Shape::Integer(value) => integer(hash, value),
         Shape::BigInteger(negative, magnitude) => big_integer(hash, negative, magnitude),

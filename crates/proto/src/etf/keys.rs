@@ -151,7 +151,7 @@ fn strictly_ascending(map: View<'_>, keys: &[u32]) -> bool {
 }
 
 /// A hash that is the same for all encodings of a term.
-#[inline]
+#[inline(always)]
 fn key_hash(map: View<'_>, nodes: &[Node], key: u32) -> u32 {
     let Some(node) = nodes.get(key as usize) else { return 0 };
     let rest = map.bytes.get(node.at as usize..).unwrap_or_default();
@@ -165,6 +165,7 @@ fn key_hash(map: View<'_>, nodes: &[Node], key: u32) -> u32 {
 }
 
 /// As [`key_hash`], for keys of any kind and form.
+#[inline(never)]
 fn any_key_hash(map: View<'_>, key: u32) -> u32 {
     let Some(key) = map.sibling(key) else { return 0 };
     match key.kind() {

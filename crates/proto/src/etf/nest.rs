@@ -14,37 +14,42 @@ use super::{Fun, ImproperList, List, Map, Record, Term, Tuple};
 const LEVELS: u32 = 32;
 
 /// Drops terms with everything inside them. What is more than `levels` deep is moved to `pending`.
-fn release(mut elements: Vec<Term>, levels: u32, pending: &mut Vec<Term>) {
-    elements.iter_mut().for_each(|term| release_inside(term, levels, pending));
+fn release(elements: Vec<Term>, levels: u32, pending: &mut Vec<Term>) {
+    elements.into_iter().for_each(|term| release_one(term, levels, pending));
 }
 
-fn release_pairs(mut pairs: Vec<(Term, Term)>, levels: u32, pending: &mut Vec<Term>) {
-    for (key, value) in &mut pairs {
-        release_inside(key, levels, pending);
-        release_inside(value, levels, pending);
+fn release_pairs(pairs: Vec<(Term, Term)>, levels: u32, pending: &mut Vec<Term>) {
+    for (key, value) in pairs {
+        release_one(key, levels, pending);
+        release_one(value, levels, pending);
     }
 }
 
-/// Leaves nothing in `term` whose drop would go deeper.
-#[inline]
-fn release_inside(term: &mut Term, levels: u32, pending: &mut Vec<Term>) {
-    if !term.is_nested() {
-        return;
+/// Drops a term of which nothing deeper than `levels` is left to the drop of its parts.
+#[inline(always)]
+fn release_one(term: Term, levels: u32, pending: &mut Vec<Term>) {
+    if term.is_nested() {
+        release_nested(term, levels, pending);
     }
+}
+
+fn release_nested(mut term: Term, levels: u32, pending: &mut Vec<Term>) {
     let Some(levels) = levels.checked_sub(1) else {
-        pending.push(take(term));
+        pending.push(term);
         return;
     };
-    match term {
+    match &mut term {
         Term::Tuple(Tuple(elements)) | Term::List(List(elements)) => release(take(elements), levels, pending),
         Term::Map(Map(pairs)) => release_pairs(take(pairs), levels, pending),
         Term::ImproperList(list) => {
             release(take(&mut list.elements.0), levels, pending);
-            release_inside(&mut list.tail, levels, pending);
+            release_one(take(&mut list.tail), levels, pending);
         }
         Term::Fun(fun) => release(take(&mut fun.free.0), levels, pending),
         Term::Record(record) => {
-            record.fields.iter_mut().for_each(|(_, value)| release_inside(value, levels, pending));
+            for (_, value) in take(&mut record.fields) {
+                release_one(value, levels, pending);
+            }
         }
         _ => {}
     }
@@ -52,8 +57,8 @@ fn release_inside(term: &mut Term, levels: u32, pending: &mut Vec<Term>) {
 
 /// Drops what [`release`] and its like have left over.
 fn release_rest(mut pending: Vec<Term>) {
-    while let Some(mut term) = pending.pop() {
-        release_inside(&mut term, LEVELS, &mut pending);
+    while let Some(term) = pending.pop() {
+        release_one(term, LEVELS, &mut pending);
     }
 }
 

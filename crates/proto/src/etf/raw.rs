@@ -122,7 +122,7 @@ impl RawTerm {
     /// # Errors
     /// None in practice: the term was checked when this was made.
     pub fn view<'a>(&'a self, tape: &'a mut Tape) -> Result<View<'a>> {
-        tape.parse(&self.bytes, self.atoms(), &Limits::unbounded_terms())
+        tape.parse_checked(&self.bytes, self.atoms(), &Limits::unbounded_terms())
     }
 
     /// Decodes the term. Large binaries are slices of the message.
@@ -138,7 +138,7 @@ impl RawTerm {
     /// # Errors
     /// As [`to_term`](Self::to_term).
     pub fn to_term_with(&self, tape: &mut Tape, limits: &Limits) -> Result<Term> {
-        tape.parse(&self.bytes, self.atoms(), limits).map(|view| build(view, Some(&self.bytes)))
+        tape.parse_checked(&self.bytes, self.atoms(), limits).map(|view| build(view, Some(&self.bytes)))
     }
 
     /// A binary inside the term without copying it; `None` if `view` is no binary or not one of this term.

@@ -48,6 +48,8 @@ pub struct Tape {
     /// The nodes of keys, in exact term order.
     pub(super) sorted_keys: Vec<u32>,
     open: Vec<Open>,
+    /// The keys of maps are known to differ.
+    keys_differ: bool,
     pub(super) table: Vec<(u32, u32)>,
 }
 
@@ -123,6 +125,22 @@ impl Tape {
     /// [`Error::Malformed`] with the offset of the offending byte, or [`Error::LimitExceeded`] for `max_depth`,
     /// `max_nodes` and `max_integer_bytes`.
     pub fn parse<'a>(&'a mut self, bytes: &'a [u8], atoms: &'a [Atom], limits: &Limits) -> Result<View<'a>> {
+        self.keys_differ = false;
+        self.lay_out(bytes, atoms, limits)
+    }
+
+    /// As [`parse`](Self::parse), for bytes that it has accepted before: does not look again for keys that are equal.
+    pub(super) fn parse_checked<'a>(
+        &'a mut self,
+        bytes: &'a [u8],
+        atoms: &'a [Atom],
+        limits: &Limits,
+    ) -> Result<View<'a>> {
+        self.keys_differ = true;
+        self.lay_out(bytes, atoms, limits)
+    }
+
+    fn lay_out<'a>(&'a mut self, bytes: &'a [u8], atoms: &'a [Atom], limits: &Limits) -> Result<View<'a>> {
         self.clear();
         if u32::try_from(bytes.len()).is_err() {
             return Err(Error::limit("max_frame", bytes.len() as u64, u64::from(u32::MAX)));
@@ -163,6 +181,17 @@ impl Tape {
                 Found::Leaf(kind, size) => {
                     *slot = Node { kind, tailed: false, at: pos as u32, size: size as u32, next };
                     pos += size;
+                    // Where one integer is, there are mostly more.
+                    if kind == Kind::Integer && top.remaining > 1 {
+                        let after = bytes.get(pos..).unwrap_or_default();
+                        if matches!(after.first(), Some(&(SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT))) {
+                            let slots = nodes.get_mut(next as usize..).unwrap_or_default();
+                            let row = integers(after, pos as u32, slots, next, top.remaining - 1);
+                            pos += row.size;
+                            len += row.count as usize;
+                            top.remaining -= row.count;
+                        }
+                    }
                 }
                 Found::Container(Container { kind, state, head, count }) => {
                     // LIST_EXT without elements is just its tail.
@@ -265,6 +294,8 @@ impl Tape {
                 self.len = open.node as usize + 1;
                 Ok(())
             }
+            // The order of a map inside a key is needed all the same.
+            State::Map if self.keys_differ && !open.in_key => Ok(()),
             State::Map => self.check_keys(open.node, open.in_key, bytes, atoms),
             State::Fun => {
                 self.expect_kinds(open.node, at, &[Kind::Atom, Kind::Integer, Kind::Integer, Kind::Pid])
@@ -308,6 +339,44 @@ impl Tape {
 fn room<'a>(nodes: &'a mut [Node], limits: &Limits) -> &'a mut [Node] {
     let len = nodes.len().min(limits.max_nodes);
     nodes.get_mut(..len).unwrap_or_default()
+}
+
+/// A row of integers that was laid out.
+struct Row {
+    count: u32,
+    /// In bytes.
+    size: usize,
+}
+
+/// Lays out the integers at the front in their most frequent forms, up to `most` of them, as nodes from number `index` on.
+/// `at` is where they stand in the input.
+#[inline(never)]
+fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) -> Row {
+    let most = slots.len().min(most as usize);
+    let mut next = index;
+    let mut pos = 0;
+    for slot in slots.iter_mut().take(most) {
+        let size = match bytes.get(pos) {
+            Some(&INTEGER_EXT) => 5,
+            Some(&SMALL_INTEGER_EXT) => 2,
+            // Two bytes of tag and length, a sign, and less than 2^63.
+            Some(&SMALL_BIG_EXT) => match bytes.get(pos + 1..) {
+                Some([8, _, _, _, _, _, _, _, _, ..=0x7F, ..]) => 11,
+                _ => break,
+            },
+            _ => break,
+        };
+        next += 1;
+        *slot = Node { kind: Kind::Integer, tailed: false, at: at + pos as u32, size, next };
+        pos += size as usize;
+    }
+    // Only the last can reach beyond the input: it is left to those who know what is wrong with it.
+    if pos > bytes.len()
+        && let Some(last) = slots.get((next - index) as usize - 1)
+    {
+        return Row { count: next - index - 1, size: (last.at - at) as usize };
+    }
+    Row { count: next - index, size: pos }
 }
 
 /// What is at the front of the input.
@@ -360,6 +429,20 @@ fn common(rest: &[u8], cached_atoms: usize) -> Option<Found> {
             _ => return None,
         },
         NEW_FLOAT_EXT if f64::from_be_bytes(*body.first_chunk()?).is_finite() => (Kind::Float, 9),
+        NEW_PID_EXT => match body {
+            [SMALL_ATOM_UTF8_EXT, len, text @ ..] if starts_with_ascii(text, usize::from(*len)) => {
+                (Kind::Pid, 15 + usize::from(*len))
+            }
+            _ => return None,
+        },
+        NEWER_REFERENCE_EXT => match body {
+            [0, words @ 1..=5, SMALL_ATOM_UTF8_EXT, len, text @ ..]
+                if starts_with_ascii(text, usize::from(*len)) =>
+            {
+                (Kind::Reference, 9 + usize::from(*len) + 4 * usize::from(*words))
+            }
+            _ => return None,
+        },
         SMALL_TUPLE_EXT => {
             let count = u64::from(*body.first()?);
             return Some(Found::Container(Container {
@@ -388,16 +471,21 @@ fn common(rest: &[u8], cached_atoms: usize) -> Option<Found> {
 }
 
 /// Whether the first `len` bytes are there and ASCII.
-#[inline]
+#[inline(always)]
 fn starts_with_ascii(text: &[u8], len: usize) -> bool {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
     match text.first_chunk() {
-        // Most atoms are short and have something behind them: one load, and no branch that depends on the length.
-        Some(chunk) if len < 16 => {
-            let mask = (1u128 << (8 * len)) - 1;
-            u128::from_le_bytes(*chunk) & mask & 0x8080_8080_8080_8080_8080_8080_8080_8080 == 0
-        }
-        _ => text.get(..len).is_some_and(<[u8]>::is_ascii),
+        // Most atoms are short and have something behind them, which is shifted out: one load, and no branch that depends
+        // on the length.
+        Some(chunk) if len <= 8 => u64::from_le_bytes(*chunk).wrapping_shl(64 - 8 * len as u32) & HIGH == 0,
+        _ => is_ascii(text, len),
     }
+}
+
+/// As [`starts_with_ascii`], for longer texts and at the end of the input.
+#[inline(never)]
+fn is_ascii(text: &[u8], len: usize) -> bool {
+    text.get(..len).is_some_and(<[u8]>::is_ascii)
 }
 
 /// The container at the front in one of the rarer forms; `None` if there is none, or not enough of it.

@@ -69,14 +69,23 @@ impl<'a> View<'a> {
         if self.node.kind != Kind::Integer {
             return None;
         }
-        match self.encoded() {
-            [byte] | [SMALL_INTEGER_EXT, byte] => Some(i64::from(*byte)),
-            [INTEGER_EXT, a, b, c, d] => Some(i64::from(i32::from_be_bytes([*a, *b, *c, *d]))),
-            _ => {
-                let (negative, magnitude) = self.big()?;
-                to_i64(negative, magnitude)
+        match (self.node.size, self.bytes.get(self.node.at as usize..)?) {
+            // An element of STRING_EXT is a byte without a tag.
+            (1, [byte, ..]) => Some(i64::from(*byte)),
+            (_, [SMALL_INTEGER_EXT, byte, ..]) => Some(i64::from(*byte)),
+            (_, [INTEGER_EXT, a, b, c, d, ..]) => Some(i64::from(i32::from_be_bytes([*a, *b, *c, *d]))),
+            (11, [SMALL_BIG_EXT, _, negative, a, b, c, d, e, f, g, h, ..]) => {
+                let value = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+                if *negative != 0 { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
             }
+            _ => self.wide_integer(),
         }
+    }
+
+    #[inline(never)]
+    fn wide_integer(self) -> Option<i64> {
+        let (negative, magnitude) = self.big()?;
+        to_i64(negative, magnitude)
     }
 
     /// The integer, if it is one of 128 bits.

@@ -13,6 +13,11 @@ impl<'a> Walk<'a> for View<'a> {
         self.known_shape().unwrap_or(Shape::Local(self.encoded()))
     }
 
+    #[inline]
+    fn integer(self) -> Option<i64> {
+        self.as_i64()
+    }
+
     fn known_order(self) -> Option<Vec<(Self, Self)>> {
         let start = *self.tape.orders.get(&self.index)? as usize;
         let keys = self.tape.sorted_keys.get(start..start + self.len())?;

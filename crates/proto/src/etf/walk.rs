@@ -14,6 +14,9 @@ pub(super) trait Walk<'a>: Copy {
     /// The outermost level.
     fn shape(self) -> Shape<'a, Self>;
 
+    /// The integer, if it is one of 64 bits: quicker than by the shape.
+    fn integer(self) -> Option<i64>;
+
     /// For a map inside the key of a map: its pairs in key order, if that order is known already.
     fn known_order(self) -> Option<Vec<(Self, Self)>>;
 
@@ -211,6 +214,11 @@ impl<'a> Walk<'a> for &'a Term {
             Term::Record(record) => Shape::Record(Box::new((&**record).into()), Items::of(self)),
             Term::Local(bytes) => Shape::Local(bytes),
         }
+    }
+
+    #[inline]
+    fn integer(self) -> Option<i64> {
+        self.as_i64()
     }
 
     fn known_order(self) -> Option<Vec<(Self, Self)>> {

@@ -70,7 +70,7 @@ impl Serialize for Term {
 
 impl<'de> Deserialize<'de> for Term {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserialize(deserializer, "a term", Some)
+        deserialize(deserializer, "a term", Ok)
     }
 }
 
@@ -125,8 +125,8 @@ impl Serialize for Atom {
 impl<'de> Deserialize<'de> for Atom {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserialize(deserializer, "an atom", |term| match term {
-            Term::Atom(atom) => Some(atom),
-            _ => None,
+            Term::Atom(atom) => Ok(atom),
+            other => Err(other),
         })
     }
 }
@@ -144,8 +144,8 @@ macro_rules! identifier {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 deserialize(deserializer, $expected, |term| match term {
-                    $pattern => Some($value),
-                    _ => None,
+                    $pattern => Ok($value),
+                    other => Err(other),
                 })
             }
         }
@@ -169,29 +169,31 @@ pub(super) fn serialize_binary<S: Serializer>(bytes: &Bytes, serializer: S) -> R
 /// Reads bytes without copying them if they come from a term that shares its buffer.
 pub(super) fn deserialize_binary<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     deserialize(deserializer, "a binary", |term| match term {
-        Term::Binary(bytes) => Some(bytes),
-        _ => None,
+        Term::Binary(bytes) => Ok(bytes),
+        other => Err(other),
     })
 }
 
 fn deserialize<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &'static str,
-    convert: fn(Term) -> Option<T>,
+    convert: fn(Term) -> core::result::Result<T, Term>,
 ) -> Result<T, D::Error> {
     deserializer.deserialize_newtype_struct(TERM, NativeVisitor { expected, convert, lifetime: PhantomData })
 }
 
 struct NativeVisitor<T> {
     expected: &'static str,
-    convert: fn(Term) -> Option<T>,
+    convert: fn(Term) -> core::result::Result<T, Term>,
     lifetime: PhantomData<T>,
 }
 
 impl<T> NativeVisitor<T> {
     fn convert<E: de::Error>(self, term: Term) -> Result<T, E> {
-        let got = super::de::describe(&term);
-        (self.convert)(term).ok_or_else(|| E::custom(format_args!("expected {}, got {got}", self.expected)))
+        (self.convert)(term).map_err(|term| {
+            let got = super::de::describe(&term);
+            E::custom(format_args!("expected {}, got {got}", self.expected))
+        })
     }
 }
 
