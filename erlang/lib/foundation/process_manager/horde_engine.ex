@@ -5,6 +5,8 @@ defmodule Foundation.ProcessManager.HordeEngine do
 
   @compile {:no_warn_undefined, [Horde.Cluster, Horde.DynamicSupervisor, Horde.Registry]}
 
+  alias Foundation.ProcessManager.HordeWatch
+
   @registry Foundation.ProcessRegistry
   @supervisor Foundation.DistributedSupervisor
   # Another node's registration comes with Horde's next synchronisation, every 300 ms by default.
@@ -20,15 +22,17 @@ defmodule Foundation.ProcessManager.HordeEngine do
 
     [
       {Horde.Registry, [name: @registry, keys: :unique] ++ common},
-      {Horde.DynamicSupervisor, [name: @supervisor, strategy: :one_for_one] ++ common}
+      {Horde.DynamicSupervisor, [name: @supervisor, strategy: :one_for_one] ++ common},
+      HordeWatch
     ]
   end
 
   @doc false
   def start(name, child, timeout) do
-    case lookup(name) do
-      {:ok, pid} -> {:ok, pid}
-      :not_found -> start_child(name, child, deadline(timeout))
+    with :not_found <- lookup(name),
+         {:ok, pid} <- start_child(name, child, deadline(timeout)) do
+      HordeWatch.note(name, child)
+      {:ok, pid}
     end
   end
 
@@ -90,6 +94,8 @@ defmodule Foundation.ProcessManager.HordeEngine do
 
   @doc false
   def stop(name) do
+    HordeWatch.forget(name)
+
     with {:ok, pid} <- lookup(name),
          :ok <- Horde.DynamicSupervisor.terminate_child(@supervisor, pid) do
       :ok
