@@ -94,7 +94,10 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
     }
 
     fn serialize_u64(self, value: u64) -> Result<()> {
-        self.sink.wide_integer(false, value.into())
+        match i64::try_from(value) {
+            Ok(value) => self.sink.integer(value),
+            Err(_) => self.sink.wide_integer(false, value.into()),
+        }
     }
 
     fn serialize_u128(self, value: u128) -> Result<()> {

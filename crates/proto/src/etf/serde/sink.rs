@@ -1,5 +1,7 @@
 //! What a serialiser writes into: a tree of terms, or the encoded bytes.
 
+use core::cell::Cell;
+
 use bytes::{BufMut, Bytes};
 
 use super::error::Error;
@@ -7,7 +9,8 @@ use super::native::Native;
 use crate::Limits;
 use crate::etf::tag::{LIST_EXT, MAP_EXT};
 use crate::etf::{
-    Atom, RawTerm, Term, encode_term, put_atom, put_binary, put_f64, put_i64, put_nil, put_tuple_header,
+    Atom, RawTerm, Tape, Term, encode_term, put_atom, put_binary, put_f64, put_i64, put_nil, put_pid,
+    put_tuple_header,
 };
 
 type Result<T> = core::result::Result<T, Error>;
@@ -113,15 +116,35 @@ impl Sink for Terms {
 }
 
 /// The encoded form: counts that are not known at the beginning are written at the end.
-#[derive(Default)]
 pub(super) struct Encoded {
     bytes: Vec<u8>,
+}
+
+impl Default for Encoded {
+    fn default() -> Self {
+        Self { bytes: Vec::with_capacity(ROOM) }
+    }
+}
+
+/// What a small message needs, so that it is encoded into memory that is asked for once.
+const ROOM: usize = 64;
+
+/// A tape for terms of more nodes is not kept.
+const KEPT_NODES: usize = 4096;
+
+std::thread_local! {
+    /// For the check of what was encoded: making one anew cost as much as the check.
+    static TAPE: Cell<Tape> = Cell::default();
 }
 
 impl Encoded {
     /// The encoded term, checked: a map with a key twice would make the peer close the connection.
     pub(super) fn finish(self, limits: &Limits) -> Result<RawTerm> {
-        RawTerm::new(self.bytes.into(), None, limits).map_err(|error| Error::new(error.to_string()))
+        let mut tape = TAPE.take();
+        let term = RawTerm::with_tape(&mut tape, self.bytes.into(), None, limits);
+        tape.shrink_to(KEPT_NODES);
+        TAPE.set(tape);
+        term.map_err(|error| Error::new(error.to_string()))
     }
 }
 
@@ -154,11 +177,23 @@ impl Sink for Encoded {
 
     fn native(&mut self, native: Native) -> Result<()> {
         match native {
+            Native::Term(Term::Atom(atom)) => {
+                put_atom(&mut self.bytes, &atom);
+                Ok(())
+            }
+            Native::Term(Term::Pid(pid)) => {
+                put_pid(&mut self.bytes, &pid);
+                Ok(())
+            }
             Native::Term(term) => {
                 encode_term(&term, &mut self.bytes).map_err(|error| Error::new(error.to_string()))
             }
             Native::Raw(raw) => {
-                self.bytes.put_slice(raw.to_plain().as_bytes());
+                if raw.atoms().is_empty() {
+                    self.bytes.put_slice(raw.as_bytes());
+                } else {
+                    self.bytes.put_slice(raw.to_plain().as_bytes());
+                }
                 Ok(())
             }
         }
