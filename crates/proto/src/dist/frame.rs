@@ -106,6 +106,23 @@ impl Deframer {
         self.broken.clone().map_or(Ok(None), Err)
     }
 
+    /// The frame that is next, if it is not a tick and the run of frames at hand has one.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<Frame<'_>> {
+        let run = self.runs.front()?;
+        let length = length_at(run, self.at).filter(|length| *length > 0)?;
+        let start = self.at + LENGTH_BYTES;
+        Some(Frame { run, start, end: start + length })
+    }
+
+    /// Passes over the frame that [`Self::peek`] has shown.
+    #[inline]
+    pub(crate) fn skip(&mut self) {
+        if let Some(length) = self.runs.front().and_then(|run| length_at(run, self.at)) {
+            self.at += LENGTH_BYTES + length;
+        }
+    }
+
     /// How much room the read buffer, which holds the start of a frame or nothing, should have for the next read.
     ///
     /// Never more than what was received of that frame so far (or a fixed chunk), however long it claims to be.

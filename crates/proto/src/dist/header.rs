@@ -108,6 +108,26 @@ impl Header {
     }
 }
 
+impl Header {
+    /// The atoms and the place of the terms, if this is a whole message with a list of atoms that came just like this shortly
+    /// before. Changes nothing; for anything else, [`Self::read`] decides.
+    #[inline]
+    pub(crate) fn known(
+        mode: HeaderMode,
+        frame: &[u8],
+        cache: &ReceiveCache,
+    ) -> Option<(Arc<[Atom]>, usize)> {
+        let [VERSION_MAGIC, DIST_HEADER, count, rest @ ..] = frame else { return None };
+        if *count == 0 || !matches!(mode, HeaderMode::Header { atom_cache: true, .. }) {
+            return None;
+        }
+        let key = usize::from(*count) / 2 + 1 + usize::from(*count);
+        // Only headers without new entries are remembered.
+        let atoms = cache.recall(rest.get(..key)?)?;
+        Some((Arc::clone(atoms), 3 + key))
+    }
+}
+
 #[cold]
 fn truncated(at: usize) -> Error {
     Error::malformed("distribution header", at, Problem::Truncated)
@@ -187,13 +207,15 @@ pub(crate) struct HeaderWriter {
     cache: Option<SendCache>,
     /// The slots of the atoms of this message, and whether the peer has yet to be told.
     refs: Vec<(u16, bool)>,
+    /// How many atoms were ever put into slots.
+    changes: u64,
 }
 
 impl HeaderWriter {
     /// For a connection of this mode.
     pub(crate) fn new(mode: HeaderMode) -> Self {
         let cached = matches!(mode, HeaderMode::Header { atom_cache: true, .. });
-        Self { cache: cached.then(SendCache::default), refs: Vec::new() }
+        Self { cache: cached.then(SendCache::default), refs: Vec::new(), changes: 0 }
     }
 
     /// Starts a message.
@@ -216,9 +238,20 @@ impl HeaderWriter {
         }
         if !in_slot {
             cache.set(slot, atom);
+            self.changes += 1;
         }
         self.refs.push((slot, !in_slot));
         u8::try_from(self.refs.len() - 1).ok()
+    }
+
+    /// Changes whenever a header that was written before may no longer mean the same.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether the header of this message tells the peer nothing, so that it can be sent again as it is.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        !self.refs.iter().any(|(_, new)| *new)
     }
 
     /// Makes entry i of this message's list `atoms[i]`, for a payload that was encoded with that list. False if that

@@ -1,6 +1,7 @@
 //! The sending half of an established connection.
 
 mod frame_writer;
+mod routes;
 mod schedule;
 mod wire;
 

@@ -49,6 +49,22 @@ pub(crate) fn decode_send(bytes: &[u8], atoms: &[Atom]) -> Option<(ControlMessag
     Some((ControlMessage::Send { from: Some(from), to }, START.len() + 2 * CACHED_PID))
 }
 
+/// As [`decode_send`], but only the receiver.
+#[inline]
+pub(crate) fn decode_receiver(bytes: &[u8], atoms: &[Atom]) -> Option<(Pid, usize)> {
+    const START: [u8; 4] = [tag::SMALL_TUPLE_EXT, 3, tag::SMALL_INTEGER_EXT, op::SEND_SENDER];
+    let (start, rest) = bytes.split_first_chunk()?;
+    let ([tag::NEW_PID_EXT, tag::ATOM_CACHE_REF, from, ..], rest) = rest.split_first_chunk::<CACHED_PID>()?
+    else {
+        return None;
+    };
+    let to = rest.first_chunk()?;
+    if *start != START || usize::from(*from) >= atoms.len() {
+        return None;
+    }
+    Some((cached_pid(to, atoms)?, START.len() + 2 * CACHED_PID))
+}
+
 /// The bytes of a pid that names its node by the header.
 const CACHED_PID: usize = 15;
 

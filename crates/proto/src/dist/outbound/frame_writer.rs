@@ -1,6 +1,9 @@
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes};
 
 use super::FRAGMENT;
+use super::routes::Routes;
 use super::schedule::{Fragments, Item, Size};
 use super::wire::Wire;
 use crate::dist::control::Encoder;
@@ -24,6 +27,7 @@ pub(super) struct FrameWriter {
     atoms: HeaderWriter,
     /// The control message that is being encoded; kept for its memory.
     control: Vec<u8>,
+    routes: Routes,
     last_sequence: u64,
 }
 
@@ -36,6 +40,7 @@ impl FrameWriter {
             mode,
             atoms: HeaderWriter::new(mode),
             control: Vec::new(),
+            routes: Routes::default(),
             last_sequence: 0,
         }
     }
@@ -70,53 +75,74 @@ impl FrameWriter {
     /// Encodes the control message into `self.control` and collects the atoms of the message. Returns the payload as it goes
     /// on the wire, if one follows.
     #[inline]
-    fn encode_control(&mut self, control: &ControlMessage, payload: Option<&RawTerm>) -> Option<Bytes> {
+    fn encode_control<'a>(
+        &mut self,
+        control: &ControlMessage,
+        payload: Option<&'a RawTerm>,
+    ) -> Option<Cow<'a, Bytes>> {
         self.atoms.clear();
         self.control.clear();
         let payload = payload.map(|payload| {
             // A payload of another connection: either this message lists the very same atoms, or it is rewritten.
             if payload.atoms().is_empty() || self.atoms.adopt(payload.atoms()) {
-                payload.as_bytes().clone()
+                Cow::Borrowed(payload.as_bytes())
             } else {
-                payload.to_plain().as_bytes().clone()
+                Cow::Owned(payload.to_plain().as_bytes().clone())
             }
         });
-        let bytes = payload.as_deref().unwrap_or_default();
+        let bytes: &[u8] = payload.as_deref().map_or(&[], |bytes| bytes);
         let follows = self.encoder.write(control, bytes, &mut self.atoms, &mut self.control);
         payload.filter(|_| follows)
     }
 
     /// Writes the whole signal as one frame.
     pub(super) fn write_whole(&mut self, control: &ControlMessage, payload: Option<&RawTerm>) {
-        let payload = self.encode_control(control, payload);
-        let payload_len = payload.as_ref().map_or(0, Bytes::len);
-        let (atoms, control) = (&self.atoms, &self.control);
+        if let Some(payload) = payload
+            && payload.as_bytes().len() < SHARE_FROM
+            && payload.atoms().is_empty()
+            && let Some(front) = self.routes.recall(control, self.atoms.changes())
+        {
+            let payload = payload.as_bytes();
+            self.wire.append(|out| {
+                out.reserve(LENGTH_BYTES + front.len() + payload.len());
+                out.put_u32((front.len() + payload.len()) as u32);
+                out.put_slice(front);
+                out.put_slice(payload);
+            });
+            return;
+        }
+        let follows = self.encode_control(control, payload);
+        let payload_len = follows.as_deref().map_or(0, Bytes::len);
+        let (atoms, encoded) = (&self.atoms, &self.control);
         let pass_through = self.mode == HeaderMode::PassThrough;
-        let length = 2
-            + if pass_through { usize::from(payload.is_some()) } else { atoms.len() }
-            + control.len()
-            + payload_len;
+        let front =
+            2 + if pass_through { usize::from(follows.is_some()) } else { atoms.len() } + encoded.len();
         let shared = payload_len >= SHARE_FROM;
+        let routes = &mut self.routes;
         self.wire.append(|out| {
-            out.reserve(LENGTH_BYTES + length - if shared { payload_len } else { 0 });
-            out.put_u32(length as u32);
+            out.reserve(LENGTH_BYTES + front + if shared { 0 } else { payload_len });
+            out.put_u32((front + payload_len) as u32);
+            let start = out.len();
             if pass_through {
                 out.put_slice(&[PASS_THROUGH, VERSION_MAGIC]);
-                out.put_slice(control);
-                if payload.is_some() {
+                out.put_slice(encoded);
+                if follows.is_some() {
                     out.put_u8(VERSION_MAGIC);
                 }
             } else {
                 out.put_slice(&[VERSION_MAGIC, DIST_HEADER]);
                 atoms.write(out);
-                out.put_slice(control);
+                out.put_slice(encoded);
             }
-            if !shared && let Some(payload) = &payload {
+            if payload.is_some_and(|payload| payload.atoms().is_empty()) && atoms.is_repeatable() {
+                routes.remember(control, atoms.changes(), out.get(start..).unwrap_or_default());
+            }
+            if !shared && let Some(payload) = &follows {
                 out.put_slice(payload);
             }
         });
-        if shared && let Some(payload) = payload {
-            self.wire.share(payload);
+        if shared && let Some(payload) = follows {
+            self.wire.share(payload.into_owned());
         }
     }
 
@@ -126,7 +152,7 @@ impl FrameWriter {
         control: &ControlMessage,
         payload: Option<&RawTerm>,
     ) -> Option<Fragments> {
-        let mut rest = self.encode_control(control, payload).unwrap_or_default();
+        let mut rest = self.encode_control(control, payload).map(Cow::into_owned).unwrap_or_default();
         let first = rest.split_to(FRAGMENT.saturating_sub(self.control.len()).min(rest.len()));
         let further = rest.len().div_ceil(FRAGMENT) as u64;
         self.last_sequence += 1;

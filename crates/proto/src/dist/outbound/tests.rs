@@ -478,6 +478,56 @@ fn large_messages_make_their_like_and_their_sender_wait_but_nobody_else() {
     assert_eq!(outbound.queued_bytes(), 0);
 }
 
+/// The front of a message that goes the way of an earlier one is not encoded again: it must still mean the same after the
+/// atom cache has changed, and beside others with the same numbers.
+#[test]
+fn repeated_routes_mean_the_same_whatever_came_between() {
+    for flags in [
+        Flags::HIDDEN,
+        Flags::HIDDEN.without(Flags::DIST_HDR_ATOM_CACHE),
+        Flags::HIDDEN.without(Flags::DIST_HDR_ATOM_CACHE).without(Flags::FRAGMENTS),
+        Flags::HIDDEN.without(Flags::SEND_SENDER),
+    ] {
+        let mut outbound = outbound(flags);
+        let (mut by_signal, mut by_message) = (far_end(flags), far_end(flags));
+        let name = |n: u32| Atom::new(&format!("name_{n}")).unwrap();
+        for n in 0..4000_u32 {
+            let control = match n % 7 {
+                0 | 1 => to(n / 7 % 40),
+                2 => ControlMessage::Send { from: Some(third()), to: theirs(1) },
+                3 => ControlMessage::RegSend { from: ours(1), to: name(n / 70 % 3) },
+                // Thousands of names: every slot of the cache changes hands.
+                4 => ControlMessage::RegSend { from: ours(2), to: name(n) },
+                5 => ControlMessage::Send { from: Some(ours(1)), to: stale() },
+                _ => ControlMessage::Exit2 { from: ours(1), to: theirs(1) },
+            };
+            let payload = raw(Term::from((Term::Integer(i64::from(n)), Term::Atom(name(n % 5)))));
+            assert_eq!(send(&mut outbound, &control, Some(&payload)), Ok(Queued::Ok));
+            let bytes = write_all(&mut outbound);
+            let [signal] = <[Signal; 1]>::try_from(signals(&mut by_signal, &bytes)).unwrap();
+            let anonymous = match &control {
+                ControlMessage::Send { to, .. } if !flags.contains(Flags::SEND_SENDER) => {
+                    ControlMessage::Send { from: None, to: to.clone() }
+                }
+                control => control.clone(),
+            };
+            assert_eq!(signal.control, anonymous);
+            assert_eq!(signal.payload.unwrap().as_bytes(), payload.as_bytes());
+
+            by_message.handle_input(Mono::ZERO, &mut BytesMut::from(&bytes[..]));
+            match by_message.poll_message().unwrap() {
+                Some((to, message)) => {
+                    assert!(matches!(&control, ControlMessage::Send { to: sent, .. } if *sent == to));
+                    assert_eq!(message.as_bytes(), payload.as_bytes());
+                }
+                None => assert_eq!(by_message.poll_signal().unwrap().unwrap().control, anonymous),
+            }
+            assert!(by_message.poll_message().unwrap().is_none());
+            assert!(by_message.poll_signal().unwrap().is_none());
+        }
+    }
+}
+
 #[test]
 fn ticks_are_sent_only_when_nothing_else_is() {
     let mut outbound = outbound(Flags::HIDDEN);
