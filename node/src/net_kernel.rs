@@ -368,7 +368,7 @@ impl NetKernel {
 
     // -- links come and go -----------------------------------------------------------------------------------------------
 
-    /// Puts an established connection in place: `signal::up`, then everybody can find it, then it is read.
+    /// Puts an established connection in place: everybody can find it, then `signal::up`, then it is read.
     ///
     /// `dial` is the number of the dial that led to it, if one did. Another one that is under way is over then: left alone, it
     /// would connect anew after a later disconnect.
@@ -396,12 +396,13 @@ impl NetKernel {
             }
         }
         self.meet(&name);
-        signal::up(node, &link);
         self.links.rcu(|links| {
             let mut links = HashMap::clone(links);
             links.insert(name.clone(), Arc::clone(&link));
             links
         });
+        // Whoever hears of it finds it in `nodes`; a `down` cannot be first, because only the reader tells that.
+        signal::up(node, &link);
         let kind = if link.peer().hidden { "hidden" } else { "visible" };
         info!(parent: start.span(), kind, "nodeup");
         start.run(node);

@@ -345,3 +345,21 @@ async fn cycles_leave_nothing_behind() {
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_of_a_node_finds_it() {
+    let [a, b] = cluster(["a", "b"]).await;
+    let mut events = b.events();
+    for round in 0..200 {
+        let connecting = tokio::spawn({
+            let a = a.clone();
+            async move { a.connect("b@127.0.0.1").await.map(drop) }
+        });
+        assert!(matches!(next(&mut events).await, Event::NodeUp { .. }));
+        assert_eq!(connected(&b), 1, "round {round}");
+        connecting.await.unwrap().unwrap();
+        a.disconnect("b@127.0.0.1").await;
+        assert!(matches!(next(&mut events).await, Event::NodeDown { .. }));
+        assert_eq!(connected(&b), 0, "round {round}");
+    }
+}
