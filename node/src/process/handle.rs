@@ -216,7 +216,10 @@ impl Handle {
             return;
         }
         match self.node.connection(&peer.node).await {
-            Ok(link) => self.node.link_remote(&self.proc, peer, &link),
+            Ok(link) => {
+                link.writable_for(self.proc.lane(), 0).await;
+                self.node.link_remote(&self.proc, peer, &link);
+            }
             Err(_) => self.node.exit_unlinked(&self.proc, peer, Reason::NOCONNECTION),
         }
     }
@@ -279,7 +282,10 @@ impl Handle {
             return self.node.monitor_local(&self.proc, &object, entry);
         }
         match self.node.connection(node).await {
-            Ok(link) => self.node.monitor_remote(&self.proc, target, &link, entry),
+            Ok(link) => {
+                link.writable_for(self.proc.lane(), 0).await;
+                self.node.monitor_remote(&self.proc, target, &link, entry)
+            }
             Err(_) => self.node.monitor_unreachable(&self.proc, object, entry),
         }
     }
@@ -318,11 +324,12 @@ impl Handle {
     pub async fn exit(&self, to: &Pid, reason: impl Into<Reason>) {
         let reason = reason.into();
         if to.node != self.node.name {
-            if let Ok(link) = self.node.connection(&to.node).await
-                && let Some(_alive) = self.proc.alive()
-            {
+            let Ok(link) = self.node.connection(&to.node).await else { return };
+            let reason = reason.to_raw();
+            link.writable_for(self.proc.lane(), reason.as_bytes().len()).await;
+            if let Some(_alive) = self.proc.alive() {
                 let control = ControlMessage::Exit2 { from: self.proc.pid.clone(), to: to.clone() };
-                transmit(&link, self.proc.lane(), &control, Some(&reason.to_raw()));
+                transmit(&link, self.proc.lane(), &control, Some(&reason));
             }
             return;
         }
