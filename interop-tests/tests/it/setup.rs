@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::epmd::free_port;
 use foundation_interop_tests::{Beam, Case, Epmd, beam, case, eventually::eventually_true};
-use foundation_node::config::{EpmdMode, Reconnect};
+use foundation_node::Node;
+use foundation_node::config::{EpmdMode, NodeConfig, Reconnect};
 use foundation_node::event::Event;
 use foundation_node::net_kernel::NodeType;
 
@@ -142,6 +143,35 @@ fn a_node_without_a_name() {
             };
             assert!(hidden && node.as_str().ends_with("@127.0.0.1"), "{node:?}");
             assert_eq!(said, format!("pong true '{}'", node.as_str()));
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn we_have_no_name() {
+    case(
+        Case::Full,
+        TOPIC,
+        "a Rust node without a name gets one from a BEAM node, and the two speak",
+        |release| {
+            let epmd = Epmd::start(release);
+            let beam = Beam::visible(release, &epmd, "beam");
+            let runtime = crate::runtime();
+            let config = NodeConfig::new("undefined@127.0.0.1").cookie(beam::COOKIE).epmd_port(epmd.port);
+            let started = runtime.block_on(Node::start_named_by(config, "beam@127.0.0.1"));
+            if release.number < 24 {
+                assert!(started.is_err());
+                return Err(Unsupported("it gives no names: NAME_ME came with OTP 24"));
+            }
+            let node = started.unwrap();
+            assert_eq!(beam.eval("nodes(hidden)"), format!("['{}']", node.name().as_str()));
+            assert!(runtime.block_on(node.ping("beam@127.0.0.1")));
+            assert_eq!(beam.eval("net_adm:ping(hd(nodes(hidden)))"), "pong");
+            let epmd_names: Vec<String> = epmd.names().into_iter().map(|(name, _)| name).collect();
+            assert_eq!(epmd_names, ["beam"], "it is not registered");
+            runtime.block_on(node.stop());
+            eventually_true("gone", Duration::from_secs(5), || beam.eval("nodes(hidden)") == "[]");
             Ok(())
         },
     );

@@ -6,6 +6,7 @@ use foundation_node::Node;
 use foundation_node::config::{DistAutoConnect, NameDomain, Reconnect};
 use foundation_node::discovery::ClusterConfig;
 use foundation_node::names;
+use foundation_node::net::StartError;
 use foundation_proto::dist::{NameStyle, NodeName};
 use foundation_proto::etf::Atom;
 use tracing::debug;
@@ -61,7 +62,16 @@ impl Session {
         config.cluster = ClusterConfig::default();
         config.reconnect = Reconnect::Never;
         config.dist_auto_connect = DistAutoConnect::Never;
-        let node = Node::start(config).await?;
+        let node = match own.filter(|own| own.split('@').next() == Some("undefined")) {
+            // `-name undefined`: the target gives the name.
+            Some(_) => match Node::start_named_by(config, target.as_str()).await {
+                Err(StartError::NamedBy { peer, error }) => {
+                    return Err(Failure::Connect { node: peer, error });
+                }
+                started => started?,
+            },
+            None => Node::start(config).await?,
+        };
         let timeout = Duration::try_from_secs_f64(options.timeout)
             .map_err(|_| Failure::Usage(format!("--timeout {} is no number of seconds", options.timeout)))?;
         let connected = tokio::time::timeout(timeout, node.connect(target.as_str())).await;

@@ -14,9 +14,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::TlsError;
 use super::handshake::{self, Established};
 use super::stream::Stream;
+use super::tls::Session;
+use super::{Identity, TlsError};
 use crate::config::NodeConfig;
 use crate::epmd::{EpmdError, client};
 use crate::names::{self, NameError};
@@ -202,7 +203,34 @@ pub(crate) async fn dial(
     number: u64,
     patience: Duration,
 ) -> Result<Established, ConnectError> {
-    let identity = kernel.identity();
+    let (stream, address) = reach(kernel.identity(), peer, patience).await?;
+    let session = stream.session().cloned();
+    let outcome = handshake::initiate(kernel, peer, number, stream, address).await;
+    outcome.map_err(|error| why(error, session.as_deref(), address))
+}
+
+/// Connects to a node that gives this one a name.
+pub(super) async fn dial_unnamed(identity: &Identity, peer: &NodeName) -> Result<Established, ConnectError> {
+    let (stream, address) = reach(identity, peer, identity.step_timeout()).await?;
+    let session = stream.session().cloned();
+    let outcome = handshake::initiate_unnamed(identity, peer, stream, address).await;
+    outcome.map_err(|error| why(error, session.as_deref(), address))
+}
+
+/// With TLS 1.3 the peer judges our certificate after our side of the TLS handshake is done.
+fn why(error: Error, session: Option<&Session>, address: SocketAddr) -> ConnectError {
+    match session.and_then(Session::failure) {
+        Some(error) => ConnectError::Tls { address, error },
+        None => ConnectError::Handshake { address, error },
+    }
+}
+
+/// A byte stream to a node, encrypted if this node has TLS.
+async fn reach(
+    identity: &Identity,
+    peer: &NodeName,
+    patience: Duration,
+) -> Result<(Stream, SocketAddr), ConnectError> {
     names::check_peer(peer, identity.style).map_err(ConnectError::Style)?;
     let deadline = Instant::now() + identity.step_timeout();
     let (stream, address) = connect(&identity.config, peer, deadline, patience).await?;
@@ -214,14 +242,7 @@ pub(crate) async fn dial(
             .await
             .map_err(|error| ConnectError::Tls { address, error })?,
     };
-    let session = stream.session().cloned();
-    handshake::initiate(kernel, peer, number, stream, address).await.map_err(|error| {
-        // With TLS 1.3 the peer judges our certificate after our side of the TLS handshake is done.
-        match session.and_then(|session| session.failure()) {
-            Some(error) => ConnectError::Tls { address, error },
-            None => ConnectError::Handshake { address, error },
-        }
-    })
+    Ok((stream, address))
 }
 
 /// Whether the EPMD of its host knows the node, or it needs none.

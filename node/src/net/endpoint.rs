@@ -1,24 +1,26 @@
 //! What a node has before it has peers: a name, a cookie, listening sockets, its registration. And starting and stopping it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use foundation_proto::dist::handshake::OpenChallenges;
-use foundation_proto::dist::{Cookie, DistributionFlags, NameStyle, NodeName};
+use foundation_proto::dist::{Cookie, CookieError, DistributionFlags, NameStyle, NodeName};
 use foundation_proto::epmd::NodeInfo;
 use foundation_proto::etf::Atom;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::dialer;
 use super::listener::{self, HalfOpen};
 use super::tls::Tls;
 use super::{Clock, ConnectError, Link};
-use crate::config::{ConfigError, NodeConfig};
+use crate::config::{ConfigError, NodeConfig, Reconnect};
 use crate::cookie::{self, CookieFileError};
 use crate::epmd::{EpmdError, Registration};
 use crate::names::{self, NameError};
@@ -53,6 +55,13 @@ pub enum StartError {
     },
     /// The port mapper.
     Epmd(EpmdError),
+    /// The node that was to give this one its name.
+    NamedBy {
+        /// It.
+        peer: String,
+        /// Why there is no connection to it.
+        error: ConnectError,
+    },
     /// TLS.
     SslDist(SslDistError),
     /// The system has no random source.
@@ -76,10 +85,9 @@ impl fmt::Display for StartError {
                 "cannot listen on {address}: {error}\nThe host part of the node's name must resolve to an address of this \
                  machine, and the port must be free; inet_dist_use_interface and inet_dist_listen_min/max choose others."
             ),
-            Self::Epmd(EpmdError::NameTaken { alive }) => {
-                write!(f, "Protocol 'inet_tcp': {}", EpmdError::NameTaken { alive: alive.clone() })
-            }
-            Self::Epmd(error) => write!(f, "Protocol 'inet_tcp': register/listen error: {error}"),
+            Self::Epmd(error @ EpmdError::NameTaken { .. }) => error.fmt(f),
+            Self::Epmd(error) => write!(f, "register/listen error: {error}"),
+            Self::NamedBy { peer, error } => write!(f, "no name from {peer}: {error}"),
             Self::SslDist(error) => error.fmt(f),
             Self::Random(error) => write!(f, "no random numbers: {error}"),
         }
@@ -88,13 +96,36 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// The cookies that handshakes use; connections that are up do not ask again.
+struct Cookies {
+    own: Cookie,
+    of_peers: BTreeMap<String, Cookie>,
+}
+
+impl Cookies {
+    /// Finds them, and leaves none in the configuration, which others may print.
+    fn take(config: &mut NodeConfig) -> Result<RwLock<Self>, StartError> {
+        let (own, source) = cookie::find(config).map_err(StartError::Cookie)?;
+        tracing::debug!(%source, "cookie");
+        config.cookie = None;
+        Ok(RwLock::new(Self { own, of_peers: std::mem::take(&mut config.cookies) }))
+    }
+}
+
+/// What TLS needs, if the configuration asks for it.
+fn tls(config: &NodeConfig) -> Result<Option<Tls>, StartError> {
+    let options =
+        || config.ssl_dist_opt.with_optfile(config.ssl_dist_optfile.as_deref()).and_then(|o| Tls::new(&o));
+    config.proto_dist.is_tls().then(options).transpose().map_err(StartError::SslDist)
+}
+
 /// Who a node is towards its peers.
 pub(crate) struct Identity {
     pub(crate) name: NodeName,
     pub(crate) style: NameStyle,
     pub(crate) creation: u32,
     pub(crate) flags: DistributionFlags,
-    cookie: Cookie,
+    cookies: RwLock<Cookies>,
     pub(crate) open_challenges: OpenChallenges,
     pub(crate) config: NodeConfig,
     /// With it, every connection is encrypted; without, none.
@@ -104,9 +135,14 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// The cookie that is used with a peer.
-    pub(crate) fn cookie_for(&self, peer: Option<&NodeName>) -> &Cookie {
-        peer.and_then(|peer| self.config.cookies.get(peer.as_str())).unwrap_or(&self.cookie)
+    /// The cookie that a handshake begun now uses with a peer.
+    pub(crate) fn cookie_for(&self, peer: Option<&NodeName>) -> Cookie {
+        let cookies = self.cookies.read().unwrap_or_else(PoisonError::into_inner);
+        peer.and_then(|peer| cookies.of_peers.get(peer.as_str())).unwrap_or(&cookies.own).clone()
+    }
+
+    fn change_cookies(&self, change: impl FnOnce(&mut Cookies)) {
+        change(&mut self.cookies.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(crate) fn step_timeout(&self) -> Duration {
@@ -143,19 +179,8 @@ impl Endpoint {
         config.check().map_err(StartError::Config)?;
         let name = own_name(&config)?;
         let style = config.name_domain.map_or_else(|| name.style(), NameStyle::from);
-        let (cookie, source) = cookie::find(&config).map_err(StartError::Cookie)?;
-        tracing::debug!(%source, "cookie");
-        config.cookie = None;
-        let tls = match config.proto_dist.is_tls() {
-            true => Some(
-                config
-                    .ssl_dist_opt
-                    .with_optfile(config.ssl_dist_optfile.as_deref())
-                    .and_then(|o| Tls::new(&o)),
-            ),
-            false => None,
-        };
-        let tls = tls.transpose().map_err(StartError::SslDist)?;
+        let cookies = Cookies::take(&mut config)?;
+        let tls = tls(&config)?;
         let (listeners, registration) = if config.dist_listen {
             let (ips, implicit) = listen_addresses(&config, &name).await?;
             let listeners = listen(&config, &ips, &implicit)?;
@@ -181,7 +206,7 @@ impl Endpoint {
             style,
             creation,
             flags,
-            cookie,
+            cookies,
             open_challenges: OpenChallenges::new(),
             config,
             tls,
@@ -207,6 +232,36 @@ impl Endpoint {
         Listening { _accepting: accepting, registration, addresses }
     }
 }
+
+impl Identity {
+    /// Of a node that asks for a name at `host`; what it needs for that, and no more.
+    fn unnamed(mut config: NodeConfig, host: &str, style: NameStyle) -> Result<Self, StartError> {
+        config.check().map_err(StartError::Config)?;
+        let name = NodeName::new(UNNAMED, host).map_err(|_| StartError::Host {
+            host: host.to_owned(),
+            error: io::Error::new(io::ErrorKind::InvalidInput, "it is no host part of a node name"),
+        })?;
+        let cookies = Cookies::take(&mut config)?;
+        let tls = tls(&config)?;
+        // It can be found by nobody, and under this name it does not come back.
+        (config.dist_listen, config.hidden, config.reconnect) = (false, true, Reconnect::Never);
+        Ok(Self {
+            name,
+            style,
+            creation: 0,
+            flags: DistributionFlags::HIDDEN,
+            cookies,
+            open_challenges: OpenChallenges::new(),
+            config,
+            tls,
+            clock: Clock::start(),
+            numbers: AtomicU64::new(0),
+        })
+    }
+}
+
+/// The name that asks for another (`erl -name undefined`).
+pub(crate) const UNNAMED: &str = "undefined";
 
 fn own_name(config: &NodeConfig) -> Result<NodeName, StartError> {
     let wanted = match &config.name {
@@ -327,6 +382,31 @@ impl Node {
         Ok(node)
     }
 
+    /// Starts a node that has no name and gets one from `peer`, the first node it connects to (`erl -name undefined`): a client
+    /// for a while. It is hidden, neither listens nor registers, and does not reconnect by itself. A name `undefined@host` in
+    /// the configuration gives the host part; otherwise that is chosen to go with the peer's.
+    ///
+    /// # Errors
+    /// Why not; [`StartError::NamedBy`] if there is no connection to the peer, or it gives no names (OTP before 24).
+    pub async fn start_named_by(config: NodeConfig, peer: &str) -> Result<Self, StartError> {
+        let failed = |error| StartError::NamedBy { peer: peer.to_owned(), error };
+        let peer_name = NodeName::parse(peer)
+            .map_err(|why| failed(ConnectError::BadName { name: peer.to_owned(), why }))?;
+        let host = match config.name.as_deref().and_then(|name| name.split_once('@')) {
+            Some((_, host)) => host.to_owned(),
+            None => names::host_for_peer(&peer_name),
+        };
+        let mut identity = Identity::unnamed(config, &host, peer_name.style())?;
+        let established = dialer::dial_unnamed(&identity, &peer_name).await.map_err(failed)?;
+        (identity.name, identity.creation) = established.own();
+        let (name, creation) = (identity.name.as_atom().clone(), identity.creation);
+        info!(name = name.as_str(), creation, named_by = peer, "node started");
+        let inner = NodeInner::new(identity.config.clone(), name, creation, NetKernel::new(identity));
+        inner.net_kernel.attach(&inner);
+        inner.net_kernel.install(&inner, established, None).await;
+        Ok(Self::from_inner(inner))
+    }
+
     /// Stops the node: its name is free, its connections are closed, links and monitors across them have fired. Processes
     /// of this node live on, without peers.
     pub async fn stop(&self) {
@@ -365,6 +445,28 @@ impl Node {
             Ok(node) => self.inner().net_kernel.disconnect(&node).await,
             Err(_) => false,
         }
+    }
+
+    /// Changes this node's cookie (`erlang:set_cookie(node(), Cookie)`). Connections that are up stay; the next handshakes, in
+    /// either direction, use the new one, except with peers that have one of their own.
+    ///
+    /// # Errors
+    /// If this cannot be a cookie. Nothing has changed then.
+    pub fn set_cookie(&self, cookie: &str) -> Result<(), CookieError> {
+        let own = Cookie::new(cookie)?;
+        self.inner().net_kernel.identity().change_cookies(|cookies| cookies.own = own);
+        Ok(())
+    }
+
+    /// Changes the cookie that is used with one peer only (`erlang:set_cookie/2`).
+    ///
+    /// # Errors
+    /// As [`Node::set_cookie`].
+    pub fn set_cookie_of(&self, node: &str, cookie: &str) -> Result<(), CookieError> {
+        let cookie = Cookie::new(cookie)?;
+        let identity = self.inner().net_kernel.identity();
+        identity.change_cookies(|cookies| drop(cookies.of_peers.insert(node.to_owned(), cookie)));
+        Ok(())
     }
 
     /// The connected nodes (`erlang:nodes/1`), in order.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use foundation_proto::dist::handshake::{
     Acceptor, Agreement, Decision, HandshakeConfig, HandshakeEvent, HandshakeOutput, Initiator, LengthPrefix,
-    PeerHello, PeerName, Verdict,
+    OwnName, PeerHello, PeerName, Verdict,
 };
 use foundation_proto::dist::{ChannelConfig, Inbound, NodeName, Outbound};
 use foundation_proto::error::{ClosedBy, PeerIncompatible};
@@ -45,6 +45,11 @@ impl Established {
     /// The name of the node at the other end.
     pub(crate) fn peer(&self) -> &Atom {
         self.agreement.peer.name.as_atom()
+    }
+
+    /// This node's name and creation, which the peer may have given.
+    pub(super) fn own(&self) -> (NodeName, u32) {
+        (self.agreement.own_name.clone(), self.agreement.own_creation)
     }
 
     pub(crate) fn into_link(self, identity: &Identity) -> (Arc<Link>, Start) {
@@ -206,7 +211,7 @@ impl Exchange {
 
 fn config(identity: &Identity, peer: Option<&NodeName>) -> HandshakeConfig {
     let mut config =
-        HandshakeConfig::new(identity.name.clone(), identity.creation, identity.cookie_for(peer).clone());
+        HandshakeConfig::new(identity.name.clone(), identity.creation, identity.cookie_for(peer));
     config.flags = identity.flags;
     config.prefix = if identity.tls.is_some() { LengthPrefix::Four } else { LengthPrefix::Two };
     config.step_timeout = identity.step_timeout();
@@ -254,6 +259,31 @@ pub(super) async fn initiate(
     }
 }
 
+/// The handshake of a node that has no name yet and asks the peer for one. It has nothing else to do meanwhile, so nothing of
+/// the peer's answers depends on a table.
+pub(super) async fn initiate_unnamed(
+    identity: &Identity,
+    peer: &NodeName,
+    stream: Stream,
+    address: SocketAddr,
+) -> Result<Established, Error> {
+    let clock = identity.clock;
+    let mut config = config(identity, Some(peer));
+    config.name = OwnName::Dynamic { host: identity.name.host().to_owned() };
+    let machine = Initiator::new(config, peer.clone(), challenge()?, clock.now())?;
+    let mut exchange = Exchange::new(Role::Initiator(machine), stream, clock);
+    loop {
+        match exchange.next_event().await? {
+            HandshakeEvent::Established(agreement) => return Ok(exchange.established(*agreement, address)),
+            // Both concern a node that the peer knows already.
+            HandshakeEvent::PeerNok | HandshakeEvent::PeerAlive => {
+                return Err(Error::PeerIncompatible(PeerIncompatible::Nok));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The handshake of the side that was dialled, up to the link. `Ok` also if it came to nothing in an orderly way.
 pub(super) async fn accept(
     node: &Arc<NodeInner>,
@@ -291,7 +321,7 @@ pub(super) async fn accept(
                     (decision, name, accepting) = judge(kernel, &allow, &hello)?;
                     if let Some(name) = name {
                         if let Role::Acceptor(machine) = &mut exchange.role {
-                            machine.set_cookie(identity.cookie_for(Some(&name)).clone());
+                            machine.set_cookie(identity.cookie_for(Some(&name)));
                         }
                         named = Some(name);
                     }

@@ -363,3 +363,36 @@ async fn who_hears_of_a_node_finds_it() {
         assert_eq!(connected(&b), 0, "round {round}");
     }
 }
+
+#[tokio::test]
+async fn a_node_gets_its_name_from_another() {
+    let [a] = cluster(["a"]).await;
+    let config = NodeConfig::new("undefined@127.0.0.1").cookie("secret").epmd_port(a.config().epmd_port);
+    let named = Node::start_named_by(config.clone(), "a@127.0.0.1").await.unwrap();
+    assert!(named.name().as_str().ends_with("@127.0.0.1") && named.name() != a.name());
+    assert_eq!(a.nodes(NodeType::Hidden), std::slice::from_ref(named.name()));
+    assert!(named.ping("a@127.0.0.1").await && a.ping(named.name().as_str()).await);
+    let error = Node::start_named_by(config, "nobody@127.0.0.1").await.unwrap_err();
+    assert!(
+        matches!(error, StartError::NamedBy { error: ConnectError::NotRegistered { .. }, .. }),
+        "{error}"
+    );
+    named.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_cookie_counts_for_the_next_handshake() {
+    let [a, _b] = cluster(["a", "b"]).await;
+    a.connect("b@127.0.0.1").await.unwrap();
+    a.set_cookie("another").unwrap();
+    assert_eq!(connected(&a), 1);
+    a.disconnect("b@127.0.0.1").await;
+    let error = a.connect("b@127.0.0.1").await.unwrap_err();
+    assert!(matches!(
+        error,
+        ConnectError::Handshake { error: Error::PeerMisbehaved(PeerMisbehaved::WrongCookie), .. }
+    ));
+    a.set_cookie_of("b@127.0.0.1", "secret").unwrap();
+    a.connect("b@127.0.0.1").await.unwrap();
+    assert!(a.set_cookie("").is_err());
+}
