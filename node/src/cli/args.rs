@@ -96,6 +96,9 @@ pub(crate) struct Options {
     /// What is logged: error, warn, info, debug, trace, or a filter as in RUST_LOG; FOUNDATION_LOG
     #[arg(long, global = true, value_name = "FILTER", help_heading = "Output")]
     pub(crate) log: Option<String>,
+    /// Read further arguments from this file, as erl's -args_file does (vm.args); wherever it stands
+    #[arg(long, alias = "args_file", global = true, value_name = "FILE", help_heading = "Node")]
+    pub(crate) args_file: Option<PathBuf>,
     /// Flags of `erl` that mean nothing here and are accepted
     #[arg(long = "ignored", global = true, hide = true, action = ArgAction::Append)]
     pub(crate) ignored: Vec<String>,
@@ -183,6 +186,16 @@ pub(crate) enum Command {
     Pid {
         #[command(flatten)]
         target: Target,
+    },
+    /// Print the completions of a shell: bash, elvish, fish, powershell or zsh
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (for man -l), of all or of one command
+    Man {
+        /// The command
+        command: Option<String>,
     },
     /// Print the version
     Version,

@@ -3,19 +3,23 @@
 //! | module | what |
 //! |---|---|
 //! | [`args`] | the arguments, among them the ones that BEAM people know by heart |
+//! | [`args_file`] | further arguments from a file, as `vm.args` of a release |
 //! | [`exit`] | why a command failed, and its exit code |
 //! | [`logs`] | where diagnostics go, and in which form |
 //! | [`start`] | run a node |
 //! | [`ports`] | the port mapper: `epmd`, `names` |
 //! | [`session`] | a short-lived hidden node that speaks to another one |
 //! | [`remote`] | what is asked of the other one: `ping`, `rpc`, `call`, … |
+//! | [`manual`] | completions for shells, and the man page |
 //! | [`terms`] | terms on the command line and on the standard output |
 //!
 //! Results go to the standard output, everything else to the standard error.
 
 mod args;
+mod args_file;
 mod exit;
 mod logs;
+mod manual;
 mod ports;
 mod remote;
 mod session;
@@ -32,7 +36,13 @@ use exit::Failure;
 
 /// Runs the command that the arguments ask for.
 pub(crate) fn main() -> ExitCode {
-    let arguments = args::normalise(std::env::args_os());
+    let arguments = match args_file::expand(std::env::args_os()) {
+        Ok(arguments) => args::normalise(arguments.into_iter()),
+        Err(failure) => {
+            failure.print();
+            return ExitCode::from(failure.code());
+        }
+    };
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -67,6 +77,8 @@ fn run(cli: &Cli) -> Result<u8, Failure> {
             Command::Start => start::run(&cli.options).await,
             Command::Epmd(command) => ports::epmd(command, &cli.options).await,
             Command::Names { host } => ports::names(host.as_deref(), &cli.options).await,
+            Command::Completions { shell } => manual::completions(*shell),
+            Command::Man { command } => manual::man(command.as_deref()),
             Command::Version => {
                 terms::line(&format!("foundation {}", env!("CARGO_PKG_VERSION")));
                 Ok(exit::OK)

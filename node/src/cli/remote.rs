@@ -87,9 +87,12 @@ pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Fail
             let result = stop(&session).await;
             leave(session, result).await
         }
-        Command::Start | Command::Epmd(_) | Command::Names { .. } | Command::Version => {
-            Err(Failure::Usage("not a command for another node".to_owned()))
-        }
+        Command::Start
+        | Command::Epmd(_)
+        | Command::Names { .. }
+        | Command::Version
+        | Command::Completions { .. }
+        | Command::Man { .. } => Err(Failure::Usage("not a command for another node".to_owned())),
     }
 }
 

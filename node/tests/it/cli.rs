@@ -190,3 +190,37 @@ fn running_out_of_descriptors_is_survived() {
         assert!(std::time::Instant::now() < deadline);
     }
 }
+
+#[test]
+fn completions_and_the_manual_name_every_command() {
+    let port = free_port();
+    let said = |arguments: &[&str]| {
+        let output = foundation(port, arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let text = said(&["completions", shell]);
+        assert!(text.contains("rpc") && text.contains("--cookie-file"), "{shell}");
+    }
+    let page = said(&["man"]);
+    assert!(
+        page.contains(".TH foundation 1") && page.contains("EXIT STATUS") && page.contains("rpc"),
+        "{page}"
+    );
+    assert!(said(&["man", "rpc"]).contains(".TH foundation-rpc 1"));
+    let output = foundation(port, &["man", "no-such"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+}
+
+#[test]
+fn arguments_come_from_a_file_too() {
+    let file = std::env::temp_dir().join(format!("foundation-vm-args-{}", std::process::id()));
+    std::fs::write(&file, "# a release's vm.args\n-name filed@127.0.0.1\n+P 1048576\n").unwrap();
+    let node = Started::new(&["-args_file", file.to_str().unwrap()]);
+    let names = node.run(&["names"]);
+    assert!(String::from_utf8_lossy(&names.0.stdout).contains("name filed at port"), "{:?}", names.0);
+    let output = foundation(node.epmd_port, &["-args_file", "/no/such/file", "names"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    std::fs::remove_file(file).unwrap();
+}
