@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use foundation_interop_tests::{
-    Beam, Case, Epmd, beam, case, case::Unsupported, epmd, eventually, eventually::eventually_true,
+    Beam, Case, Epmd, beam, built, case, case::Unsupported, epmd, eventually, eventually::eventually_true,
 };
 use foundation_node::epmd::{Server, client};
 use foundation_proto::epmd::NodeInfo;
@@ -117,4 +117,34 @@ fn our_client_asks_otps_epmd() {
         assert_ne!(first, second);
         Ok(())
     });
+}
+
+/// `names_stdout` of OTP's `epmd_SUITE`; the other 32 cases stand beside the machine in `proto`, by their names.
+#[test]
+fn names_stdout() {
+    case(
+        Case::Full,
+        "EPMD",
+        "`foundation epmd -names` and `names` print what `epmd -names` prints",
+        |release| {
+            let epmd = Epmd::start(release);
+            let _first = epmd.register("foobar", 4711);
+            let _second = epmd.register("foozap", 4712);
+            let port = epmd.port.to_string();
+            let theirs =
+                Command::new(release.program("epmd")).args(["-port", &port, "-names"]).output().unwrap();
+            let said = String::from_utf8(theirs.stdout).unwrap();
+            assert!(said.contains("name foobar at port 4711\n"), "{said}");
+            for arguments in [&["epmd", "-names", "-port", &port][..], &["names"]] {
+                let ours = Command::new(built::binary("foundation"))
+                    .args(arguments)
+                    .env("ERL_EPMD_PORT", &port)
+                    .output()
+                    .unwrap();
+                assert_eq!(ours.status.code(), Some(0));
+                assert_eq!(String::from_utf8(ours.stdout).unwrap(), said, "{arguments:?}");
+            }
+            Ok(())
+        },
+    );
 }

@@ -429,34 +429,42 @@ fn name_message(version: u16, flags: DistributionFlags) -> Vec<u8> {
 const NOT_ALLOWED: &str = "000c 73 6e6f745f616c6c6f776564";
 
 /// `missing_compulsory_dflags`: both versions, each flag; those of the upper half can be missed after the complement only.
-#[test]
-fn missing_compulsory_dflags() {
+fn missing_compulsory_dflags(version: u16, flag: DistributionFlags) {
     let strict = DistributionFlags::MANDATORY_26;
     let offer = DistributionFlags::HIDDEN.without(DistributionFlags::MANDATORY_25_DIGEST);
-    for version in [5, 6] {
-        for flag in [
-            DistributionFlags::BIT_BINARIES,
-            DistributionFlags::HANDSHAKE_23,
-            DistributionFlags::V4_NC,
-            DistributionFlags::UNLINK_ID,
-        ] {
-            let late = version == 5 && flag == DistributionFlags::V4_NC;
-            let mut acceptor = accept(HandshakeConfig { required: strict, ..config("n@127.0.0.1", 7) }, 1);
-            let mut outcome = feed(&mut acceptor, &name_message(version, offer.without(flag)));
-            if late {
-                hello(&outcome.unwrap().1);
-                acceptor.decide(T0, Decision::Ok).unwrap();
-                drain(&mut acceptor);
-                outcome = feed(&mut acceptor, &hex("0009 63 00000069 eb726790"));
-            }
-            assert_eq!(
-                outcome,
-                Err(Error::PeerIncompatible(PeerIncompatible::MissingFlags(flag))),
-                "version {version}"
-            );
-            assert_eq!(drain(&mut acceptor), (hex(NOT_ALLOWED), vec![]), "version {version}, {flag}");
-        }
+    let late = version == 5 && flag == DistributionFlags::V4_NC;
+    let mut acceptor = accept(HandshakeConfig { required: strict, ..config("n@127.0.0.1", 7) }, 1);
+    let mut outcome = feed(&mut acceptor, &name_message(version, offer.without(flag)));
+    if late {
+        hello(&outcome.unwrap().1);
+        acceptor.decide(T0, Decision::Ok).unwrap();
+        drain(&mut acceptor);
+        outcome = feed(&mut acceptor, &hex("0009 63 00000069 eb726790"));
     }
+    assert_eq!(outcome, Err(Error::PeerIncompatible(PeerIncompatible::MissingFlags(flag))));
+    assert_eq!(drain(&mut acceptor), (hex(NOT_ALLOWED), vec![]));
+}
+
+macro_rules! missing {
+    ($($name:ident: $version:literal, $flag:ident;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                missing_compulsory_dflags($version, DistributionFlags::$flag);
+            }
+        )*
+    };
+}
+
+missing! {
+    missing_compulsory_dflags_5_bit_binaries: 5, BIT_BINARIES;
+    missing_compulsory_dflags_5_handshake_23: 5, HANDSHAKE_23;
+    missing_compulsory_dflags_5_v4_nc: 5, V4_NC;
+    missing_compulsory_dflags_5_unlink_id: 5, UNLINK_ID;
+    missing_compulsory_dflags_6_bit_binaries: 6, BIT_BINARIES;
+    missing_compulsory_dflags_6_handshake_23: 6, HANDSHAKE_23;
+    missing_compulsory_dflags_6_v4_nc: 6, V4_NC;
+    missing_compulsory_dflags_6_unlink_id: 6, UNLINK_ID;
 }
 
 /// `dflag_mandatory_25`: the digest alone stands for the whole set.
@@ -613,13 +621,12 @@ fn silence_ends_at_the_step_and_slowness_at_the_total() {
 
 /// `switch_options`: bytes of the first frames arrive together with the last message of the handshake. Wherever they are
 /// cut, the handshake takes its own and leaves the rest.
-#[test]
-fn switch_options() {
+fn switch_options(cuts: impl Iterator<Item = usize>) {
     let frames = hex("00000004 00000003 00000004 00000004 00000004 00000005");
     let mut script = [hex("0003 73 6f6b"), hex(CHALLENGE_29), hex(ACK_29)].concat();
     let end = script.len();
     script.extend_from_slice(&frames);
-    for cut in 0..=script.len() {
+    for cut in cuts.take_while(|cut| *cut <= script.len()) {
         let mut initiator = initiate(config("py@127.0.0.1", 0x1122_3344), "n29@127.0.0.1", 0x4468_971e);
         let mut input = BytesMut::from(&script[..cut]);
         initiator.handle_input(T0, &mut input).unwrap();
@@ -631,6 +638,41 @@ fn switch_options() {
         assert_eq!(sent, [hex(NAME_29), hex(REPLY_29)].concat());
         established(&events);
     }
+}
+
+/// So many bytes of the frames come with the last message of the handshake.
+fn switch_options_after(bytes: usize) {
+    let end = [hex("0003 73 6f6b"), hex(CHALLENGE_29), hex(ACK_29)].concat().len();
+    switch_options(std::iter::once(end + bytes));
+}
+
+macro_rules! switches {
+    ($($name:ident: $bytes:literal;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                switch_options_after($bytes);
+            }
+        )*
+    };
+}
+
+// The splits of the suite: 0 to 7 bytes before the options of the socket are switched.
+switches! {
+    switch_options_0: 0;
+    switch_options_1: 1;
+    switch_options_2: 2;
+    switch_options_3: 3;
+    switch_options_4: 4;
+    switch_options_5: 5;
+    switch_options_6: 6;
+    switch_options_7: 7;
+}
+
+#[test]
+fn switch_options_anywhere() {
+    switch_options(0..);
+    let frames = hex("00000004 00000003 00000004 00000004 00000004 00000005");
     // The accepting side: what follows the reply.
     for cut in 0..=frames.len() {
         let mut acceptor = accept(config("n29@127.0.0.1", 7), 0xe879_547e);

@@ -14,13 +14,6 @@ struct Opening {
     trusts_epmd: bool,
 }
 
-const OPENINGS: [Opening; 4] = [
-    Opening { version: 5, trusts_epmd: true },
-    Opening { version: 5, trusts_epmd: false },
-    Opening { version: 6, trusts_epmd: true },
-    Opening { version: 6, trusts_epmd: false },
-];
-
 const FLAGS: u64 = DistributionFlags::MANDATORY_26.bits() | DistributionFlags::MANDATORY_25_DIGEST.bits();
 const CREATION: u32 = 0x0102_0304;
 
@@ -112,64 +105,82 @@ fn verdict(our_name: &str, state: PeerState) -> Decision {
     }
 }
 
-#[test]
-fn pending_up_md5() {
-    for opening in OPENINGS {
-        let mut first = connect(opening, "ccc@127.0.0.1", 1);
-        first.decide(T0, verdict("ccc@127.0.0.1", PeerState::Unknown)).unwrap();
-        let (sent, _) = drain(&mut first);
-        let [status, challenge] = messages(&sent)[..] else { panic!() };
-        assert_eq!(status, b"sok");
-        finish(&mut first, opening, challenge_of(challenge), false);
+fn pending_up_md5(opening: Opening) {
+    let mut first = connect(opening, "ccc@127.0.0.1", 1);
+    first.decide(T0, verdict("ccc@127.0.0.1", PeerState::Unknown)).unwrap();
+    let (sent, _) = drain(&mut first);
+    let [status, challenge] = messages(&sent)[..] else { panic!() };
+    assert_eq!(status, b"sok");
+    finish(&mut first, opening, challenge_of(challenge), false);
 
-        let mut second = connect(opening, "ccc@127.0.0.1", 2);
-        second.decide(T0, verdict("ccc@127.0.0.1", PeerState::Connected)).unwrap();
-        assert_eq!(drain(&mut second).0, packet(b"salive"));
-        let (sent, _) = feed(&mut second, &packet(b"strue")).unwrap();
-        let [challenge] = messages(&sent)[..] else { panic!() };
-        let peer = finish(&mut second, opening, challenge_of(challenge), true);
-        assert_eq!((peer.creation, peer.flags.bits()), (CREATION, FLAGS), "{opening:?}");
-    }
+    let mut second = connect(opening, "ccc@127.0.0.1", 2);
+    second.decide(T0, verdict("ccc@127.0.0.1", PeerState::Connected)).unwrap();
+    assert_eq!(drain(&mut second).0, packet(b"salive"));
+    let (sent, _) = feed(&mut second, &packet(b"strue")).unwrap();
+    let [challenge] = messages(&sent)[..] else { panic!() };
+    let peer = finish(&mut second, opening, challenge_of(challenge), true);
+    assert_eq!((peer.creation, peer.flags.bits()), (CREATION, FLAGS), "{opening:?}");
 }
 
-#[test]
-fn simultaneous_md5_smaller_name() {
-    for opening in OPENINGS {
-        let mut acceptor = connect(opening, "A@127.0.0.1", 1);
-        let refused = acceptor.decide(T0, verdict("A@127.0.0.1", PeerState::Dialled));
-        assert_eq!(refused, Err(Error::Closed(ClosedBy::Local)));
-        assert_eq!(drain(&mut acceptor).0, packet(b"snok"));
+fn simultaneous_md5_smaller_name(opening: Opening) {
+    let mut acceptor = connect(opening, "A@127.0.0.1", 1);
+    let refused = acceptor.decide(T0, verdict("A@127.0.0.1", PeerState::Dialled));
+    assert_eq!(refused, Err(Error::Closed(ClosedBy::Local)));
+    assert_eq!(drain(&mut acceptor).0, packet(b"snok"));
 
-        // But the node's own attempt goes on.
-        let mut initiator = initiate(config(NODE, 7), "A@127.0.0.1", 0x0bad_cafe);
-        let (sent, _) = drain(&mut initiator);
-        let flags = u64::from_be_bytes(sent[3..11].try_into().unwrap());
-        assert_ne!(flags & DistributionFlags::HANDSHAKE_23.bits(), 0);
-        feed(&mut initiator, &packet(b"sok_simultaneous")).unwrap();
-        let mut challenge = vec![b'N'];
-        challenge.extend_from_slice(&FLAGS.to_be_bytes());
-        challenge.extend_from_slice(&55u32.to_be_bytes());
-        challenge.extend_from_slice(&CREATION.to_be_bytes());
-        challenge.extend_from_slice(b"\0\x0bA@127.0.0.1");
-        let (reply, _) = feed(&mut initiator, &packet(&challenge)).unwrap();
-        let expected = [&b"r"[..], &0x0bad_cafe_u32.to_be_bytes(), &digest(55)].concat();
-        assert_eq!(reply, packet(&expected));
-        let ack = packet(&[&b"a"[..], &digest(0x0bad_cafe)].concat());
-        let (_, events) = feed(&mut initiator, &ack).unwrap();
-        established(&events);
-    }
+    // But the node's own attempt goes on.
+    let mut initiator = initiate(config(NODE, 7), "A@127.0.0.1", 0x0bad_cafe);
+    let (sent, _) = drain(&mut initiator);
+    let flags = u64::from_be_bytes(sent[3..11].try_into().unwrap());
+    assert_ne!(flags & DistributionFlags::HANDSHAKE_23.bits(), 0);
+    feed(&mut initiator, &packet(b"sok_simultaneous")).unwrap();
+    let mut challenge = vec![b'N'];
+    challenge.extend_from_slice(&FLAGS.to_be_bytes());
+    challenge.extend_from_slice(&55u32.to_be_bytes());
+    challenge.extend_from_slice(&CREATION.to_be_bytes());
+    challenge.extend_from_slice(b"\0\x0bA@127.0.0.1");
+    let (reply, _) = feed(&mut initiator, &packet(&challenge)).unwrap();
+    let expected = [&b"r"[..], &0x0bad_cafe_u32.to_be_bytes(), &digest(55)].concat();
+    assert_eq!(reply, packet(&expected));
+    let ack = packet(&[&b"a"[..], &digest(0x0bad_cafe)].concat());
+    let (_, events) = feed(&mut initiator, &ack).unwrap();
+    established(&events);
 }
 
-#[test]
-fn simultaneous_md5_greater_name() {
-    for opening in OPENINGS {
-        let our_name = "zzzzzzzzzzzzzz@127.0.0.1";
-        let mut acceptor = connect(opening, our_name, 1);
-        // The node gives its own attempt up; that one is closed by its host.
-        acceptor.decide(T0, verdict(our_name, PeerState::Dialled)).unwrap();
-        let (sent, _) = drain(&mut acceptor);
-        let [status, challenge] = messages(&sent)[..] else { panic!() };
-        assert_eq!(status, b"sok_simultaneous");
-        finish(&mut acceptor, opening, challenge_of(challenge), false);
-    }
+fn simultaneous_md5_greater_name(opening: Opening) {
+    let our_name = "zzzzzzzzzzzzzz@127.0.0.1";
+    let mut acceptor = connect(opening, our_name, 1);
+    // The node gives its own attempt up; that one is closed by its host.
+    acceptor.decide(T0, verdict(our_name, PeerState::Dialled)).unwrap();
+    let (sent, _) = drain(&mut acceptor);
+    let [status, challenge] = messages(&sent)[..] else { panic!() };
+    assert_eq!(status, b"sok_simultaneous");
+    finish(&mut acceptor, opening, challenge_of(challenge), false);
+}
+
+macro_rules! handshakes {
+    ($($name:ident: $check:ident($version:literal, $trusts_epmd:literal);)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $check(Opening { version: $version, trusts_epmd: $trusts_epmd });
+            }
+        )*
+    };
+}
+
+// The thirteenth is `dflag_mandatory_25` beside this.
+handshakes! {
+    pending_up_md5_version_5_trusting_epmd: pending_up_md5(5, true);
+    pending_up_md5_version_5_not_trusting_epmd: pending_up_md5(5, false);
+    pending_up_md5_version_6_trusting_epmd: pending_up_md5(6, true);
+    pending_up_md5_version_6_not_trusting_epmd: pending_up_md5(6, false);
+    simultaneous_md5_smaller_name_version_5_trusting_epmd: simultaneous_md5_smaller_name(5, true);
+    simultaneous_md5_smaller_name_version_5_not_trusting_epmd: simultaneous_md5_smaller_name(5, false);
+    simultaneous_md5_smaller_name_version_6_trusting_epmd: simultaneous_md5_smaller_name(6, true);
+    simultaneous_md5_smaller_name_version_6_not_trusting_epmd: simultaneous_md5_smaller_name(6, false);
+    simultaneous_md5_greater_name_version_5_trusting_epmd: simultaneous_md5_greater_name(5, true);
+    simultaneous_md5_greater_name_version_5_not_trusting_epmd: simultaneous_md5_greater_name(5, false);
+    simultaneous_md5_greater_name_version_6_trusting_epmd: simultaneous_md5_greater_name(6, true);
+    simultaneous_md5_greater_name_version_6_not_trusting_epmd: simultaneous_md5_greater_name(6, false);
 }

@@ -42,58 +42,89 @@ fn bad_control(op: &'static str, why: &'static str) -> Error {
     Error::bad_control(op, why)
 }
 
-/// `bad_dist_structure`: 33 control tuples that are terms, but no control messages.
-#[test]
-fn bad_dist_structure() {
+/// `bad_dist_structure`: 33 control tuples that are terms, but no control messages. Each is a test of its own, so that whoever
+/// lists the tests sees them.
+mod bad_dist_structure {
+    use super::*;
+
     const ARITY: &str = "wrong arity";
     const NO_PID: &str = "not a pid where one belongs";
     const NO_ATOM: &str = "not an atom where one belongs";
     const NO_REF: &str = "not a reference where one belongs";
-    let (o, p, normal) = (offender, victim, || atom("normal"));
-    let message = encoded(&tuple([atom("message")]));
-    let cookie = || atom("");
-    let cases = [
-        (control(21, [o(), p(), normal()]), "MONITOR_P_EXIT", ARITY),
-        (control(21, [o(), p(), normal(), normal()]), "MONITOR_P_EXIT", NO_REF),
-        (control(1, []), "LINK", ARITY),
-        (control(4, [o()]), "UNLINK", ARITY),
-        (control(4, [o(), make_ref()]), "UNLINK", NO_PID),
-        (control(4, [make_ref(), p()]), "UNLINK", NO_PID),
-        (control(4, [normal(), normal()]), "UNLINK", NO_PID),
-        (control(19, [o(), p()]), "MONITOR_P", ARITY),
-        (control(19, [o(), p(), normal()]), "MONITOR_P", NO_REF),
-        (control(20, [o(), p()]), "DEMONITOR_P", ARITY),
-        (control(20, [o(), p(), normal()]), "DEMONITOR_P", NO_REF),
-        (control(3, [o(), p()]), "EXIT", ARITY),
-        (control(3, [make_ref(), normal(), normal()]), "EXIT", NO_PID),
-        (control(13, [o(), atom("token"), p()]), "EXIT_TT", ARITY),
-        (control(13, [make_ref(), atom("token"), normal(), normal()]), "EXIT_TT", NO_PID),
-        (control(8, [o(), p()]), "EXIT2", ARITY),
-        (control(8, [make_ref(), normal(), normal()]), "EXIT2", NO_PID),
-        (control(18, [o(), atom("token"), p()]), "EXIT2_TT", ARITY),
-        (control(18, [make_ref(), atom("token"), normal(), normal()]), "EXIT2_TT", NO_PID),
-        (control(7, [o()]), "GROUP_LEADER", ARITY),
-        (control(7, [o(), atom("atomic")]), "GROUP_LEADER", NO_PID),
-        (control(7, [atom("replace"), p()]), "GROUP_LEADER", NO_PID),
-        (control(16, [o(), cookie(), atom("name")]), "REG_SEND_TT", ARITY),
-        (control(16, [atom("replace"), cookie(), atom("name"), atom("token")]), "REG_SEND_TT", NO_PID),
-        (control(6, [o(), cookie()]), "REG_SEND", ARITY),
-        (control(6, [atom("replace"), cookie(), p()]), "REG_SEND", NO_PID),
-        (control(6, [atom("replace"), cookie(), atom("name")]), "REG_SEND", NO_PID),
-        (control(6, [o(), cookie(), atom("name"), tuple([atom("token")])]), "REG_SEND", ARITY),
-        (control(12, [cookie(), p()]), "SEND_TT", ARITY),
-        (control(12, [cookie(), atom("name"), atom("token")]), "SEND_TT", NO_PID),
-        (control(2, [cookie()]), "SEND", ARITY),
-        (control(2, [cookie(), atom("name")]), "SEND", NO_PID),
-        (control(2, [cookie(), p(), tuple([atom("token")])]), "SEND", ARITY),
-    ];
-    assert_eq!(cases.len(), 33);
-    for (number, (tuple, op, why)) in cases.into_iter().enumerate() {
-        let error = outcome(&[frame(&tuple, Some(&message))]).unwrap_err();
-        assert_eq!(error, bad_control(op, why), "case {}", number + 1);
+
+    fn o() -> Term {
+        offender()
     }
-    let error = outcome(&[frame(&control(6, [o(), cookie(), p()]), Some(&message))]).unwrap_err();
-    assert_eq!(error, bad_control("REG_SEND", NO_ATOM));
+
+    fn p() -> Term {
+        victim()
+    }
+
+    fn normal() -> Term {
+        atom("normal")
+    }
+
+    fn cookie() -> Term {
+        atom("")
+    }
+
+    fn check(tuple: Term, op: &'static str, why: &'static str) {
+        let message = encoded(&super::tuple([atom("message")]));
+        let error = outcome(&[frame(&tuple, Some(&message))]).unwrap_err();
+        assert_eq!(error, bad_control(op, why));
+    }
+
+    macro_rules! structures {
+        ($($name:ident: $tuple:expr, $op:literal, $why:expr;)*) => {
+            $(
+                #[test]
+                fn $name() {
+                    check($tuple, $op, $why);
+                }
+            )*
+        };
+    }
+
+    structures! {
+        case_01_monitor_p_exit: control(21, [o(), p(), normal()]), "MONITOR_P_EXIT", ARITY;
+        case_02_monitor_p_exit: control(21, [o(), p(), normal(), normal()]), "MONITOR_P_EXIT", NO_REF;
+        case_03_link: control(1, []), "LINK", ARITY;
+        case_04_unlink: control(4, [o()]), "UNLINK", ARITY;
+        case_05_unlink: control(4, [o(), make_ref()]), "UNLINK", NO_PID;
+        case_06_unlink: control(4, [make_ref(), p()]), "UNLINK", NO_PID;
+        case_07_unlink: control(4, [normal(), normal()]), "UNLINK", NO_PID;
+        case_08_monitor_p: control(19, [o(), p()]), "MONITOR_P", ARITY;
+        case_09_monitor_p: control(19, [o(), p(), normal()]), "MONITOR_P", NO_REF;
+        case_10_demonitor_p: control(20, [o(), p()]), "DEMONITOR_P", ARITY;
+        case_11_demonitor_p: control(20, [o(), p(), normal()]), "DEMONITOR_P", NO_REF;
+        case_12_exit: control(3, [o(), p()]), "EXIT", ARITY;
+        case_13_exit: control(3, [make_ref(), normal(), normal()]), "EXIT", NO_PID;
+        case_14_exit_tt: control(13, [o(), atom("token"), p()]), "EXIT_TT", ARITY;
+        case_15_exit_tt: control(13, [make_ref(), atom("token"), normal(), normal()]), "EXIT_TT", NO_PID;
+        case_16_exit2: control(8, [o(), p()]), "EXIT2", ARITY;
+        case_17_exit2: control(8, [make_ref(), normal(), normal()]), "EXIT2", NO_PID;
+        case_18_exit2_tt: control(18, [o(), atom("token"), p()]), "EXIT2_TT", ARITY;
+        case_19_exit2_tt: control(18, [make_ref(), atom("token"), normal(), normal()]), "EXIT2_TT", NO_PID;
+        case_20_group_leader: control(7, [o()]), "GROUP_LEADER", ARITY;
+        case_21_group_leader: control(7, [o(), atom("atomic")]), "GROUP_LEADER", NO_PID;
+        case_22_group_leader: control(7, [atom("replace"), p()]), "GROUP_LEADER", NO_PID;
+        case_23_reg_send_tt: control(16, [o(), cookie(), atom("name")]), "REG_SEND_TT", ARITY;
+        case_24_reg_send_tt: control(16, [atom("replace"), cookie(), atom("name"), atom("token")]), "REG_SEND_TT", NO_PID;
+        case_25_reg_send: control(6, [o(), cookie()]), "REG_SEND", ARITY;
+        case_26_reg_send: control(6, [atom("replace"), cookie(), p()]), "REG_SEND", NO_PID;
+        case_27_reg_send: control(6, [atom("replace"), cookie(), atom("name")]), "REG_SEND", NO_PID;
+        case_28_reg_send: control(6, [o(), cookie(), atom("name"), tuple([atom("token")])]), "REG_SEND", ARITY;
+        case_29_send_tt: control(12, [cookie(), p()]), "SEND_TT", ARITY;
+        case_30_send_tt: control(12, [cookie(), atom("name"), atom("token")]), "SEND_TT", NO_PID;
+        case_31_send: control(2, [cookie()]), "SEND", ARITY;
+        case_32_send: control(2, [cookie(), atom("name")]), "SEND", NO_PID;
+        case_33_send: control(2, [cookie(), p(), tuple([atom("token")])]), "SEND", ARITY;
+    }
+
+    #[test]
+    fn a_pid_for_a_registered_name() {
+        check(control(6, [o(), cookie(), p()]), "REG_SEND", NO_ATOM);
+    }
 }
 
 /// A first or further fragment of sequence 77.
@@ -110,47 +141,140 @@ fn fragment(number: u64, control: Option<&Term>, part: &[u8]) -> Vec<u8> {
 }
 
 /// `bad_dist_fragments`: 8 sequences of fragments that cannot be.
-#[test]
-fn bad_dist_fragments() {
-    let message = encoded(&Term::List([255; 255].map(Term::Integer).into_iter().collect()));
-    let (start, end) = message.split_at(10);
-    let send = control(2, [atom(""), victim()]);
-    let down = control(28, [offender(), victim(), make_ref()]);
-    let fragment_error = |why| Error::PeerMisbehaved(PeerMisbehaved::BadFragment(why));
-    let unknown_tag = |tag| Error::malformed("term", 0, Problem::UnknownTag(tag));
+mod bad_dist_fragments {
+    use super::*;
 
-    let cases = [
-        (vec![fragment(1, None, end)], fragment_error("unknown sequence")),
-        (vec![fragment(3, Some(&send), start), fragment(1, None, end)], fragment_error("out of order")),
-        (
-            vec![fragment(3, Some(&send), start), fragment(3, Some(&send), start)],
-            fragment_error("the sequence is open already"),
-        ),
-        (
-            vec![fragment(1, Some(&control(2, [atom(""), victim(), atom("broken")])), end)],
-            bad_control("SEND", "wrong arity"),
-        ),
-        (vec![fragment(1, Some(&control(24, [offender(), victim()])), &[131])], unknown_tag(131)),
-        (vec![fragment(1, Some(&control(26, [offender(), victim()])), &[132])], unknown_tag(132)),
-        (vec![fragment(1, Some(&down), &[133])], unknown_tag(133)),
-    ];
-    for (number, (frames, error)) in cases.into_iter().enumerate() {
-        assert_eq!(outcome(&frames).unwrap_err(), error, "case {}", number + 1);
+    fn message() -> (Vec<u8>, Vec<u8>) {
+        let mut start = encoded(&Term::List([255; 255].map(Term::Integer).into_iter().collect()));
+        let end = start.split_off(10);
+        (start, end)
     }
-    // The eighth leaves a sequence unfinished and closes the socket: nothing was delivered.
-    assert!(outcome(&[fragment(3, Some(&send), end)]).unwrap().is_empty());
+
+    fn send() -> Term {
+        control(2, [atom(""), victim()])
+    }
+
+    fn fails(frames: &[Vec<u8>], error: Error) {
+        assert_eq!(outcome(frames).unwrap_err(), error);
+    }
+
+    fn bad(why: &'static str) -> Error {
+        Error::PeerMisbehaved(PeerMisbehaved::BadFragment(why))
+    }
+
+    fn unknown_tag(tag: u8) -> Error {
+        Error::malformed("term", 0, Problem::UnknownTag(tag))
+    }
+
+    #[test]
+    fn a_continuation_of_nothing() {
+        fails(&[fragment(1, None, &message().1)], bad("unknown sequence"));
+    }
+
+    #[test]
+    fn a_fragment_is_missing() {
+        let (start, end) = message();
+        fails(&[fragment(3, Some(&send()), &start), fragment(1, None, &end)], bad("out of order"));
+    }
+
+    #[test]
+    fn the_same_sequence_twice() {
+        let first = fragment(3, Some(&send()), &message().0);
+        fails(&[first.clone(), first], bad("the sequence is open already"));
+    }
+
+    #[test]
+    fn a_bad_control_message_in_a_single_fragment() {
+        let broken = control(2, [atom(""), victim(), atom("broken")]);
+        fails(&[fragment(1, Some(&broken), &message().1)], bad_control("SEND", "wrong arity"));
+    }
+
+    /// Nothing was delivered, and nothing is kept.
+    #[test]
+    fn an_unfinished_sequence_and_a_closed_socket() {
+        assert!(outcome(&[fragment(3, Some(&send()), &message().1)]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_exit_with_a_reason_that_is_no_term() {
+        fails(&[fragment(1, Some(&control(24, [offender(), victim()])), &[131])], unknown_tag(131));
+    }
+
+    #[test]
+    fn an_exit2_with_a_reason_that_is_no_term() {
+        fails(&[fragment(1, Some(&control(26, [offender(), victim()])), &[132])], unknown_tag(132));
+    }
+
+    #[test]
+    fn a_down_with_a_reason_that_is_no_term() {
+        let down = control(28, [offender(), victim(), make_ref()]);
+        fails(&[fragment(1, Some(&down), &[133])], unknown_tag(133));
+    }
 }
 
-/// The payloads of `bad_dist_ext_receive` and its five relatives.
-#[test]
-fn bad_dist_ext() {
-    let send = control(2, [atom(""), victim()]);
-    let reference = Error::malformed("ATOM_CACHE_REF", 0, Problem::OutOfRange("atom cache reference"));
-    assert_eq!(outcome(&[frame(&send, Some(&[b'R', 137]))]).unwrap_err(), reference);
-    let tag = Error::malformed("term", 0, Problem::UnknownTag(b'?'));
-    assert_eq!(outcome(&[frame(&send, Some(&[b'?', 66]))]).unwrap_err(), tag);
-    let header = Error::malformed("distribution header", 3, Problem::Truncated);
-    assert_eq!(outcome(&[vec![131, 68, 255]]).unwrap_err(), header);
+/// The payloads of the `bad_dist_ext_…` cases. A BEAM looks at a payload when somebody wants it; here it is checked when it
+/// arrives, so whoever would have looked makes no difference, and no connection that came later can be blamed.
+mod bad_dist_ext {
+    use super::*;
+
+    fn fails(payload: &[u8], error: Error) {
+        let send = control(2, [atom(""), victim()]);
+        assert_eq!(outcome(&[frame(&send, Some(payload))]).unwrap_err(), error);
+    }
+
+    fn bad_reference() -> Error {
+        Error::malformed("ATOM_CACHE_REF", 0, Problem::OutOfRange("atom cache reference"))
+    }
+
+    fn unknown_tag() -> Error {
+        Error::malformed("term", 0, Problem::UnknownTag(b'?'))
+    }
+
+    #[test]
+    fn bad_dist_ext_receive() {
+        fails(&[b'R', 137], bad_reference());
+        fails(&[b'?', 66], unknown_tag());
+    }
+
+    /// Messages in the queue of a process that is looked at from outside.
+    #[test]
+    fn bad_dist_ext_process_info() {
+        fails(&[b'R', 137], bad_reference());
+        fails(&[b'?'], unknown_tag());
+    }
+
+    /// The heap of a process is measured, with what is in its queue.
+    #[test]
+    fn bad_dist_ext_size() {
+        fails(&[b'R', 137], bad_reference());
+        fails(&[b'?', 0], unknown_tag());
+    }
+
+    #[test]
+    fn bad_dist_ext_control() {
+        let header = Error::malformed("distribution header", 3, Problem::Truncated);
+        assert_eq!(outcome(&[vec![131, 68, 255]]).unwrap_err(), header);
+    }
+
+    /// The error ends the machine of its own connection; the one of the next does not know of it.
+    #[test]
+    fn bad_dist_ext_connection_id() {
+        let send = control(2, [atom(""), victim()]);
+        let mut old = inbound(PY, OFFENDER, NO_CACHE);
+        let mut new = inbound(PY, OFFENDER, NO_CACHE);
+        assert_eq!(receive(&mut old, &frame(&send, Some(&[b'?', 66]))).unwrap_err(), unknown_tag());
+        let good = encoded(&atom("good"));
+        assert_eq!(receive(&mut new, &frame(&send, Some(&good))).unwrap().len(), 1);
+        assert!(receive(&mut old, &frame(&send, Some(&good))).is_err(), "it stays ended");
+    }
+
+    #[test]
+    fn bad_dist_spawn_request_arg_list() {
+        let options = Term::nil();
+        let what = tuple([atom("erlang"), atom("self"), Term::Integer(1)]);
+        let request = control(29, [make_ref(), offender(), offender(), what, options]);
+        assert_eq!(outcome(&[frame(&request, Some(&[b'?', 66]))]).unwrap_err(), unknown_tag());
+    }
 }
 
 /// What closes the connection of a BEAM closes ours.
