@@ -10,10 +10,11 @@
 -export([start/0]).
 
 start() ->
-    [Port | _] = init:get_plain_arguments(),
+    [Port, Host | _] = init:get_plain_arguments(),
+    {ok, Address} = inet:parse_address(Host),
     spawn(fun() ->
         register(test, self()),
-        {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, list_to_integer(Port), [binary, {packet, 4}, {active, false}]),
+        {ok, Socket} = gen_tcp:connect(Address, list_to_integer(Port), [binary, {packet, 4}, {active, false}]),
         loop(Socket, erl_eval:new_bindings(), [])
     end).
 

@@ -23,7 +23,9 @@ pub struct Options {
     epmd_port: u16,
     name: String,
     cookie: String,
-    interface: &'static str,
+    interface: String,
+    prefix: Vec<String>,
+    control: Ipv4Addr,
     arguments: Vec<String>,
     elixir: bool,
 }
@@ -36,7 +38,9 @@ impl Options {
             epmd_port,
             name: format!("{name}@127.0.0.1"),
             cookie: COOKIE.to_owned(),
-            interface: "{127,0,0,1}",
+            interface: "{127,0,0,1}".to_owned(),
+            prefix: Vec::new(),
+            control: Ipv4Addr::LOCALHOST,
             arguments: Vec::new(),
             elixir: false,
         }
@@ -75,7 +79,16 @@ impl Options {
     #[must_use]
     pub fn ipv6(mut self) -> Self {
         self = self.at("::1");
-        self.interface = "{0,0,0,0,0,0,0,1}";
+        self.interface = "{0,0,0,0,0,0,0,1}".to_owned();
+        self
+    }
+
+    /// In another network namespace: run by `prefix`, listening on `interface`, led to the harness at `control`.
+    #[must_use]
+    pub fn inside(mut self, prefix: &[String], control: &str, interface: &str) -> Self {
+        self.prefix = prefix.to_vec();
+        self.control = control.parse().expect("an IPv4 address");
+        self.interface = format!("{{{}}}", interface.replace('.', ","));
         self
     }
 
@@ -113,13 +126,21 @@ impl Beam {
         let log =
             crate::work_dir("log").join(format!("{}-{}-{number}.log", options.name, std::process::id()));
         let output = std::fs::File::create(&log).unwrap();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = TcpListener::bind((options.control, 0)).unwrap();
         let control_port = listener.local_addr().unwrap().port();
 
-        let mut command = Command::new(options.release.program("erl"));
+        let erl = options.release.program("erl");
+        let mut command = match options.prefix.split_first() {
+            None => Command::new(erl),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(erl);
+                command
+            }
+        };
         command
             .args(["-noinput", "-start_epmd", "false", "-name", &options.name, "-setcookie", &options.cookie])
-            .args(["-kernel", "inet_dist_use_interface", options.interface])
+            .args(["-kernel", "inet_dist_use_interface", &options.interface])
             .args(["+S", "1:1", "+SDcpu", "1:1", "+SDio", "1", "+A", "1"])
             .args(["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"])
             .arg("-pa")
@@ -131,6 +152,7 @@ impl Beam {
         command
             .args(&options.arguments)
             .args(["-s", "foundation_control", "start", "-extra", &control_port.to_string()])
+            .arg(options.control.to_string())
             // Neither the user's cookie nor the user's .erlang take part.
             .env("HOME", crate::work_dir("home"))
             .env("ERL_EPMD_PORT", options.epmd_port.to_string())

@@ -30,13 +30,24 @@ impl Epmd {
 
     /// Starts the release's `epmd` on a given port, e.g. again after it was stopped; `None` if the port is taken.
     pub fn try_start(release: &Release, port: u16) -> Option<Self> {
+        Self::try_start_at(release, port, &[], Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same behind a command that leads to another network namespace, where it listens on this address.
+    pub fn try_start_at(release: &Release, port: u16, prefix: &[String], address: Ipv4Addr) -> Option<Self> {
         // The shell ends epmd as soon as its own standard input closes, so a test that was killed leaves no epmd behind.
-        let script = "\"$0\" -port \"$1\" -address 127.0.0.1,::1 & child=$!; \
+        let script = "\"$0\" -port \"$1\" -address \"$2\" & child=$!; \
                       trap 'kill $child; wait $child' EXIT; read -r _";
-        let mut child = Command::new("sh")
+        let addresses = if address.is_loopback() { "127.0.0.1,::1".to_owned() } else { address.to_string() };
+        let mut command = Command::new(prefix.first().map_or("sh", String::as_str));
+        if let Some((_, arguments)) = prefix.split_first() {
+            command.args(arguments).arg("sh");
+        }
+        let mut child = command
             .args(["-c", script])
             .arg(release.program("epmd"))
             .arg(port.to_string())
+            .arg(addresses)
             .env("ERL_EPMD_RELAXED_COMMAND_CHECK", "true")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -45,7 +56,7 @@ impl Epmd {
             .expect("sh can be started");
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while std::time::Instant::now() < deadline {
-            if names(port).is_some() {
+            if names_at(address, port).is_some() {
                 return Some(Self { port, child });
             }
             if child.try_wait().unwrap().is_some() {
@@ -97,7 +108,11 @@ impl Drop for Epmd {
 
 /// Asks whatever listens on `port` for its names, by bytes.
 pub fn names(port: u16) -> Option<Vec<(String, u16)>> {
-    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    names_at(Ipv4Addr::LOCALHOST, port)
+}
+
+fn names_at(address: Ipv4Addr, port: u16) -> Option<Vec<(String, u16)>> {
+    let mut socket = TcpStream::connect((address, port)).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     socket.write_all(&[0, 1, 110]).ok()?;
     let mut answer = Vec::new();

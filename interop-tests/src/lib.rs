@@ -12,6 +12,7 @@
 //! | [`mod@case`] | one interop case over the releases, and its row in `docs/compatibility.md` |
 //! | [`mod@eventually`] | waiting for a condition with a deadline |
 //! | [`raw_peer`] | a peer made of bytes: handshakes and frames that no correct node would send |
+//! | [`netns`] | two hosts in network namespaces, for losses that only the system notices |
 //! | [`wire`] | a network between two hosts that a test can hurt: delays, stalls, cuts |
 //! | [`capture`] | a recording proxy between two nodes, for golden bytes |
 //!
@@ -29,6 +30,7 @@ pub mod capture;
 pub mod case;
 pub mod epmd;
 pub mod eventually;
+pub mod netns;
 pub mod otp;
 pub mod raw_peer;
 pub mod wire;

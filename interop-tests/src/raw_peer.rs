@@ -42,6 +42,11 @@ impl RawPeer {
         Self { socket, name: name.to_owned(), creation: 0x1122_3344 }
     }
 
+    /// How long a read may wait.
+    pub fn patience(&mut self, patience: Duration) {
+        self.socket.set_read_timeout(Some(patience)).unwrap();
+    }
+
     /// The bytes of our `N` message.
     pub fn name_message(&self, flags: u64) -> Vec<u8> {
         let mut message = vec![b'N'];

@@ -12,7 +12,7 @@
 //!
 //! What a relay cannot do: drop a packet. A stalled direction holds its bytes and lets them go when it flows again, as TCP's
 //! retransmissions would, and a connection that was begun meanwhile reaches the other side only then, and only if nobody has
-//! given it up. The system's own time-outs for lost packets are tested in network namespaces instead.
+//! given it up. The system's own time-outs for lost packets are tested in network namespaces instead ([`crate::netns`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

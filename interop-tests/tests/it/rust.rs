@@ -51,14 +51,17 @@ impl Rust {
         self.runtime.block_on(async { tokio::time::timeout(WAIT, what).await }).expect("in time")
     }
 
+    /// Runs beside the test.
+    pub(crate) fn spawn<F>(&self, what: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.runtime.spawn(what)
+    }
+
     /// Tasks that are alive on this node's runtime.
     pub(crate) fn tasks(&self) -> usize {
         self.runtime.metrics().num_alive_tasks()
-    }
-
-    /// Runs beside the test until the node goes.
-    pub(crate) fn spawn(&self, what: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(what);
     }
 
     /// A registered process that answers each `{From, Message}` with `{echo, Message}`, decoded and encoded again.

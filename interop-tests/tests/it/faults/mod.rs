@@ -7,8 +7,12 @@
 //! 4. What was lost is back within a second of its return, without anybody sending.
 //! 5. Nothing is left behind: tasks, processes, links, monitors and descriptors are as many as before.
 
+mod law;
 mod lost;
+mod names;
 mod pair;
+mod partition;
+mod pressure;
 
 pub(crate) use pair::Pair;
 

@@ -1,0 +1,155 @@
+//! Two hosts in network namespaces that a test makes for itself: real packets, and losses that only the system notices.
+//!
+//! A test cannot enter a namespace and come back (that needs `unsafe`), so it runs itself once more inside:
+//!
+//! ```text
+//!   test ── unshare -nm (-Urnm when not root) ── the same test again, on host A: 10.77.0.1, with the Rust node
+//!                                                   └─ nsenter ── host B: 10.77.0.2, with the BEAM node
+//! ```
+//!
+//! A second pair of addresses (10.79.0.1, 10.79.0.2) is for the harness and is never harmed. Packets are lost without a word by
+//! a false hardware address of the other host, which needs no packet filter in the kernel.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+/// Host A as host B knows it.
+pub const A: &str = "10.77.0.1";
+/// Host B as host A knows it.
+pub const B: &str = "10.77.0.2";
+/// Where the harness listens for nodes on host B.
+pub const CONTROL_A: &str = "10.79.0.1";
+
+const INSIDE: &str = "FOUNDATION_INSIDE_NETNS";
+
+/// Runs `test` (its full name) of this test binary once more, in new namespaces. `None` if this is that run already.
+/// `Some(Err)` says why the kernel does not allow it.
+///
+/// # Panics
+/// If the inner run fails, with what it said.
+pub fn rerun(test: &str) -> Option<Result<(), &'static str>> {
+    if std::env::var_os(INSIDE).is_some() {
+        return None;
+    }
+    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
+    let flags = if root { "-nm" } else { "-Urnm" };
+    let allowed = Command::new("unshare").args([flags, "ip", "link", "set", "lo", "up"]).output();
+    if !allowed.is_ok_and(|out| out.status.success()) {
+        return Some(Err("unshare and ip (iproute2) cannot make a network namespace here"));
+    }
+    let output = Command::new("unshare")
+        .arg(flags)
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "inside the namespaces:\n{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // What was measured belongs to the outer run's output.
+    said.lines().filter(|line| line.starts_with("netns: ")).for_each(|line| println!("{line}"));
+    Some(Ok(()))
+}
+
+/// Both hosts, seen from host A, where this process is.
+#[derive(Debug)]
+pub struct Hosts {
+    holder: Child,
+    /// Hardware addresses of A's and B's end.
+    hardware: [String; 2],
+}
+
+impl Hosts {
+    /// Makes host B and the wires to it. Only inside of [`rerun`].
+    pub fn new() -> Self {
+        // Holds the namespace of host B; it ends with this process, whose end closes its input.
+        let mut holder = Command::new("unshare")
+            .args(["-n", "sh", "-c", "echo; read -r _"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        let mut hosts = Self { holder, hardware: Default::default() };
+        let b = hosts.holder.id().to_string();
+        for (wire, own, other) in [("data", A, B), ("control", CONTROL_A, "10.79.0.2")] {
+            hosts.on_a(&format!("ip link add {wire} type veth peer name {wire} netns {b}"));
+            hosts.on_a(&format!("ip addr add {own}/24 dev {wire}"));
+            hosts.on_b(&format!("ip addr add {other}/24 dev {wire}"));
+            hosts.on_a(&format!("ip link set {wire} up"));
+            hosts.on_b(&format!("ip link set {wire} up"));
+        }
+        hosts.on_a("ip link set lo up");
+        hosts.on_b("ip link set lo up");
+        hosts.hardware = [hosts.on_a("ip -br link show data"), hosts.on_b("ip -br link show data")];
+        // `data@if7 UP 02:… <flags>`
+        for hardware in &mut hosts.hardware {
+            let address = hardware.split_whitespace().find(|word| word.matches(':').count() == 5);
+            *hardware = address.expect("a hardware address").to_owned();
+        }
+        hosts.heal();
+        hosts
+    }
+
+    /// What to put before a command so that it runs on host B.
+    pub fn enter_b(&self) -> Vec<String> {
+        ["nsenter", "-t", &self.holder.id().to_string(), "-n"].map(str::to_owned).to_vec()
+    }
+
+    fn run(&self, mut command: Command) -> String {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn on_a(&self, words: &str) -> String {
+        let mut words = words.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
+        self.run(command)
+    }
+
+    fn on_b(&self, words: &str) -> String {
+        let enter = self.enter_b();
+        let mut command = Command::new(&enter[0]);
+        command.args(&enter[1..]).args(words.split(' '));
+        self.run(command)
+    }
+
+    /// Nothing that A sends arrives.
+    pub fn lose_from_a(&self) {
+        self.on_a(&format!("ip neigh replace {B} lladdr 02:00:00:00:00:99 dev data nud permanent"));
+    }
+
+    /// Nothing that B sends arrives.
+    pub fn lose_from_b(&self) {
+        self.on_b(&format!("ip neigh replace {A} lladdr 02:00:00:00:00:99 dev data nud permanent"));
+    }
+
+    /// Everything arrives again.
+    pub fn heal(&self) {
+        let [a, b] = &self.hardware;
+        self.on_a(&format!("ip neigh replace {B} lladdr {b} dev data nud permanent"));
+        self.on_b(&format!("ip neigh replace {A} lladdr {a} dev data nud permanent"));
+    }
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        if let Some(mut input) = self.holder.stdin.take() {
+            let _ = input.write_all(b"\n");
+        }
+        let _ = self.holder.wait();
+    }
+}
