@@ -6,7 +6,7 @@
 #   make ecosystem   the ecosystem's own libraries beside our node (sources from $FOUNDATION_ECOSYSTEM)
 #   make bench    a node beside BEAM nodes and C nodes, every line of docs/performance.md; writes benches/results/
 #   make bench-codec   the term codec beside OTP's and the field's, times and instructions (valgrind)
-#   make soak     random schedules and the message law, at length; leaves dated tables in interop-tests/results/
+#   make soak     random schedules, the message law, connections and partitions, at length; leaves dated tables in interop-tests/results/
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
 #   make verify   formatting, lints, documentation, layout: read-only
 #   make fix      what of that a tool can mend
@@ -49,12 +49,17 @@ bench-codec:
 SOAK_OPERATIONS ?= 100000
 SOAK_MESSAGES ?= 100000000
 SOAK_KILLS ?= 1000
+SOAK_LOCAL ?= 100000000
+SOAK_CYCLES ?= 10000
+SOAK_PARTITIONS ?= 1000
 
 soak:
 	script/otp-matrix.sh
 	FOUNDATION_INTEROP=$${FOUNDATION_INTEROP:-all} FOUNDATION_SOAK_OPERATIONS=$(SOAK_OPERATIONS) \
 	FOUNDATION_SOAK_MESSAGES=$(SOAK_MESSAGES) FOUNDATION_SOAK_KILLS=$(SOAK_KILLS) \
 	$(ERLANG) cargo test -p foundation-interop-tests --test it soak_ -- --nocapture --test-threads 1
+	FOUNDATION_SOAK_LOCAL=$(SOAK_LOCAL) FOUNDATION_SOAK_CYCLES=$(SOAK_CYCLES) FOUNDATION_SOAK_PARTITIONS=$(SOAK_PARTITIONS) \
+	$(ERLANG) cargo test -p foundation-interop-tests --test it faults::soak -- --ignored --nocapture
 
 fuzz:
 	script/fuzz

@@ -13,6 +13,7 @@ mod names;
 mod pair;
 mod partition;
 mod pressure;
+mod soak;
 
 pub(crate) use pair::Pair;
 

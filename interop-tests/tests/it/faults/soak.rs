@@ -1,0 +1,265 @@
+//! The counted soak: messages within a node, connections made and ended, partitions; and what is left after each quarter.
+//!
+//! `make soak` runs it and writes a dated table into `interop-tests/results`. The counts come from `FOUNDATION_SOAK_LOCAL`,
+//! `FOUNDATION_SOAK_CYCLES` and `FOUNDATION_SOAK_PARTITIONS`. The schedule has no randomness: there is no seed.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use foundation_interop_tests::{Beam, Epmd, Wire, otp};
+use foundation_node::config::Reconnect;
+use foundation_node::event::Event;
+use foundation_node::net_kernel::NodeType;
+use foundation_proto::etf::{RawTerm, Term};
+
+use crate::rust::Rust;
+
+/// Peers on the other host; each reset of the wire is a partition of each.
+const PEERS: usize = 25;
+
+/// Growth of resident memory from the first quarter to the end that counts as none: what allocators keep varies by this.
+const MEMORY: usize = 8 << 20;
+
+/// What could grow.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    resident: usize,
+    descriptors: usize,
+    tasks: usize,
+    processes: usize,
+    connected: usize,
+}
+
+impl Sample {
+    fn of(rust: &Rust) -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        Self {
+            resident: line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).unwrap() << 10,
+            descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
+            tasks: rust.tasks(),
+            processes: rust.node.processes().len(),
+            connected: rust.node.nodes(NodeType::Connected).len(),
+        }
+    }
+}
+
+/// One part of the soak: its count, its time, and a sample after each quarter.
+struct Part {
+    what: &'static str,
+    count: u64,
+    took: Duration,
+    samples: Vec<Sample>,
+    note: String,
+}
+
+impl Part {
+    /// Runs the four quarters of `count`.
+    fn run(what: &'static str, count: u64, rust: &Rust, mut quarter: impl FnMut(u64) -> String) -> Self {
+        let count = count.div_ceil(4) * 4;
+        let since = Instant::now();
+        let (mut samples, mut note) = (Vec::new(), String::new());
+        for n in 1..=4u32 {
+            note = quarter(count / 4);
+            samples.push(settled(rust, samples.first()));
+            let rate = (count / 4 * u64::from(n)) as f64 / since.elapsed().as_secs_f64();
+            println!(
+                "{what}: {} of {count}, {rate:.0} a second, {:?}",
+                count / 4 * u64::from(n),
+                samples.last()
+            );
+        }
+        Self { what, count, took: since.elapsed(), samples, note }
+    }
+
+    /// Nothing has grown since the first quarter.
+    fn check(&self) {
+        let (first, last) = (self.samples[0], self.samples[3]);
+        assert!(last.resident < first.resident + MEMORY, "{}: {first:?} {last:?}", self.what);
+        for (name, first, last) in [
+            ("descriptors", first.descriptors, last.descriptors),
+            ("tasks", first.tasks, last.tasks),
+            ("processes", first.processes, last.processes),
+            ("connected", first.connected, last.connected),
+        ] {
+            assert!(last <= first, "{}: {name} grew from {first} to {last}", self.what);
+        }
+    }
+}
+
+/// A sample once what is ending has ended: connections linger for up to a second.
+fn settled(rust: &Rust, first: Option<&Sample>) -> Sample {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let sample = Sample::of(rust);
+        let done =
+            first.is_some_and(|first| sample.tasks <= first.tasks && sample.descriptors <= first.descriptors);
+        if done || Instant::now() > deadline {
+            return sample;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn wanted(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[test]
+#[ignore = "a long run: make soak"]
+fn soak() {
+    let release = otp::installed();
+    let parts = [
+        messages(wanted("FOUNDATION_SOAK_LOCAL", 100_000_000)),
+        cycles(release, wanted("FOUNDATION_SOAK_CYCLES", 10_000)),
+        partitions(wanted("FOUNDATION_SOAK_PARTITIONS", 1_000)),
+    ];
+    report(&parts, &release.version);
+    parts.iter().for_each(Part::check);
+}
+
+/// Messages between two processes of one node, each batch answered.
+fn messages(count: u64) -> Part {
+    const BATCH: u64 = 1_000;
+    let epmd = Epmd::start(otp::installed());
+    let rust = Rust::start(&epmd, "soak");
+    let message = RawTerm::from_term(&Term::from((Term::atom("tick"), 1))).unwrap();
+    let mut sender = rust.node.process().unwrap();
+    let mut receiver = rust.node.process().unwrap();
+    let (there, back) = (receiver.pid().clone(), sender.pid().clone());
+    let answer = message.clone();
+    rust.spawn(async move {
+        let mut received = 0u64;
+        while receiver.recv().await.is_ok() {
+            received += 1;
+            if received % BATCH == 0 {
+                receiver.send_raw(&back, answer.clone()).await.unwrap();
+            }
+        }
+    });
+    Part::run("messages within a node", count.div_ceil(4 * BATCH) * 4 * BATCH, &rust, |count| {
+        for _ in 0..count / BATCH {
+            rust.run(async {
+                for _ in 0..BATCH {
+                    sender.send_raw(&there, message.clone()).await.unwrap();
+                }
+                sender.recv().await.unwrap();
+            });
+        }
+        String::new()
+    })
+}
+
+/// A connection to a BEAM node, a round trip, a disconnect from either side.
+fn cycles(release: &otp::Release, count: u64) -> Part {
+    let epmd = Epmd::start(release);
+    let rust = Rust::with(&epmd, "soak", |config| config.reconnect(Reconnect::Never));
+    let beam = Beam::visible(release, &epmd, "beam");
+    beam.eval(
+        "register(peer, spawn(fun Loop() -> receive {P, down} -> erlang:disconnect_node(node(P)), Loop(); {P, M} -> P ! M, Loop() end end)), ok",
+    );
+    let mut events = rust.node.events();
+    let mut process = rust.node.process().unwrap();
+    Part::run("connect, round trip, disconnect, with a BEAM node", count, &rust, |count| {
+        let mut times = Vec::with_capacity(count as usize);
+        for n in 0..count {
+            let since = Instant::now();
+            rust.run(async {
+                rust.node.connect("beam@127.0.0.1").await.unwrap();
+                let to = ("peer", "beam@127.0.0.1");
+                let ask = |what: Term| Term::from((Term::from(process.pid()), what));
+                let hello = ask(Term::from(n as i64));
+                process.send_term(to, &hello).await.unwrap();
+                let down = ask(Term::atom("down"));
+                process.recv().await.unwrap();
+                if n % 2 == 0 {
+                    assert!(rust.node.disconnect("beam@127.0.0.1").await);
+                } else {
+                    process.send_term(to, &down).await.unwrap();
+                }
+                assert!(matches!(events.next().await, Some(Event::NodeUp { .. })));
+                assert!(matches!(events.next().await, Some(Event::NodeDown { .. })));
+            });
+            times.push(since.elapsed());
+        }
+        times.sort();
+        let there = beam.eval("erlang:garbage_collect(), {length(nodes(hidden)), erlang:system_info(port_count), erlang:system_info(process_count)}");
+        format!("median {:.2?}; the BEAM's {{nodes, ports, processes}}: {there}", times[times.len() / 2])
+    })
+}
+
+/// Resets of a wire to 25 Rust nodes: each goes down and is back by itself.
+fn partitions(count: u64) -> Part {
+    let epmd = Epmd::start(otp::installed());
+    let wire = Wire::new(&epmd);
+    let rust = Rust::on(wire.a(), "soak", |config| config.net_ticktime(8));
+    let peers: Vec<Rust> = (0..PEERS)
+        .map(|n| Rust::on(wire.b(), &format!("p{n}"), |config| config.reconnect(Reconnect::Never)))
+        .collect();
+    let mut events = rust.node.events();
+    for n in 0..PEERS {
+        rust.run(rust.node.connect(&format!("p{n}@127.0.0.1"))).unwrap();
+        assert!(matches!(rust.run(events.next()), Some(Event::NodeUp { .. })));
+    }
+    let part = Part::run("partitions", count.div_ceil(PEERS as u64 * 4) * PEERS as u64 * 4, &rust, |count| {
+        let mut times = Vec::new();
+        for _ in 0..count / PEERS as u64 {
+            let since = Instant::now();
+            wire.cut();
+            let (mut downs, mut ups) = (0, 0);
+            while ups < PEERS {
+                match rust.run(events.next()) {
+                    Some(Event::NodeDown { .. }) => downs += 1,
+                    Some(Event::NodeUp { .. }) => {
+                        ups += 1;
+                        times.push(since.elapsed());
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(downs, PEERS);
+        }
+        times.sort();
+        format!("back after {:.0?} (median)", times[times.len() / 2])
+    });
+    assert_eq!(peers.len(), PEERS);
+    part
+}
+
+/// The table of this run.
+fn report(parts: &[Part], otp: &str) {
+    let out = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().unwrap();
+    let date = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+    let profile = if cfg!(debug_assertions) { "test (opt-level 1)" } else { "release" };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let mut text = format!(
+        "# Soak of {date}\n\n`make soak`, profile {profile}, {cores} cores, OTP {otp}. Samples after each quarter of the count; \
+         no randomness, so no seed.\n\n\
+         | part | count | a second | resident MiB | descriptors | tasks | processes | connected | |\n\
+         |---|---|---|---|---|---|---|---|---|\n"
+    );
+    for part in parts {
+        let row = |value: &dyn Fn(&Sample) -> String| {
+            part.samples.iter().map(value).collect::<Vec<_>>().join(" → ")
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {:.0} | {} | {} | {} | {} | {} | {} |",
+            part.what,
+            part.count,
+            part.count as f64 / part.took.as_secs_f64(),
+            row(&|sample| format!("{:.1}", sample.resident as f64 / f64::from(1 << 20))),
+            row(&|sample| sample.descriptors.to_string()),
+            row(&|sample| sample.tasks.to_string()),
+            row(&|sample| sample.processes.to_string()),
+            row(&|sample| sample.connected.to_string()),
+            part.note,
+        );
+    }
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/results");
+    fs::create_dir_all(directory).unwrap();
+    fs::write(format!("{directory}/left-behind-{date}.md"), &text).unwrap();
+    println!("{text}");
+}
