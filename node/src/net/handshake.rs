@@ -284,11 +284,13 @@ pub(super) async fn initiate_unnamed(
     }
 }
 
-/// The handshake of the side that was dialled, up to the link. `Ok` also if it came to nothing in an orderly way.
+/// The handshake of the side that was dialled, up to the link. `Ok` also if it came to nothing in an orderly way. `proved` is
+/// called once the peer has proved the cookie, before the link is put in place.
 pub(super) async fn accept(
     node: &Arc<NodeInner>,
     stream: Stream,
     address: SocketAddr,
+    proved: impl FnOnce(),
 ) -> Result<(), Refused> {
     let kernel = &node.net_kernel;
     let identity = kernel.identity();
@@ -347,6 +349,7 @@ pub(super) async fn accept(
     .await;
     match result {
         Ok(agreement) => {
+            proved();
             let established = exchange.established(agreement, address);
             kernel.install(node, established, None).await;
             drop(accepting);

@@ -88,7 +88,9 @@ pub(super) async fn run(node: Weak<NodeInner>, listener: TcpListener, half_open:
                 let outcome = match encrypt(node.net_kernel.identity(), stream).await {
                     Ok(stream) => {
                         let session = stream.session().cloned();
-                        let outcome = handshake::accept(&node, stream, address).await;
+                        // From then on no flood of strangers can push it out.
+                        let proved = || half_open.leave(slot);
+                        let outcome = handshake::accept(&node, stream, address, proved).await;
                         outcome.map_err(|refused| (refused, session.and_then(|session| session.failure())))
                     }
                     Err(error) => {
@@ -97,7 +99,9 @@ pub(super) async fn run(node: Weak<NodeInner>, listener: TcpListener, half_open:
                         return;
                     }
                 };
-                half_open.leave(slot);
+                if outcome.is_err() {
+                    half_open.leave(slot);
+                }
                 match outcome {
                     Ok(()) => {}
                     Err((_, Some(error))) => half_open.log_tls(&error, address),
