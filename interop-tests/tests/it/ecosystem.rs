@@ -15,32 +15,40 @@ use foundation_proto::etf::Term;
 
 use crate::rust::{Rust, WAIT, shown};
 
-const TOPIC: &str = "ecosystem";
+pub(crate) const TOPIC: &str = "ecosystem";
 
 /// The folder of a library; `None`, said aloud, if it is not there.
-fn source(library: &str) -> Option<PathBuf> {
+pub(crate) fn source(library: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("FOUNDATION_ECOSYSTEM").map(|root| Path::new(&root).join(library));
-    let folder = folder.filter(|folder| folder.join("mix.exs").is_file());
+    let folder =
+        folder.filter(|folder| ["mix.exs", "rebar.config"].iter().any(|file| folder.join(file).is_file()));
     if folder.is_none() {
         println!("ecosystem {library}: not run: source absent");
     }
     folder
 }
 
-/// A node with Elixir on which the library is compiled and loaded.
-fn node_with(release: &Release, epmd: &Epmd, name: &str, source: &Path) -> Beam {
+/// A node with Elixir on which the libraries are compiled and loaded, each after those that it needs.
+pub(crate) fn node_with(release: &Release, epmd: &Epmd, name: &str, sources: &[PathBuf]) -> Beam {
     let beam = Options::new(release, epmd.port, name).elixir().start();
-    let files = format!("Path.wildcard({:?})", source.join("lib/**/*.ex").to_str().expect("a readable path"));
     // The libraries log, and look at Mix when they are compiled.
     beam.elixir(
         "for app <- [:logger, :mix] do\n\
            true = :code.add_path(String.to_charlist(Path.join([:code.lib_dir(:elixir), \"..\", \"#{app}\", \"ebin\"])))\n\
            {:ok, _} = Application.ensure_all_started(app)\n\
-         end\n:ok",
+         end\nMix.env(:prod)\n:ok",
     );
-    beam.elixir(&format!(
-        "{{:ok, _, _}} = Kernel.ParallelCompiler.compile({files}, return_diagnostics: true); :ok"
-    ));
+    for source in sources {
+        let files = |pattern: &str| {
+            format!("Path.wildcard({:?})", source.join(pattern).to_str().expect("a readable path"))
+        };
+        beam.elixir(&format!(
+            "for f <- {} do {{:ok, m, b}} = :compile.file(String.to_charlist(f), [:binary]); {{:module, _}} = :code.load_binary(m, ~c\"x\", b) end\n\
+             {{:ok, _, _}} = Kernel.ParallelCompiler.compile({}, return_diagnostics: true); :ok",
+            files("src/*.erl"),
+            files("lib/**/*.ex")
+        ));
+    }
     beam
 }
 
@@ -66,8 +74,9 @@ fn phoenix_pubsub() {
             }
             let epmd = Epmd::start(release);
             let rust = Rust::start(&epmd, "rust");
-            let one = node_with(release, &epmd, "one", &source);
-            let three = node_with(release, &epmd, "three", &source);
+            let sources = [source.clone()];
+            let one = node_with(release, &epmd, "one", &sources);
+            let three = node_with(release, &epmd, "three", &sources);
             start_pubsub(&one, 1);
             start_pubsub(&three, 3);
             let pubsub: PubSub = rust.run(async { rust.node.pubsub("MyApp.PubSub") }).unwrap();

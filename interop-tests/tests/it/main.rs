@@ -6,6 +6,8 @@ mod connection;
 mod differential;
 mod discovery;
 mod ecosystem;
+mod ecosystem_delta_crdt;
+mod ecosystem_horde;
 mod epmd;
 mod faults;
 mod gen_server;

@@ -6,11 +6,15 @@
 //! |---|---|
 //! | [`channels`] | classes of traffic over topics, with delivery promises between our own nodes |
 //! | [`global`] | names and locks, shared with OTP's `global` |
+//! | [`delta_crdt`] | replicated maps, shared with `DeltaCrdt` |
+//! | [`horde`] | names, shared with `Horde.Registry` |
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
 
 pub mod channels;
+pub mod delta_crdt;
 pub mod global;
+pub mod horde;
 pub mod pg;
 pub mod pubsub;
 
@@ -20,6 +24,8 @@ use std::sync::{Mutex, PoisonError};
 use foundation_proto::etf::Atom;
 
 use channels::Channels;
+use delta_crdt::DeltaCrdt;
+use horde::HordeRegistry;
 use pg::Groups;
 use pubsub::PubSub;
 
@@ -33,6 +39,8 @@ pub(crate) struct Services {
     pub(crate) global: global::Slot,
     pubsubs: Mutex<BTreeMap<Atom, PubSub>>,
     channels: Mutex<Option<Channels>>,
+    maps: Mutex<BTreeMap<Atom, DeltaCrdt>>,
+    registries: Mutex<BTreeMap<Atom, HordeRegistry>>,
 }
 
 impl Node {
@@ -59,9 +67,7 @@ impl Node {
     /// # Errors
     /// As [`Node::groups`].
     pub fn pubsub(&self, name: &str) -> Result<PubSub> {
-        let elixir =
-            name.starts_with(|first: char| first.is_ascii_uppercase()) && !name.starts_with("Elixir.");
-        let name = crate::node::atom(&if elixir { format!("Elixir.{name}") } else { name.to_owned() })?;
+        let name = elixir_name(name)?;
         let mut pubsubs = self.inner().services.pubsubs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = pubsubs.get(&name).filter(|known| known.is_running()) {
             return Ok(known.clone());
@@ -84,4 +90,41 @@ impl Node {
         *channels = Some(started.clone());
         Ok(started)
     }
+
+    /// A replicated map, which exchanges its writes with maps of this kind and with `DeltaCrdt` processes on BEAM nodes.
+    /// `"MyApp.Map"` and `"Elixir.MyApp.Map"` are the same name.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn delta_crdt(&self, name: &str) -> Result<DeltaCrdt> {
+        let name = elixir_name(name)?;
+        let mut maps = self.inner().services.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = maps.get(&name).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = DeltaCrdt::start(self, &name)?;
+        maps.insert(name, started.clone());
+        Ok(started)
+    }
+
+    /// A member of the `Horde.Registry` of this name. `"MyApp.Registry"` and `"Elixir.MyApp.Registry"` are the same name.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn horde_registry(&self, name: &str) -> Result<HordeRegistry> {
+        let name = elixir_name(name)?;
+        let mut registries = self.inner().services.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = registries.get(&name).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = HordeRegistry::start(self, &name)?;
+        registries.insert(name, started.clone());
+        Ok(started)
+    }
+}
+
+/// A name as Elixir means it: one that starts with a capital letter is a module's.
+fn elixir_name(name: &str) -> Result<Atom> {
+    let elixir = name.starts_with(|first: char| first.is_ascii_uppercase()) && !name.starts_with("Elixir.");
+    crate::node::atom(&if elixir { format!("Elixir.{name}") } else { name.to_owned() })
 }

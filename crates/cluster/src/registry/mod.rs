@@ -4,10 +4,12 @@
 //! (`DeltaCrdt.AWLWWMap`). [`MerkleMap`] finds the keys in which two members differ without sending them all.
 //!
 //! [`CausalCrdt`] is a member of such a map: it exchanges writes with its neighbours as `DeltaCrdt` does, and sooner.
+//! [`horde`] keeps the names of a `Horde.Registry` in it.
 
 mod aw_lww_map;
 pub mod causal_crdt;
 mod context;
+pub mod horde;
 mod merkle;
 mod wire;
 

@@ -1,0 +1,311 @@
+//! Names of a `Horde.Registry`: the host of [`foundation_cluster::registry::horde`].
+//!
+//! A node of ours is a member of its own among the BEAM members; the one names the other, and the map tells the rest. What a
+//! BEAM does with our names depends on whether this node is visible: Horde finds a process elsewhere only on the nodes of
+//! `Node.list/0`. To a hidden node's names its `select`, `count` and `keys` apply, and whoever has the pid can send to it;
+//! `lookup` and `:via` do not find them.
+//!
+//! ```no_run
+//! # async fn example(node: foundation_node::Node) -> foundation_node::Result<()> {
+//! use foundation_proto::etf::Term;
+//! let registry = node.horde_registry("MyApp.Registry")?;
+//! registry.set_members([("MyApp.Registry", "app@host")]).await?;
+//! let worker = node.process()?;
+//! registry.register(Term::from("worker"), Term::atom("nil"), worker.pid()).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use foundation_cluster::Key;
+use foundation_cluster::registry::Change;
+use foundation_cluster::registry::horde::{Action, Event, HordeRegistry as Machine, Member, map_name};
+use foundation_proto::etf::{Atom, Pid, Reference, Term};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+pub use foundation_cluster::registry::horde::Registration;
+
+use super::delta_crdt::{DeltaCrdt, Monitor, reply};
+use crate::error::{Error, Result};
+use crate::node::Node;
+use crate::process::{Message, Monitored, Process};
+
+/// Registrations that wait for the registry before their callers do.
+const COMMANDS: usize = 1024;
+
+/// A member of a `Horde.Registry` on this node; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct HordeRegistry {
+    node: Node,
+    pid: Pid,
+    machine: Arc<RwLock<Machine>>,
+    map: DeltaCrdt,
+    commands: mpsc::Sender<Command>,
+}
+
+/// Whether a process got a name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Registered {
+    /// It has it now.
+    Yes,
+    /// Another process has it.
+    Already(Pid),
+}
+
+#[derive(Debug)]
+struct Command {
+    event: Event,
+    done: oneshot::Sender<Registered>,
+}
+
+impl HordeRegistry {
+    /// Starts the registry's process under its name.
+    pub(super) fn start(node: &Node, name: &Atom) -> Result<Self> {
+        let map = map_name(name).ok_or_else(|| Error::NameTaken(name.clone()))?;
+        let map = node.delta_crdt(map.as_str())?;
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let process = node.process()?;
+        process.register(name.clone())?;
+        let pid = process.pid().clone();
+        let machine = Arc::new(RwLock::new(Machine::new(name.clone(), pid.clone())));
+        // Listening before the first look, so that no change is missed.
+        let changes = map.monitor();
+        let host = Host {
+            node: node.clone(),
+            process,
+            machine: Arc::clone(&machine),
+            map: map.clone(),
+            monitors: BTreeMap::new(),
+        };
+        node.inner().runtime.spawn(host.run(inbox, changes));
+        Ok(Self { node: node.clone(), pid, machine, map, commands })
+    }
+
+    /// The registry's process.
+    pub fn pid(&self) -> &Pid {
+        &self.pid
+    }
+
+    /// The map in which the names stand.
+    pub fn map(&self) -> &DeltaCrdt {
+        &self.map
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// The members besides this one: name and node of each registry (`Horde.Cluster.set_members/2`). Whoever was a member and is
+    /// not named loses its names.
+    ///
+    /// # Errors
+    /// [`Error::NoProc`] if the registry has ended with its node, or a name is too long.
+    pub async fn set_members(&self, members: impl IntoIterator<Item = (&str, &str)>) -> Result<()> {
+        let member = |(name, node): (&str, &str)| -> Result<Member> {
+            Ok(Member { name: super::elixir_name(name)?, node: crate::node::atom(node)? })
+        };
+        let members = members.into_iter().map(member).collect::<Result<Vec<_>>>()?;
+        self.command(Event::SetMembers(members)).await.map(drop)
+    }
+
+    /// The members, this one among them: name and node of each.
+    pub fn members(&self) -> Vec<(Atom, Atom)> {
+        self.read().members().map(|member| (member.name.clone(), member.node.clone())).collect()
+    }
+
+    /// Gives a process of this node a name, unless another has it as far as it is known here. When this returns, it is found
+    /// here, and the members in reach have been told. If another member gave the name away at the same time, the process that
+    /// loses it gets the exit signal `{name_conflict, {Name, Value}, Registry, Winner}`. A name ends with its process.
+    ///
+    /// # Errors
+    /// [`Error::NoProc`] if the registry has ended with its node.
+    pub async fn register(&self, name: Term, value: Term, pid: &Pid) -> Result<Registered> {
+        self.command(Event::Register { name, value, pid: pid.clone() }).await
+    }
+
+    /// Gives up the name of a process; nothing happens if the name is not its.
+    ///
+    /// # Errors
+    /// As [`HordeRegistry::register`].
+    pub async fn unregister(&self, name: Term, pid: &Pid) -> Result<()> {
+        self.command(Event::Unregister { name, pid: pid.clone() }).await.map(drop)
+    }
+
+    /// Who has a name; `None` also if its node is not connected, or is no member any more.
+    pub fn lookup(&self, name: &Term) -> Option<Registration> {
+        let found = self.read().lookup(name).cloned()?;
+        let here = found.pid.node == *self.node.name();
+        (here || self.node.inner().net_kernel.link(&found.pid.node).is_some()).then_some(found)
+    }
+
+    /// The names of a process.
+    pub fn keys(&self, pid: &Pid) -> Vec<Term> {
+        self.read().keys(pid).cloned().collect()
+    }
+
+    /// All names, in Erlang's order.
+    pub fn select(&self) -> Vec<(Term, Registration)> {
+        self.read().names().map(|(name, found)| (name.clone(), found.clone())).collect()
+    }
+
+    /// How many names there are.
+    pub fn count(&self) -> usize {
+        self.read().names().count()
+    }
+
+    /// A value of the registry itself (`Horde.Registry.meta/2`).
+    pub fn meta(&self, key: &Term) -> Option<Term> {
+        self.read().meta(key).cloned()
+    }
+
+    /// Keeps a value for the registry itself (`Horde.Registry.put_meta/3`), or drops it.
+    ///
+    /// # Errors
+    /// As [`HordeRegistry::register`].
+    pub async fn put_meta(&self, key: Term, value: Option<Term>) -> Result<()> {
+        self.command(Event::Meta { key, value }).await.map(drop)
+    }
+
+    /// Sends to whoever has a name.
+    ///
+    /// # Errors
+    /// [`Error::NoProc`] if nobody has it; as [`Handle::send_raw`](crate::Handle::send_raw).
+    pub async fn send(&self, name: &Term, message: &Term) -> Result<()> {
+        let to = self.lookup(name).ok_or(Error::NoProc)?.pid;
+        let sender = self.node.process()?;
+        sender.send_term(to, message).await
+    }
+
+    async fn command(&self, event: Event) -> Result<Registered> {
+        let (done, wait) = oneshot::channel();
+        self.commands.send(Command { event, done }).await.map_err(|_| Error::NoProc)?;
+        wait.await.map_err(|_| Error::NoProc)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Machine> {
+        self.machine.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Host {
+    node: Node,
+    process: Process,
+    machine: Arc<RwLock<Machine>>,
+    map: DeltaCrdt,
+    monitors: BTreeMap<Pid, Reference>,
+}
+
+impl Host {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut changes: Monitor) {
+        // The map may be older than the registry.
+        if self.look_again().await.is_err() {
+            return;
+        }
+        loop {
+            let done = tokio::select! {
+                message = self.process.recv() => match message {
+                    Ok(message) => self.message(message).await,
+                    Err(_) => return,
+                },
+                change = changes.next() => match change {
+                    Ok(change) => self.handle(Event::Changed(change)).await,
+                    Err(Error::Full) => self.look_again().await,
+                    Err(_) => return,
+                },
+                Some(command) = commands.recv() => self.command(command).await,
+            };
+            // The map has ended, and with it the node.
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn look_again(&mut self) -> Result<()> {
+        let there = self.map.to_vec();
+        let names: Vec<Term> = self.with(|machine| machine.names().map(|(name, _)| name.clone()).collect());
+        for name in names {
+            let key = Term::tuple([Term::atom("key"), name]);
+            if self.map.get(&key).is_none() {
+                self.handle(Event::Changed(Change::Removed(Key(key)))).await?;
+            }
+        }
+        for (key, value) in there {
+            self.handle(Event::Changed(Change::Put(Key(key), value))).await?;
+        }
+        Ok(())
+    }
+
+    async fn message(&mut self, message: Message) -> Result<()> {
+        let event = match message {
+            Message::Term(raw) => match raw.to_term(self.node.inner().limits()) {
+                Ok(Term::Tuple(call)) => match <[Term; 3]>::try_from(call.into_vec()) {
+                    Ok([tag, from, request]) if tag.is_atom("$gen_call") => Event::Call { from, request },
+                    _ => return Ok(()),
+                },
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    warn!(%error, "a message to a registry was dropped");
+                    return Ok(());
+                }
+            },
+            Message::Down(down) => match down.object {
+                Monitored::Pid(pid) => {
+                    self.monitors.remove(&pid);
+                    Event::Down(pid)
+                }
+                _ => return Ok(()),
+            },
+            Message::Exit { .. } => return Ok(()),
+        };
+        self.handle(event).await
+    }
+
+    async fn command(&mut self, command: Command) -> Result<()> {
+        if let Event::Register { name, pid, .. } = &command.event {
+            let taken = self.with(|machine| machine.lookup(name).map(|found| found.pid.clone()));
+            if let Some(taken) = taken.filter(|taken| taken != pid) {
+                // Whoever asked may have gone.
+                let _ = command.done.send(Registered::Already(taken));
+                return Ok(());
+            }
+        }
+        self.handle(command.event).await?;
+        let _ = command.done.send(Registered::Yes);
+        Ok(())
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
+        act(&mut self.machine.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<()> {
+        self.with(|machine| machine.handle(event));
+        while let Some(action) = self.with(Machine::poll_action) {
+            match action {
+                Action::Put(key, value) => match self.map.put(key.0, value).await {
+                    Err(Error::SystemLimit) => warn!("a name does not fit into the map of the registry"),
+                    done => done?,
+                },
+                Action::Remove(key) => self.map.delete(key.0).await?,
+                Action::SetNeighbours(neighbours) => self.map.set_addresses(neighbours).await?,
+                Action::Monitor(pid) => {
+                    let reference = self.process.monitor(&pid).await?;
+                    self.monitors.insert(pid, reference);
+                }
+                Action::Demonitor(pid) => {
+                    if let Some(reference) = self.monitors.remove(&pid) {
+                        self.process.demonitor_flush(&reference);
+                    }
+                }
+                Action::Exit { to, reason } => self.process.exit(&to, reason).await,
+                Action::Reply { from, reply: answer } => reply(&self.process, &from, answer),
+                other => debug!(?other, "an action that this host does not know"),
+            }
+        }
+        Ok(())
+    }
+}
