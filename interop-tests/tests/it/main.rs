@@ -20,6 +20,7 @@ mod law;
 mod old_peer;
 mod process;
 mod readme;
+mod releases;
 mod rpc;
 mod rust;
 mod schedule;

@@ -225,3 +225,44 @@ fn priority_messages() {
         Ok(())
     });
 }
+
+#[test]
+fn traced_signals() {
+    case(
+        Case::Smoke,
+        TOPIC,
+        "signals with a sequential trace token are taken like those without",
+        |release| {
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let beam = Beam::visible(release, &epmd, "beam");
+            let mut inbox = rust.node.mailbox("inbox").unwrap();
+            inbox.trap_exit(true);
+            let alias = inbox.alias(AliasKind::ExplicitUnalias).unwrap();
+            let known = Term::from((Term::from(inbox.pid()), Term::from(&alias)));
+            rust.run(inbox.send_term(("test", "beam@127.0.0.1"), &known)).unwrap();
+            beam.eval(
+            "{Pid, Alias} = receive Known -> Known after 10000 -> exit(nothing) end, \
+             Traced = fun(F) -> seq_trace:set_token(label, 17), seq_trace:set_token(send, true), V = F(), seq_trace:set_token([]), V end",
+        );
+            beam.eval("Traced(fun() -> {inbox, 'rust@127.0.0.1'} ! to_name, Pid ! to_pid end)");
+            assert_eq!(rust.run(next(&mut inbox)), "to_name");
+            assert_eq!(rust.run(next(&mut inbox)), "to_pid");
+            if release.number >= 24 {
+                beam.eval("Traced(fun() -> Alias ! to_alias end)");
+                assert_eq!(rust.run(next(&mut inbox)), "to_alias");
+            }
+            // exit/2, the end of a linked process, and of a monitored one.
+            beam.eval("Traced(fun() -> exit(Pid, by_exit) end)");
+            assert_eq!(rust.run(next(&mut inbox)).split_once('>').unwrap().1, ",by_exit}");
+            beam.eval("spawn(fun() -> link(Pid), Traced(fun() -> exit(by_link) end) end)");
+            assert_eq!(rust.run(next(&mut inbox)).split_once('>').unwrap().1, ",by_link}");
+            assert_eq!(
+                beam.eval("Traced(fun() -> rpc:call('rust@127.0.0.1', erlang, node, []) end)"),
+                "'rust@127.0.0.1'"
+            );
+            assert_eq!(beam.eval("nodes(hidden)"), "['rust@127.0.0.1']");
+            Ok(())
+        },
+    );
+}
