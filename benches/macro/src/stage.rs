@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use foundation_interop_tests::{Beam, Epmd, Release, beam, otp, work_dir};
@@ -33,19 +34,29 @@ pub(crate) trait Peer {
 
 /// A BEAM node with `foundation_bench` loaded.
 #[derive(Debug)]
-pub(crate) struct BeamPeer(Beam);
+pub(crate) struct BeamPeer {
+    beam: Beam,
+    /// An answer did not come in time. It would be taken for that of the next question, so no more are asked.
+    out_of_step: AtomicBool,
+}
 
 impl Peer for BeamPeer {
     fn name(&self) -> &str {
-        self.0.name()
+        self.beam.name()
     }
 
     fn pid(&self) -> u32 {
-        self.0.pid()
+        self.beam.pid()
     }
 
     fn op(&self, text: &str) -> Result<Numbers, String> {
-        let answer = self.0.try_eval(&format!("binary_to_list(foundation_bench:op(\"{text}\"))"))?;
+        if self.out_of_step.load(Ordering::Relaxed) {
+            return Err("an earlier measurement of this node took too long".to_owned());
+        }
+        let answer = self.beam.try_eval(&format!("binary_to_list(foundation_bench:op(\"{text}\"))"));
+        let answer = answer.inspect_err(|why| {
+            self.out_of_step.fetch_or(why.starts_with("no answer"), Ordering::Relaxed);
+        })?;
         stats::parse(answer.trim_matches('"'))
     }
 }
@@ -156,7 +167,7 @@ pub(crate) fn start_beam(release: &Release, epmd_port: u16, name: &str, optfile:
     }
     let beam = options.start();
     beam.eval("ok = foundation_bench:start()");
-    BeamPeer(beam)
+    BeamPeer { beam, out_of_step: AtomicBool::new(false) }
 }
 
 /// A Rust node of this very binary.
