@@ -150,3 +150,216 @@ fn hosts_erlang_is_read() {
         },
     );
 }
+
+/// A file with a configuration, and the arguments that name it.
+fn config(name: &str, text: &str) -> [String; 2] {
+    let file = work_dir("discovery").join(format!("{name}.toml"));
+    std::fs::write(&file, text).unwrap();
+    ["--config".to_owned(), file.to_str().unwrap().to_owned()]
+}
+
+/// What libcluster's gossip does, on the loopback interface: sends its heartbeat until it has heard one of another node, and says which.
+const GOSSIP: &str = r#"
+    Port = @PORT@, Secret = @SECRET@,
+    Group = {233, 252, 1, 32}, Interface = {127, 0, 0, 1},
+    {ok, Socket} = gen_udp:open(Port, [binary, {active, false}, {reuseaddr, true}, {multicast_if, Interface},
+        {multicast_loop, true}, {multicast_ttl, 1}, {add_membership, {Group, Interface}}]),
+    Key = crypto:hash(sha256, Secret),
+    Plain = iolist_to_binary([<<"heartbeat::">>, term_to_binary(#{node => node()})]),
+    Seal = fun(<<>>) -> Plain;
+              (_) -> Iv = crypto:strong_rand_bytes(16), Pad = 16 - byte_size(Plain) rem 16,
+                     Padded = [Plain, binary:copy(<<Pad>>, Pad)],
+                     [Iv, crypto:crypto_one_time(aes_256_cbc, Key, Iv, Padded, true)] end,
+    Open = fun(<<>>, Datagram) -> Datagram;
+              (_, <<Iv:16/binary, Sealed/binary>>) -> crypto:crypto_one_time(aes_256_cbc, Key, Iv, Sealed, false) end,
+    Loop = fun Loop(0) -> nobody;
+               Loop(Left) ->
+        ok = gen_udp:send(Socket, Group, Port, Seal(Secret)),
+        case gen_udp:recv(Socket, 0, 200) of
+            {ok, {_, _, Datagram}} ->
+                case catch begin <<"heartbeat::", Term/binary>> = Open(Secret, Datagram), binary_to_term(Term) end of
+                    #{node := Node} when Node =/= node() -> Node;
+                    _ -> Loop(Left - 1)
+                end;
+            {error, timeout} -> Loop(Left - 1)
+        end
+    end,
+    Heard = Loop(200),
+    gen_udp:close(Socket),
+    Heard
+"#;
+
+#[test]
+fn gossip_is_that_of_libcluster() {
+    case(
+        Case::Full,
+        TOPIC,
+        "gossip with and without a secret is heard and understood by a BEAM node",
+        |release| {
+            for secret in ["", "s3cret"] {
+                let epmd = Epmd::start(release);
+                let beam = Beam::visible(release, &epmd, "app");
+                let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+                let name = if secret.is_empty() { "plain" } else { "sealed" };
+                let line = if secret.is_empty() {
+                    "allow = ['127.0.0.0/8']"
+                } else {
+                    "secret = { system = 'SECRET' }"
+                };
+                let text = format!(
+                    "[cluster]\nstrategy = 'gossip'\nport = {port}\nmulticast_if = '127.0.0.1'\n{line}\n"
+                );
+                let arguments = config(&format!("{name}-{}", epmd.port), &text);
+                let arguments = [arguments[0].as_str(), arguments[1].as_str()];
+                let node = format!("{name}@127.0.0.1");
+                let started = Started::with(epmd.port, &node, &arguments, &[("SECRET", secret)]);
+                epmd.wait_for(name);
+                let code = GOSSIP
+                    .replace("@PORT@", &port.to_string())
+                    .replace("@SECRET@", &format!("<<\"{secret}\">>"));
+                assert_eq!(beam.eval(&code), format!("'{node}'"), "{}", started.log());
+                eventually_true("the BEAM is dialled", WAIT, || {
+                    beam.eval("nodes(hidden)") == format!("['{node}']")
+                });
+            }
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn gossip_without_a_secret_must_be_allowed() {
+    case(
+        Case::Full,
+        TOPIC,
+        "a name in a heartbeat that is not allowed is not dialled, and the log has the line to add",
+        |release| {
+            let epmd = Epmd::start(release);
+            let _beam = Beam::visible(release, &epmd, "app");
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let text = format!("[cluster]\nstrategy = 'gossip'\nport = {port}\nmulticast_if = '127.0.0.1'\n");
+            let arguments = config(&format!("refused-{}", epmd.port), &text);
+            let arguments = [arguments[0].as_str(), arguments[1].as_str()];
+            let started =
+                Started::with(epmd.port, "refused@127.0.0.1", &arguments, &[("FOUNDATION_ENV", "prod")]);
+            epmd.wait_for("refused");
+            let heartbeat = b"heartbeat::\x83t\x00\x00\x00\x01w\x04nodew\x0dapp@127.0.0.1";
+            eventually_true("the refusal is logged", WAIT, || {
+                // Also what is no heartbeat at all.
+                for datagram in [&heartbeat[..], &heartbeat[..20], &[0_u8; 1400]] {
+                    let _ = socket.send_to(datagram, ("127.0.0.1", port));
+                }
+                started.log().contains("allow = [\\\"app@127.0.0.1\\\"]")
+            });
+            assert!(!started.log().contains("connected to app@"), "{}", started.log());
+            Ok(())
+        },
+    );
+}
+
+/// A name server that answers every question in the way it is told.
+struct NameServer {
+    port: u16,
+    answer: std::sync::Arc<std::sync::Mutex<Answer>>,
+}
+
+#[derive(Clone, Debug)]
+enum Answer {
+    /// The A records; other types have none.
+    Addresses(Vec<[u8; 4]>),
+    /// This response code.
+    Code(u8),
+    /// Nothing at all.
+    Silence,
+}
+
+impl NameServer {
+    fn start(answer: Answer) -> Self {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let answer = std::sync::Arc::new(std::sync::Mutex::new(answer));
+        let shared = std::sync::Arc::downgrade(&answer);
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+        std::thread::spawn(move || {
+            let mut query = [0_u8; 512];
+            while let Some(answer) = shared.upgrade() {
+                let Ok((length, from)) = socket.recv_from(&mut query) else { continue };
+                let answer = answer.lock().unwrap().clone();
+                if let Some(response) = respond(&query[..length], &answer) {
+                    let _ = socket.send_to(&response, from);
+                }
+            }
+        });
+        Self { port, answer }
+    }
+
+    fn says(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+}
+
+/// RFC 1035 section 4: the header, the question as it came, and the records.
+fn respond(query: &[u8], answer: &Answer) -> Option<Vec<u8>> {
+    let end = 12 + query[12..].iter().position(|byte| *byte == 0)? + 5;
+    let is_a = query[end - 4..end - 2] == [0, 1];
+    let (code, addresses) = match answer {
+        Answer::Addresses(addresses) if is_a => (0, addresses.as_slice()),
+        Answer::Addresses(_) => (0, &[][..]),
+        Answer::Code(code) => (*code, &[][..]),
+        Answer::Silence => return None,
+    };
+    let mut out = query[..2].to_vec();
+    out.extend([0x81, 0x80 | code, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
+    out.extend(&query[12..end]);
+    for address in addresses {
+        out.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4]);
+        out.extend(address);
+    }
+    Some(out)
+}
+
+#[test]
+fn dns_names_the_nodes() {
+    case(
+        Case::Full,
+        TOPIC,
+        "the addresses of a name in DNS are nodes; no answer, SERVFAIL and NXDOMAIN disconnect nobody",
+        |release| {
+            const LOCALHOST: [u8; 4] = [127, 0, 0, 1];
+            let epmd = Epmd::start(release);
+            let beam = Beam::visible(release, &epmd, "app");
+            let server = NameServer::start(Answer::Code(2));
+            let text = format!(
+                "[cluster]\nstrategy = 'dns'\nquery = 'app.internal'\nbasename = 'app'\npolling_interval = 100\n\
+             prune = 'disconnect'\nservers = ['127.0.0.1:{}']\n",
+                server.port
+            );
+            let arguments = config(&format!("dns-{}", epmd.port), &text);
+            let arguments = [arguments[0].as_str(), arguments[1].as_str()];
+            let node = Started::with(epmd.port, "dns@127.0.0.1", &arguments, &[]);
+            node.logs(&["no answer; what it said before stands", "app.internal"]);
+            let connected = || beam.eval("nodes(hidden)") == "['dns@127.0.0.1']";
+            server.says(Answer::Addresses(vec![LOCALHOST]));
+            eventually_true("it is found once the server answers", WAIT, connected);
+            node.logs(&["answers again"]);
+            beam.eval("net_kernel:monitor_nodes(true, #{node_type => all})");
+            for answer in [Answer::Code(2), Answer::Silence, Answer::Code(5)] {
+                server.says(answer.clone());
+                let failures = || node.log().matches("what it said before stands").count();
+                let before = failures();
+                eventually_true(&format!("{answer:?} is reported"), WAIT * 2, || failures() > before);
+                assert!(connected(), "{answer:?}");
+                server.says(Answer::Addresses(vec![LOCALHOST]));
+                let recovered = || node.log().matches("answers again").count();
+                let before = recovered();
+                eventually_true("it recovers", WAIT * 2, || recovered() > before);
+            }
+            // Confirmed absence, and a configuration that asks for it: now it is disconnected.
+            server.says(Answer::Code(3));
+            eventually_true("NXDOMAIN for 10 s counts", WAIT * 2, || !connected());
+            node.logs(&["app@127.0.0.1 is not named any more", "disconnects=true"]);
+            Ok(())
+        },
+    );
+}

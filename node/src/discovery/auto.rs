@@ -29,6 +29,10 @@ pub struct Environment {
     pub profile: Option<String>,
     /// Where `.hosts.erlang` is.
     pub hosts_file: Option<String>,
+    /// `DNS_CLUSTER_QUERY`.
+    pub dns_query: Option<String>,
+    /// The networks that this machine is on.
+    pub networks: Vec<String>,
 }
 
 impl Environment {
@@ -40,12 +44,23 @@ impl Environment {
             terminal: std::io::stdin().is_terminal(),
             container: container || variable("KUBERNETES_SERVICE_HOST").is_some(),
             profile: variable("FOUNDATION_ENV").or_else(|| variable("MIX_ENV")),
+            dns_query: variable("DNS_CLUSTER_QUERY"),
+            networks: networks(),
             hosts_file: erlang_hosts::find().map(|path| path.display().to_string()),
         }
     }
 
+    /// What may be dialled on a developer's machine whoever names it: this host, and what is on its networks.
+    pub fn allowed(&self, context: &Context) -> Vec<String> {
+        let host = format!("@{}", context.own.host());
+        std::iter::once(host).chain(self.networks.iter().cloned()).collect()
+    }
+
     /// Whether this is a developer's machine, and how that shows.
-    fn development(&self, mode: Mode) -> Result<String, String> {
+    ///
+    /// # Errors
+    /// How it shows that it is not.
+    pub fn development(&self, mode: Mode) -> Result<String, String> {
         match self.profile.as_deref() {
             Some(profile @ ("dev" | "development" | "test")) => {
                 return Ok(format!("FOUNDATION_ENV or MIX_ENV is {profile}"));
@@ -71,10 +86,15 @@ pub fn choose(mode: Mode, environment: &Environment, context: &Context) -> Choic
         choice.evidence.push(format!("{}: {why}", strategy.word()));
         choice.sources.push(SourceConfig::new(strategy));
     };
+    #[cfg(feature = "dns")]
+    if let Some(query) = &environment.dns_query {
+        add(StrategyConfig::Dns(Default::default()), format!("DNS_CLUSTER_QUERY is {query}"));
+        return choice;
+    }
     match environment.development(mode) {
         Ok(why) => {
             add(StrategyConfig::LocalEpmd(Default::default()), why);
-            choice.allow.push(format!("@{}", context.own.host()));
+            choice.allow = environment.allowed(context);
         }
         Err(why) => choice.evidence.push(format!("not local_epmd: {why}")),
     }
@@ -83,4 +103,14 @@ pub fn choose(mode: Mode, environment: &Environment, context: &Context) -> Choic
         choice.sources.push(SourceConfig::new(StrategyConfig::ErlangHosts(Default::default())));
     }
     choice
+}
+
+/// The networks of the interfaces of this machine.
+fn networks() -> Vec<String> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let network = |interface: &if_addrs::Interface| match &interface.addr {
+        if_addrs::IfAddr::V4(v4) => format!("{}/{}", v4.ip, v4.prefixlen),
+        if_addrs::IfAddr::V6(v6) => format!("{}/{}", v6.ip, v6.prefixlen),
+    };
+    interfaces.iter().map(network).collect()
 }

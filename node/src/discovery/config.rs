@@ -34,7 +34,9 @@ use foundation_proto::dist::NodeName;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
-use super::{erlang_hosts, local_epmd, static_hosts};
+#[cfg(feature = "dns")]
+use super::dns;
+use super::{erlang_hosts, gossip, local_epmd, static_hosts};
 
 /// The most nodes that one source can name, unless it says otherwise. What a directory of a cluster holds.
 pub const MAX_NODES: usize = 4096;
@@ -99,6 +101,17 @@ pub enum StrategyConfig {
     LocalEpmd(local_epmd::Options),
     /// The hosts of `.hosts.erlang`.
     ErlangHosts(erlang_hosts::Options),
+    /// Heartbeats over multicast.
+    Gossip(gossip::Options),
+    /// Addresses in DNS.
+    #[cfg(feature = "dns")]
+    Dns(dns::Options),
+    /// A headless service of Kubernetes, by its addresses in DNS.
+    #[cfg(feature = "dns")]
+    KubernetesDns(dns::KubernetesOptions),
+    /// A headless service of Kubernetes, by its services in DNS.
+    #[cfg(feature = "dns")]
+    KubernetesDnsSrv(dns::KubernetesSrvOptions),
 }
 
 /// What strategies know of the node they work for.
@@ -152,18 +165,33 @@ const OWN_KEYS: [&str; 10] = [
 ];
 
 /// Our name of each strategy, and those that other texts have for it.
-const STRATEGIES: [(&str, &[&str]); 3] =
-    [("static", &["epmd"]), ("local_epmd", &["localepmd"]), ("erlang_hosts", &["erlanghosts"])];
+const STRATEGIES: &[(&str, &[&str])] = &[
+    ("static", &["epmd"]),
+    ("local_epmd", &["localepmd"]),
+    ("erlang_hosts", &["erlanghosts"]),
+    ("gossip", &[]),
+    #[cfg(feature = "dns")]
+    ("dns", &["dnspoll", "dns_cluster", "dnscluster"]),
+    #[cfg(feature = "dns")]
+    ("kubernetes_dns", &["kubernetes.dns"]),
+    #[cfg(feature = "dns")]
+    ("kubernetes_dns_srv", &["kubernetes.dnssrv"]),
+];
 
 /// Strategies that others have, and why they are not here.
-const NOT_OFFERED: [(&[&str], &str); 5] = [
-    (&["rancher"], "it asks the metadata service of Rancher 1.x, which is not maintained any more"),
+const NOT_OFFERED: &[(&[&str], &str)] = &[
+    (&["mdns", "mdnslite", "mdns_lite"], "use `local_epmd` on one machine, and `gossip` on one network"),
+    (&["kubernetes"], "its API is not asked yet; use `kubernetes_dns` with a headless service"),
+    (&["consul"], "its API is not asked yet; use `dns` with `servers`, as Consul answers DNS"),
+    #[cfg(not(feature = "dns"))]
     (
-        &["aws", "ec2", "ec2.tags", "ecs", "clusterec2", "clusterecs"],
-        "use `consul`, or `static` with addresses",
+        &["dns", "dnspoll", "kubernetes_dns", "kubernetes.dns"],
+        "this program was built without the feature dns",
     ),
-    (&["gcp", "gce", "gig", "gce.labels"], "use `consul`, or `static` with addresses"),
-    (&["postgres"], "use `gossip`, `dns` or `consul`"),
+    (&["rancher"], "it asks the metadata service of Rancher 1.x, which is not maintained any more"),
+    (&["aws", "ec2", "ec2.tags", "ecs", "clusterec2", "clusterecs"], "use `dns`, or `static` with addresses"),
+    (&["gcp", "gce", "gig", "gce.labels"], "use `dns`, or `static` with addresses"),
+    (&["postgres"], "use `gossip` or `dns`"),
     (&["hyparview", "partisan"], "it is no way to find nodes"),
 ];
 
@@ -174,6 +202,13 @@ impl StrategyConfig {
             Self::Static(_) => "static",
             Self::LocalEpmd(_) => "local_epmd",
             Self::ErlangHosts(_) => "erlang_hosts",
+            Self::Gossip(_) => "gossip",
+            #[cfg(feature = "dns")]
+            Self::Dns(_) => "dns",
+            #[cfg(feature = "dns")]
+            Self::KubernetesDns(_) => "kubernetes_dns",
+            #[cfg(feature = "dns")]
+            Self::KubernetesDnsSrv(_) => "kubernetes_dns_srv",
         }
     }
 
@@ -181,6 +216,13 @@ impl StrategyConfig {
         Ok(match word {
             "static" => Self::Static(keys.try_into()?),
             "erlang_hosts" => Self::ErlangHosts(keys.try_into()?),
+            "gossip" => Self::Gossip(keys.try_into()?),
+            #[cfg(feature = "dns")]
+            "dns" => Self::Dns(keys.try_into()?),
+            #[cfg(feature = "dns")]
+            "kubernetes_dns" => Self::KubernetesDns(keys.try_into()?),
+            #[cfg(feature = "dns")]
+            "kubernetes_dns_srv" => Self::KubernetesDnsSrv(keys.try_into()?),
             _ => Self::LocalEpmd(keys.try_into()?),
         })
     }
@@ -477,6 +519,48 @@ impl<'de> Deserialize<'de> for ClusterConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         Self::from_value(&value).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Something that must not be shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret of this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The value must not stand in the error, as serde would have it.
+        match Value::deserialize(deserializer)? {
+            Value::String(text) if !text.is_empty() => Ok(Self(text)),
+            _ => Err(serde::de::Error::custom("a secret must be a string that is not empty")),
+        }
+    }
+}
+
+/// One string, or a list of strings.
+pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(vec![text]),
+        value => {
+            value.try_into().map_err(|_| serde::de::Error::custom("must be a string or a list of strings"))
+        }
     }
 }
 

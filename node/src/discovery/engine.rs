@@ -96,31 +96,42 @@ pub struct Plan {
 impl Plan {
     /// What `config` asks for on this machine.
     pub fn new(config: &ClusterConfig, context: &Context) -> Self {
-        let (written, mut entries, evidence) = match config.mode {
-            Mode::Off => (Vec::new(), Vec::new(), Vec::new()),
-            Mode::Written => {
-                let lines =
-                    config.sources.iter().map(|s| format!("{}: written in the configuration", s.name));
-                (config.sources.clone(), Vec::new(), lines.collect())
-            }
+        let mut plan = Self { sources: Vec::new(), allow: AllowList::new(), evidence: Vec::new() };
+        let mut entries = config.allow.clone();
+        let written = match config.mode {
+            Mode::Off => Vec::new(),
+            Mode::Written => config.sources.clone(),
             Mode::Auto | Mode::Environment => {
                 let choice = auto::choose(config.mode, &auto::Environment::read(), context);
-                (choice.sources, choice.allow, choice.evidence)
+                plan.evidence = choice.evidence;
+                entries.extend(choice.allow);
+                choice.sources
             }
         };
-        entries.extend(config.allow.iter().cloned());
-        let mut allow = AllowList::new();
+        plan.sources.extend(written.iter().map(|source| sources::build(source, context)));
+        if config.mode == Mode::Written {
+            let lines =
+                plan.sources.iter().map(|source| format!("{}: written in the configuration", source.name));
+            plan.evidence.extend(lines);
+            if plan.sources.iter().any(|source| source.trust == Trust::Open) && entries.is_empty() {
+                let environment = auto::Environment::read();
+                match environment.development(Mode::Environment) {
+                    Ok(why) => {
+                        entries.extend(environment.allowed(context));
+                        plan.evidence.push(format!("allow: this host and its networks ({why})"));
+                    }
+                    Err(why) => plan.evidence.push(format!(
+                        "allow: nothing is written and {why}, so no name is dialled that anybody can send"
+                    )),
+                }
+            }
+        }
         for entry in &entries {
             // Those of the configuration were checked when it was read.
-            if let Err(error) = allow.add(entry) {
+            if let Err(error) = plan.allow.add(entry) {
                 warn!(%error, "left out");
             }
         }
-        let mut plan = Self {
-            sources: written.iter().map(|source| sources::build(source, context)).collect(),
-            allow,
-            evidence,
-        };
         if !config.join.is_empty() {
             let nodes: Vec<&str> = config.join.iter().map(NodeName::as_str).collect();
             plan.evidence.push(format!("join: {} in the configuration", nodes.join(", ")));

@@ -10,6 +10,9 @@
 //! | [`static_hosts`] | nodes written out | `static` | `Cluster.Strategy.Epmd` |
 //! | [`local_epmd`] | the EPMD of this host | `local_epmd` | `Cluster.Strategy.LocalEpmd` |
 //! | [`erlang_hosts`] | the EPMDs of the hosts in `.hosts.erlang` | `erlang_hosts` | `Cluster.Strategy.ErlangHosts` |
+//! | [`gossip`] | heartbeats over multicast | `gossip` | `Cluster.Strategy.Gossip` |
+//! | `dns` (feature `dns`) | addresses in DNS | `dns` | `Cluster.Strategy.DNSPoll`, `DNSCluster` |
+//! | `dns` | headless services of Kubernetes | `kubernetes_dns`, `kubernetes_dns_srv` | `Cluster.Strategy.Kubernetes.DNS`, `….DNSSRV` |
 //!
 //! [`config`] reads `[cluster]`, [`auto`] looks at the environment, [`engine`] runs sources and carries out what the machine
 //! decides, [`event`] is what others see of it.
@@ -46,9 +49,12 @@
 
 pub mod auto;
 pub mod config;
+#[cfg(feature = "dns")]
+pub mod dns;
 pub mod engine;
 pub mod erlang_hosts;
 pub mod event;
+pub mod gossip;
 pub mod local_epmd;
 mod polling;
 mod sources;

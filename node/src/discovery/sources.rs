@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use foundation_cluster::discovery::{Prune, Trust};
 
-use super::config::{Context, MAX_NODES, SourceConfig, StrategyConfig};
+use super::config::{Context, MAX_NODES, MAX_OPEN_NODES, SourceConfig, StrategyConfig};
+#[cfg(feature = "dns")]
+use super::dns::Dns;
 use super::erlang_hosts::ErlangHosts;
+use super::gossip::Gossip;
 use super::local_epmd::LocalEpmd;
 use super::static_hosts::StaticHosts;
 use super::{Polling, Source, Strategy};
@@ -22,7 +25,19 @@ pub(super) fn build(config: &SourceConfig, context: &Context) -> Source {
         StrategyConfig::ErlangHosts(options) => {
             (Arc::new(Polling(ErlangHosts::new(options.clone(), context))), Trust::Named, Prune::Forget)
         }
+        StrategyConfig::Gossip(options) => {
+            // Who knows the secret may name nodes; without one anybody can.
+            let trust = if options.secret.is_some() { Trust::Named } else { Trust::Open };
+            (Arc::new(Gossip::new(options.clone(), context)), trust, Prune::Forget)
+        }
+        #[cfg(feature = "dns")]
+        StrategyConfig::Dns(options) => dns(Dns::new(options.clone(), context)),
+        #[cfg(feature = "dns")]
+        StrategyConfig::KubernetesDns(options) => dns(Dns::kubernetes(options.clone())),
+        #[cfg(feature = "dns")]
+        StrategyConfig::KubernetesDnsSrv(options) => dns(Dns::kubernetes_srv(options.clone())),
     };
+    let max_nodes = if trust == Trust::Open { MAX_OPEN_NODES } else { MAX_NODES };
     Source {
         name: config.name.clone(),
         kind: config.strategy.word(),
@@ -30,6 +45,12 @@ pub(super) fn build(config: &SourceConfig, context: &Context) -> Source {
         trust,
         prune: config.prune.unwrap_or(prune),
         rank: config.rank,
-        max_nodes: config.max_nodes.unwrap_or(MAX_NODES),
+        max_nodes: config.max_nodes.unwrap_or(max_nodes),
     }
+}
+
+#[cfg(feature = "dns")]
+fn dns(strategy: Dns) -> (Arc<dyn Strategy>, Trust, Prune) {
+    let trust = Trust::Basenames(vec![strategy.basename().to_owned()]);
+    (Arc::new(Polling(strategy)), trust, Prune::Forget)
 }

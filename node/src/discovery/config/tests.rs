@@ -23,6 +23,21 @@ fn three_tiers() {
     .unwrap();
     let ranks: Vec<_> = several.sources.iter().map(|source| (source.name.as_str(), source.rank)).collect();
     assert_eq!(ranks, [("static", 0), ("local_epmd", 1)]);
+    let StrategyConfig::Gossip(gossip) =
+        &read("[cluster]\nstrategy = 'gossip'\nsecret = 'hush'").unwrap().sources[0].strategy
+    else {
+        panic!()
+    };
+    assert!(gossip.secret.is_some() && !format!("{gossip:?}").contains("hush"));
+    #[cfg(feature = "dns")]
+    for (name, keys) in [
+        ("Cluster.Strategy.DNSPoll", "query = 'a.internal'\nnode_basename = 'app'\npolling_interval = 5000"),
+        ("Cluster.Strategy.Kubernetes.DNS", "service = 'app-headless'\napplication_name = 'app'"),
+        ("Cluster.Strategy.Kubernetes.DNSSRV", "service = 's'\nnamespace = 'n'\napplication_name = 'app'"),
+    ] {
+        read(&format!("[cluster.topologies.x]\nstrategy = '{name}'\n[cluster.topologies.x.config]\n{keys}"))
+            .unwrap();
+    }
     let topologies = read(
         "[cluster.topologies.office]\nstrategy = 'Cluster.Strategy.Epmd'\nconfig = { hosts = [':a@h'], timeout = 'infinity' }\n\
          [cluster.topologies.laptop]\nstrategy = 'Elixir.Cluster.Strategy.LocalEpmd'",
@@ -53,6 +68,7 @@ fn mistakes_name_the_key_and_what_would_be_right() {
             "milliseconds",
         ),
         ("[cluster]\nstrategy = 'local_epmd'\nprune = 3", "cluster.prune", "never"),
+        ("[cluster]\nstrategy = 'gossip'\nsecret = 1234", "cluster.secret", "must be a string"),
         ("[cluster]\nallow = ['10.0.0.0/99']", "cluster.allow", "network"),
         ("[cluster]\nname = { system = 'NO_SUCH_VARIABLE_' }", "cluster.name", "NO_SUCH_VARIABLE_"),
         ("[cluster.topologies.x]\nstrategy = 'gcp'", "cluster.topologies.x.strategy", "not offered"),
