@@ -9,14 +9,14 @@ use crate::rust::WAIT;
 const TOPIC: &str = "command line";
 
 /// Exit code, standard output, standard error.
-struct Outcome {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// `foundation` with the harness's cookie.
-fn foundation(epmd_port: u16, cookie: &str, arguments: &[&str]) -> Command {
+pub(crate) fn foundation(epmd_port: u16, cookie: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(built::binary("foundation"));
     command
         .args(arguments)
@@ -29,7 +29,7 @@ fn foundation(epmd_port: u16, cookie: &str, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(epmd: &Epmd, arguments: &[&str]) -> Outcome {
+pub(crate) fn run(epmd: &Epmd, arguments: &[&str]) -> Outcome {
     run_with(epmd.port, beam::COOKIE, arguments)
 }
 
@@ -42,7 +42,7 @@ fn run_with(epmd_port: u16, cookie: &str, arguments: &[&str]) -> Outcome {
 }
 
 #[track_caller]
-fn prints(outcome: &Outcome, expected: &str) {
+pub(crate) fn prints(outcome: &Outcome, expected: &str) {
     assert_eq!((outcome.out.as_str(), outcome.code), (expected, Some(0)), "{}", outcome.err);
 }
 

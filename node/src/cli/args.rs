@@ -177,6 +177,44 @@ pub(crate) enum Command {
         #[command(flatten)]
         message: Message,
     },
+    /// Print what is broadcast on a channel or topic, one message a line
+    Subscribe {
+        #[command(flatten)]
+        topic: Topic,
+        /// Stop after this many messages
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Broadcast a message on a channel or topic
+    Broadcast {
+        #[command(flatten)]
+        topic: Topic,
+        /// The message, a term in Erlang or Elixir syntax
+        #[arg(allow_hyphen_values = true)]
+        term: String,
+    },
+    /// List the process groups of a pg scope: group, members, nodes
+    Groups {
+        /// The node
+        node: String,
+        /// The scope
+        #[arg(default_value = "pg")]
+        scope: String,
+    },
+    /// Show the traffic of the channels, line by line
+    Channels {
+        /// The node
+        node: String,
+        /// Only what this node itself sends, not the nodes that it is connected to
+        #[arg(long)]
+        one: bool,
+        /// Seconds between two reports
+        #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+        interval: f64,
+        /// Stop after this many reports
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
     /// Stop a node in an orderly way (init:stop/0)
     Stop {
         #[command(flatten)]
@@ -210,6 +248,22 @@ pub(crate) struct Target {
     /// The same
     #[arg(long = "node", value_name = "NODE", id = "node_option", conflicts_with = "node")]
     pub(crate) option: Option<String>,
+}
+
+/// A topic of a Phoenix.PubSub.
+#[derive(Args, Debug)]
+pub(crate) struct Topic {
+    /// The node
+    pub(crate) node: String,
+    /// control, events, telemetry or data; with --pubsub, any topic
+    #[arg(value_name = "CHANNEL|TOPIC")]
+    pub(crate) topic: String,
+    /// The PubSub, such as MyApp.PubSub
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pubsub: Option<String>,
+    /// Only with this node, not with those that it is connected to
+    #[arg(long)]
+    pub(crate) one: bool,
 }
 
 /// A message to a registered process.

@@ -11,6 +11,7 @@
 //! | [`session`] | a short-lived hidden node that speaks to another one |
 //! | [`remote`] | what is asked of the other one: `ping`, `rpc`, `call`, … |
 //! | [`manual`] | completions for shells, and the man page |
+//! | [`traffic`] | groups, topics and channels: `groups`, `subscribe`, `broadcast`, `channels` |
 //! | [`terms`] | terms on the command line and on the standard output |
 //!
 //! Results go to the standard output, everything else to the standard error.
@@ -25,6 +26,7 @@ mod remote;
 mod session;
 mod start;
 mod terms;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -82,6 +84,12 @@ fn run(cli: &Cli) -> Result<u8, Failure> {
             Command::Version => {
                 terms::line(&format!("foundation {}", env!("CARGO_PKG_VERSION")));
                 Ok(exit::OK)
+            }
+            Command::Subscribe { topic, count } => traffic::subscribe(topic, *count, &cli.options).await,
+            Command::Broadcast { topic, term } => traffic::broadcast(topic, term, &cli.options).await,
+            Command::Groups { node, scope } => traffic::groups(node, scope, &cli.options).await,
+            Command::Channels { node, one, interval, count } => {
+                traffic::channels(node, *one, *interval, *count, &cli.options).await
             }
             command => remote::run(command, &cli.options).await,
         }

@@ -92,7 +92,11 @@ pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Fail
         | Command::Names { .. }
         | Command::Version
         | Command::Completions { .. }
-        | Command::Man { .. } => Err(Failure::Usage("not a command for another node".to_owned())),
+        | Command::Man { .. }
+        | Command::Subscribe { .. }
+        | Command::Broadcast { .. }
+        | Command::Groups { .. }
+        | Command::Channels { .. } => Err(Failure::Usage("not a command for another node".to_owned())),
     }
 }
 
@@ -102,7 +106,7 @@ async fn finish(session: Session, result: Result<Term, Failure>, options: &Optio
     leave(session, result).await
 }
 
-async fn leave(session: Session, result: Result<(), Failure>) -> Result<u8, Failure> {
+pub(super) async fn leave(session: Session, result: Result<(), Failure>) -> Result<u8, Failure> {
     session.close().await;
     result.map(|()| exit::OK)
 }
@@ -169,7 +173,7 @@ async fn stop(session: &Session) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn rpc(session: &Session, call: Call) -> Result<Term, Failure> {
+pub(super) async fn rpc(session: &Session, call: Call) -> Result<Term, Failure> {
     let Call { module, function, arguments } = call;
     let what = format!("{}:{}/{}", module.as_str(), function.as_str(), arguments.len());
     session
@@ -179,7 +183,7 @@ async fn rpc(session: &Session, call: Call) -> Result<Term, Failure> {
         .map_err(|error| failure(&error, session, &what))
 }
 
-fn function(module: &'static str, function: &'static str, arguments: Vec<Term>) -> Call {
+pub(super) fn function(module: &'static str, function: &'static str, arguments: Vec<Term>) -> Call {
     Call { module: Atom::new_static(module), function: Atom::new_static(function), arguments }
 }
 
@@ -204,7 +208,7 @@ fn read_message(message: &Message, options: &Options) -> Result<(Atom, Term), Fa
 }
 
 /// What went wrong, in the words of the Erlang shell where it has some.
-fn failure(error: &Error, session: &Session, doing: &str) -> Failure {
+pub(super) fn failure(error: &Error, session: &Session, doing: &str) -> Failure {
     let target = session.target.as_str();
     match error {
         Error::Raised(raised) => Failure::Remote(exception(raised)),

@@ -30,6 +30,14 @@ pub(crate) fn show(term: &Term, format: Format, own: &Atom) -> String {
     }
 }
 
+/// The same on one line, however long.
+pub(crate) fn show_line(term: &Term, format: Format, own: &Atom) -> String {
+    match format {
+        Format::Erlang => text::Printer::new().node(own.clone()).line_length(0).print(term),
+        Format::Elixir | Format::Json => show(term, format, own),
+    }
+}
+
 /// A term in Erlang or Elixir syntax. A text that is one in both is read as Erlang, unless results are wanted in Elixir's form:
 /// `"a"` is a list there and a binary here.
 pub(crate) fn parse(source: &str, format: Format) -> Result<Term, Failure> {

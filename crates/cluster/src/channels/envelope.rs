@@ -5,6 +5,7 @@ use foundation_proto::{Limits, Result};
 
 const ENVELOPE: Atom = Atom::new_static("foundation_channel");
 const ACK: Atom = Atom::new_static("foundation_channel_ack");
+const LEAVE: Atom = Atom::new_static("foundation_channel_leave");
 const PLAIN: Atom = Atom::new_static("plain");
 const COMPRESSED: Atom = Atom::new_static("compressed");
 const VERSION: i64 = 1;
@@ -65,6 +66,8 @@ pub enum Received {
     Envelope(Envelope),
     /// An acknowledgement.
     Ack(Ack),
+    /// The channel process does not come back.
+    Leave(Pid),
 }
 
 impl Received {
@@ -76,6 +79,10 @@ impl Received {
         let view = raw.view(tape)?;
         if let Some(elements) = view.tuple::<9>() {
             return Ok(envelope(raw, elements).map(Self::Envelope));
+        }
+        if let Some([tag, version, sender]) = view.tuple::<3>() {
+            let ours = tag.is_atom(LEAVE.as_str()) && version.as_i64() == Some(VERSION);
+            return Ok(sender.as_pid().filter(|_| ours).map(Self::Leave));
         }
         Ok(view.tuple::<8>().and_then(ack).map(Self::Ack))
     }
@@ -176,6 +183,16 @@ pub(super) fn compressed(message: &RawTerm) -> Option<RawTerm> {
     let mut bytes = Vec::with_capacity(8 + external.len());
     put_binary(&mut bytes, &external);
     RawTerm::new(bytes.into(), None, &Limits::default()).ok()
+}
+
+/// What a channel process that does not come back tells its peers.
+pub(super) fn leave(me: &Pid, limits: &Limits) -> Result<RawTerm> {
+    let mut bytes = Vec::with_capacity(64);
+    put_tuple_header(&mut bytes, 3);
+    put_atom(&mut bytes, &LEAVE);
+    put_i64(&mut bytes, VERSION);
+    put_pid(&mut bytes, me);
+    RawTerm::new(bytes.into(), None, limits)
 }
 
 impl Ack {

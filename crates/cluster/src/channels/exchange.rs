@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use foundation_proto::etf::{Atom, Pid, RawTerm, Tape};
 use foundation_proto::{Limits, Mono};
 
-use super::envelope::compressed;
+use super::envelope::{compressed, leave};
 use super::peer::{Item, Peer};
 use super::source::{Source, Verdict};
 use super::{Config, Envelope, Received, Reliability};
@@ -54,6 +54,8 @@ pub enum Event {
         /// The time of day.
         wall: i64,
     },
+    /// This process ends for good: its peers need keep nothing for it.
+    Leave,
     /// Nobody waits for a ticket any more.
     Forget(u64),
 }
@@ -308,6 +310,11 @@ impl Exchange {
                 }
                 self.transmit(now, &node);
             }
+            Ok(Some(Received::Leave(pid))) => {
+                if self.peers.get(&pid.node).is_some_and(|peer| peer.pid == pid) {
+                    self.remove(&pid.node);
+                }
+            }
             Ok(None) | Err(_) => self.statistics.ignored += 1,
         }
     }
@@ -450,6 +457,14 @@ impl Machine for Exchange {
             Event::Message { message, wall } => {
                 self.learn(now, wall);
                 self.received(now, &message);
+            }
+            Event::Leave => {
+                let peers: Vec<Pid> = self.peers().cloned().collect();
+                for to in peers {
+                    if let Ok(message) = leave(&self.me, &self.limits) {
+                        self.actions.push_back(Action::Send { to, message });
+                    }
+                }
             }
             Event::Forget(ticket) => {
                 self.tickets.remove(&ticket);

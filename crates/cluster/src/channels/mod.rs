@@ -10,6 +10,7 @@
 //! | message | meaning |
 //! |---|---|
 //! | `{foundation_channel, 1, Sender, Seq, Base, SentAt, Clock, AckMs, Payload}` | message number `Seq` of the channel process `Sender` |
+//! | `{foundation_channel_leave, 1, Sender}` | nothing need be kept for `Sender` any more: it does not come back |
 //! | `{foundation_channel_ack, 1, Receiver, Expected, Gap, SentAt, ReceivedAt, AckedAt}` | all numbers below `Expected` have arrived |
 //!
 //! * `Seq` counts the messages from one channel process to one node, from any start. `Base` is the lowest number that the sender

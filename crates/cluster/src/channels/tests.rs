@@ -169,6 +169,19 @@ fn tickets_say_who_has_acknowledged() {
     assert_eq!(settled(&mut a), Some((9, Receipt { acknowledged: 0, pending: 1 })));
 }
 
+#[test]
+fn nothing_is_kept_for_a_process_that_has_left() {
+    let (mut a, mut b) =
+        (exchange("a@h", Reliability::AtLeastOnce), exchange("b@h", Reliability::AtLeastOnce));
+    a.handle(Mono::ZERO, Event::PeerUp(pid("b@h", 1)));
+    b.handle(Mono::ZERO, Event::PeerUp(pid("a@h", 1)));
+    b.handle(Mono::ZERO, Event::Leave);
+    carry(&mut b, &mut a, Mono::ZERO, 0);
+    a.handle(Mono::ZERO, Event::PeerDown(pid("b@h", 1)));
+    a.handle(Mono::ZERO, broadcast(1, 0, None));
+    assert_eq!((a.waiting(), a.statistics().lost, a.poll_timeout()), (0, 0, None));
+}
+
 /// b's clock is 5 s ahead; messages travel 300 µs, acknowledgements 100 µs.
 #[test]
 fn latency_is_told_once_the_clocks_were_compared() {

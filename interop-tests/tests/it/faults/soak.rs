@@ -134,7 +134,7 @@ fn messages(count: u64) -> Part {
         let mut received = 0u64;
         while receiver.recv().await.is_ok() {
             received += 1;
-            if received % BATCH == 0 {
+            if received.is_multiple_of(BATCH) {
                 receiver.send_raw(&back, answer.clone()).await.unwrap();
             }
         }

@@ -243,6 +243,10 @@ impl Line {
         Ok(Some(Committed { ticket }))
     }
 
+    pub(super) fn leave(&self) {
+        self.handle(&mut self.lock(), Event::Leave);
+    }
+
     async fn wait_for_room(&self) {
         loop {
             let room = self.room.notified();

@@ -456,6 +456,12 @@ impl Channels {
         self.shared.lines.get(&channel).map(|line| line.nodes()).unwrap_or_default()
     }
 
+    /// Tells the other nodes that this one ends for good, so that they keep no messages for it. A node that only restarts does
+    /// without, and gets what was sent meanwhile.
+    pub fn leave(&self) {
+        self.shared.lines.values().for_each(|line| line.leave());
+    }
+
     /// The PubSub underneath.
     pub fn pubsub(&self) -> &PubSub {
         &self.shared.pubsub

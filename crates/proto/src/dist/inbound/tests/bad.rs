@@ -240,7 +240,7 @@ mod bad_dist_ext {
     #[test]
     fn bad_dist_ext_process_info() {
         fails(&[b'R', 137], bad_reference());
-        fails(&[b'?'], unknown_tag());
+        fails(b"?", unknown_tag());
     }
 
     /// The heap of a process is measured, with what is in its queue.

@@ -1,0 +1,198 @@
+//! Channels and the commands about groups and topics, beside real nodes.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use foundation_interop_tests::eventually::eventually_true;
+use foundation_interop_tests::{Beam, Case, Epmd, beam, case};
+use foundation_node::process::Process;
+use foundation_node::service::channels::Channel;
+use foundation_proto::Limits;
+use foundation_proto::etf::Term;
+
+use crate::cli::{foundation, prints, run};
+use crate::rust::{Rust, WAIT};
+
+const TOPIC: &str = "channels";
+/// The members of a PubSub named Foundation.PubSub.
+const MEMBERS: &str = "pg:get_members('Elixir.Phoenix.PubSub', 'Elixir.Foundation.PubSub.Adapter')";
+
+#[test]
+fn groups_are_listed() {
+    case(
+        Case::Smoke,
+        TOPIC,
+        "`foundation groups` lists the groups of a pg scope of a BEAM node",
+        |release| {
+            let epmd = Epmd::start(release);
+            let beam = Beam::visible(release, &epmd, "app");
+            beam.eval(
+            "{ok, _} = pg:start(sc), ok = pg:join(sc, workers, [self(), self()]), ok = pg:join(sc, {any, \"term\"}, self())",
+        );
+            let expected = "workers\t2\tapp@127.0.0.1\n{any,\"term\"}\t1\tapp@127.0.0.1\n";
+            prints(&run(&epmd, &["groups", "app@127.0.0.1", "sc"]), expected);
+            let none = run(&epmd, &["groups", "app@127.0.0.1", "other"]);
+            assert_eq!((none.code, none.out.as_str()), (Some(1), ""));
+            assert!(none.err.contains("has no pg scope other"), "{}", none.err);
+            eventually_true("the commands are gone", WAIT, || beam.eval("nodes(hidden)") == "[]");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn commands_on_channels_between_nodes_of_ours() {
+    case(
+        Case::Full,
+        TOPIC,
+        "`foundation subscribe`, `broadcast` and `channels` with a node of ours that has channels",
+        |release| {
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let channels = rust.run(async { rust.node.channels() }).unwrap();
+            let mut control = rust.run(async { channels.subscribe::<Term>(Channel::Control) }).unwrap();
+            let broadcast = run(&epmd, &["broadcast", "rust@127.0.0.1", "control", "{reload, 1}"]);
+            assert_eq!(broadcast.code, Some(0), "{}", broadcast.err);
+            let message = rust.run(control.next()).unwrap();
+            assert_eq!(message, Term::from((Term::atom("reload"), 1)));
+
+            let mut command = foundation(
+                epmd.port,
+                beam::COOKIE,
+                &["subscribe", "rust@127.0.0.1", "events", "--count", "2", "--format", "elixir"],
+            );
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            eventually_true("the command takes part", WAIT, || channels.nodes(Channel::Events).0.len() == 1);
+            for number in 1..=2 {
+                rust.run(channels.broadcast(Channel::Events, &("order", number))).unwrap();
+            }
+            let out = child.wait_with_output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&out.stdout), "{\"order\", 1}\n{\"order\", 2}\n");
+            eventually_true("it is gone", WAIT, || channels.nodes(Channel::Events).0.is_empty());
+            rust.run(channels.broadcast(Channel::Events, &3)).unwrap();
+            assert_eq!(
+                channels.metrics()[&Channel::Events].queued,
+                0,
+                "nothing is kept for a command that is over"
+            );
+
+            let watching = foundation(
+                epmd.port,
+                beam::COOKIE,
+                &["channels", "rust@127.0.0.1", "--interval", "0.2", "--count", "100"],
+            )
+            .stdout(Stdio::piped())
+            .spawn();
+            let mut child = watching.unwrap();
+            eventually_true("the command takes part", WAIT, || channels.nodes(Channel::Data).0.len() == 1);
+            rust.run(channels.broadcast(Channel::Data, "x")).unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let seen = lines.map_while(Result::ok).any(|line| {
+                let mut words = line.split_whitespace();
+                words.next() == Some("data") && words.next() == Some("1")
+            });
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(seen, "a report counts the message");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn commands_say_what_is_not_there() {
+    case(Case::Full, TOPIC, "commands about topics say when a node has no such PubSub", |release| {
+        let epmd = Epmd::start(release);
+        let _beam = Beam::visible(release, &epmd, "app");
+        let none = run(&epmd, &["broadcast", "app@127.0.0.1", "control", "x"]);
+        assert_eq!(none.code, Some(1), "{}", none.err);
+        assert!(none.err.contains("no Phoenix.PubSub named Foundation.PubSub"), "{}", none.err);
+        let topic = run(&epmd, &["subscribe", "app@127.0.0.1", "room:1"]);
+        assert_eq!(topic.code, Some(64), "{}", topic.err);
+        assert!(topic.err.contains("--pubsub"), "{}", topic.err);
+        Ok(())
+    });
+}
+
+/// Sends `count` small messages on `control`, one after the other, each answered by the BEAM; the round trips, sorted.
+fn round_trips(rust: &Rust, inbox: &mut Process, count: i64) -> Vec<Duration> {
+    let channels = rust.node.channels().unwrap();
+    let mut times = Vec::new();
+    for number in 0..count {
+        let started = Instant::now();
+        rust.run(async {
+            channels.broadcast(Channel::Control, &(inbox.pid(), number)).await.unwrap();
+            let answer = inbox.recv().await.unwrap().to_term(&Limits::default()).unwrap();
+            assert_eq!(answer.as_i64(), Some(number));
+        });
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    times
+}
+
+fn shown(times: &[Duration]) -> String {
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+    format!("p50 {:?}, p99 {:?}, max {:?}", at(50), at(99), at(100))
+}
+
+/// The receiver is a bare process in the group that Phoenix.PubSub's worker would be in: this is about the connection.
+#[test]
+fn control_passes_bulk() {
+    case(
+        Case::Full,
+        TOPIC,
+        "small messages on `control` are answered while 8 MiB messages on `data` saturate the connection",
+        |release| {
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let beam = Beam::visible(release, &epmd, "beam");
+            beam.eval(
+                "{ok, _} = pg:start('Elixir.Phoenix.PubSub'), \
+                 Loop = fun Loop() -> receive \
+                    {forward_to_local, <<\"foundation:control\">>, {From, N}, _} -> From ! N, Loop(); \
+                    {forward_to_local, <<\"foundation:data\">>, _, _} -> put(bulk, get_bulk(get(bulk))), Loop(); \
+                    {count, From} -> From ! {count, get(bulk)}, Loop() end end, ok"
+                    .replace("get_bulk(get(bulk))", "case get(bulk) of undefined -> 1; B -> B + 1 end")
+                    .as_str(),
+            );
+            beam.eval(
+                "Worker = spawn(Loop), ok = pg:join('Elixir.Phoenix.PubSub', 'Elixir.Foundation.PubSub.Adapter', Worker)",
+            );
+            let channels = rust.run(async { rust.node.channels() }).unwrap();
+            assert!(rust.run(rust.node.connect("beam@127.0.0.1")).is_ok());
+            eventually_true("the BEAM takes part", WAIT, || channels.nodes(Channel::Control).1.len() == 1);
+            let mut inbox = rust.node.process().unwrap();
+            let idle = round_trips(&rust, &mut inbox, 500);
+
+            let data = channels.clone();
+            let bulk = rust.spawn(async move {
+                // Bytes that do not compress; a BEAM node gets them as they are in any case.
+                let message = Term::binary(&vec![0xA5; 8 << 20]);
+                let mut sent = 0_u64;
+                loop {
+                    data.broadcast(Channel::Data, &message).await.unwrap();
+                    sent += 1;
+                    if sent == u64::MAX {
+                        return;
+                    }
+                }
+            });
+            eventually_true("the connection is busy", WAIT, || {
+                rust.node.links().iter().any(|link| link.queued_bytes() > 1 << 20)
+            });
+            let busy = round_trips(&rust, &mut inbox, 500);
+            bulk.abort();
+            let sent = channels.metrics()[&Channel::Data].sent;
+            println!(
+                "control round trip: idle {}; beside {sent} messages of 8 MiB {}",
+                shown(&idle),
+                shown(&busy)
+            );
+            assert!(sent > 0, "something large was on its way");
+            assert_eq!(beam.eval(&format!("length({MEMBERS})")), "2");
+            Ok(())
+        },
+    );
+}
