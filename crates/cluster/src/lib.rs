@@ -23,6 +23,7 @@
 //! | [`pg`] | process groups of one scope | OTP's `pg`, protocols 0 and 1 |
 //! | [`pubsub`] | topics and their subscribers | Phoenix.PubSub 2.0 to 2.2 (its PG2 adapter) |
 //! | [`registry`] | the replicated map under names and placement | `DeltaCrdt.AWLWWMap` and `MerkleMap`, as Horde runs them |
+//! | [`tracker`] | who is present where | Phoenix.Tracker, and Phoenix.Presence on it |
 //! | `sim` | virtual time and a seeded network (feature `sim`) | – |
 
 pub mod channels;
@@ -35,6 +36,7 @@ pub mod pubsub;
 pub mod registry;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod tracker;
 
 use foundation_proto::Mono;
 pub use key::Key;

@@ -10,6 +10,7 @@ mod causal_crdt;
 mod channels;
 mod global;
 mod pg;
+mod tracker;
 
 /// The seeds to run: `default` of them unless the environment says otherwise.
 #[expect(
