@@ -25,7 +25,7 @@ demo:
 
 test:
 	script/otp-matrix.sh
-	$(ERLANG) cargo test --workspace
+	$(ERLANG) cargo test --workspace --exclude 'foundation-bench-*'
 	$(ERLANG) sh -c 'cd erlang && mix test'
 
 matrix:

@@ -22,7 +22,7 @@ fn target() -> PathBuf {
     test.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps").to_owned()
 }
 
-/// Builds what `cargo test --workspace` builds, and so nothing if that is what runs.
+/// Builds what `make test` builds, and so nothing if that is what runs.
 fn build() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -32,7 +32,7 @@ fn build() {
         }
         let release = target().file_name().is_some_and(|profile| profile == "release");
         let status = Command::new(env!("CARGO"))
-            .args(["test", "--workspace", "--no-run", "--quiet"])
+            .args(["test", "--workspace", "--exclude=foundation-bench-*", "--no-run", "--quiet"])
             .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
             .args(release.then_some("--release"))
             .status()
