@@ -175,13 +175,20 @@ const GOSSIP: &str = r#"
     Loop = fun Loop(0) -> nobody;
                Loop(Left) ->
         ok = gen_udp:send(Socket, Group, Port, Seal(Secret)),
-        case gen_udp:recv(Socket, 0, 200) of
-            {ok, {_, _, Datagram}} ->
-                case catch begin <<"heartbeat::", Term/binary>> = Open(Secret, Datagram), binary_to_term(Term) end of
-                    #{node := Node} when Node =/= node() -> Node;
-                    _ -> Loop(Left - 1)
-                end;
-            {error, timeout} -> Loop(Left - 1)
+        %% Its own datagrams come back at once; only silence counts.
+        Listen = fun Listen() ->
+            case gen_udp:recv(Socket, 0, 200) of
+                {ok, {_, _, Datagram}} ->
+                    case catch begin <<"heartbeat::", Term/binary>> = Open(Secret, Datagram), binary_to_term(Term) end of
+                        #{node := Node} when Node =/= node() -> Node;
+                        _ -> Listen()
+                    end;
+                {error, timeout} -> nobody
+            end
+        end,
+        case Listen() of
+            nobody -> Loop(Left - 1);
+            Node -> Node
         end
     end,
     Heard = Loop(200),
@@ -313,7 +320,7 @@ fn respond(query: &[u8], answer: &Answer) -> Option<Vec<u8>> {
     out.extend([0x81, 0x80 | code, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
     out.extend(&query[12..end]);
     for address in addresses {
-        out.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4]);
+        out.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]); // for a second
         out.extend(address);
     }
     Some(out)

@@ -625,7 +625,10 @@ mod tests {
         assert_eq!(erlang_value("{127,0,0,1}"), "\"127.0.0.1\"");
         assert_eq!(erlang_value("{0,0,0,0,0,0,0,1}"), "\"0:0:0:0:0:0:0:1\"");
         assert_eq!(erlang_value("60"), "60");
-        let options = parse("foundation start -kernel inet_dist_use_interface {127,0,0,1} -kernel prevent_overlapping_partitions false").options;
+        let options = parse(
+            "foundation start -kernel inet_dist_use_interface {127,0,0,1} -kernel shell_history enabled",
+        )
+        .options;
         let (mut layers, mut warnings) = (Layers::new(), Vec::new());
         options.flags(&mut layers, &mut warnings).unwrap();
         assert_eq!(warnings.len(), 1);

@@ -298,9 +298,13 @@ impl Poll for Dns {
     }
 }
 
+/// How long to wait for an answer. The resolver's own bound covers one exchange with one server, not what it tries after that.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The records of a name; none, if the server says that there are none.
 async fn lookup(resolver: &TokioResolver, name: &str, kind: RecordType) -> Result<Vec<RData>, SourceError> {
-    match resolver.lookup(name, kind).await {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, resolver.lookup(name, kind)).await;
+    match answer.map_err(|_| SourceError::new(format!("the {kind} records of {name}: no answer in time")))? {
         Ok(lookup) => Ok(lookup.answers().iter().map(|record| record.data.clone()).collect()),
         Err(NetError::Dns(DnsError::NoRecordsFound(none)))
             if matches!(none.response_code, ResponseCode::NoError | ResponseCode::NXDomain) =>

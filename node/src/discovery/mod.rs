@@ -33,7 +33,7 @@
 //!     }
 //!
 //!     async fn poll(&self) -> Result<Vec<Candidate>, SourceError> {
-//!         let text = tokio::fs::read_to_string(&self.0).await.map_err(|error| SourceError::new(error.to_string()))?;
+//!         let text = std::fs::read_to_string(&self.0).map_err(|error| SourceError::new(error.to_string()))?;
 //!         let nodes = text.lines().map(str::parse).collect::<Result<Vec<_>, _>>();
 //!         let nodes = nodes.map_err(|error| SourceError::new(format!("{}: {error}", self.0.display())))?;
 //!         Ok(nodes.into_iter().map(|node| Candidate::new(node, self.0.display().to_string())).collect())
