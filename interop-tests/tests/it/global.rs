@@ -192,7 +192,8 @@ fn conflicts_are_resolved() {
                 eventually_true("one of them is left", WAIT, || {
                     mine.exit_reason().is_some() == (this == "z")
                 });
-                rust.run(rust.node.disconnect("m@127.0.0.1"));
+                // The node ends; the next one begins with a cluster of its own.
+                drop((mine, global, rust));
                 wait_on(&beam, "nodes()", "[]");
                 beam.eval("global:unregister_name(twice)");
             }
