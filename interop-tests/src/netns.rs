@@ -7,8 +7,10 @@
 //!                                                   └─ nsenter ── host B: 10.77.0.2, with the BEAM node
 //! ```
 //!
-//! A second pair of addresses (10.79.0.1, 10.79.0.2) is for the harness and is never harmed. Packets are lost without a word by
-//! a false hardware address of the other host, which needs no packet filter in the kernel.
+//! A second pair of addresses (10.79.0.1, 10.79.0.2) is for the harness and is never harmed. All packets of a direction are lost
+//! without a word by a false hardware address of the other host; some of them by a packet filter that takes them at random.
+//! Packets overtake each other where the filter marks some for a second, slower wire (`late`): this needs no netem, which
+//! many kernels lack.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -20,28 +22,49 @@ pub const B: &str = "10.77.0.2";
 /// Where the harness listens for nodes on host B.
 pub const CONTROL_A: &str = "10.79.0.1";
 
+/// The ends of the slower wire.
+const LATE_A: &str = "10.78.0.1";
+const LATE_B: &str = "10.78.0.2";
+
 const INSIDE: &str = "FOUNDATION_INSIDE_NETNS";
 
+/// What the namespaces are made and harmed with, and the argument that makes each say its version. `script/erlang` installs
+/// them as root.
+const TOOLS: [(&str, &str); 5] =
+    [("unshare", "-V"), ("nsenter", "-V"), ("ip", "-V"), ("tc", "-V"), ("nft", "-v")];
+
 /// Runs `test` (its full name) of this test binary once more, in new namespaces. `None` if this is that run already.
-/// `Some(Err)` says why the kernel does not allow it.
+/// `Some(Err)` says why it is not possible here.
 ///
 /// # Panics
-/// If the inner run fails, with what it said.
+/// If the inner run fails, with what it said; if root lacks a tool that root can install.
 pub fn rerun(test: &str) -> Option<Result<(), &'static str>> {
     if std::env::var_os(INSIDE).is_some() {
         return None;
     }
+    // Only root's path has the directories of these tools.
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
+    for (tool, version) in TOOLS {
+        if Command::new(tool).arg(version).env("PATH", &path).output().is_err() {
+            assert!(!root, "{tool} is missing: script/erlang installs iproute2, nftables and util-linux");
+            return Some(Err(
+                "iproute2, nftables or util-linux is not installed, and only root can install them",
+            ));
+        }
+    }
     let flags = if root { "-nm" } else { "-Urnm" };
-    let allowed = Command::new("unshare").args([flags, "ip", "link", "set", "lo", "up"]).output();
+    let allowed =
+        Command::new("unshare").args([flags, "ip", "link", "set", "lo", "up"]).env("PATH", &path).output();
     if !allowed.is_ok_and(|out| out.status.success()) {
-        return Some(Err("unshare and ip (iproute2) cannot make a network namespace here"));
+        return Some(Err("the system allows no network namespaces here"));
     }
     let output = Command::new("unshare")
         .arg(flags)
         .arg(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
+        .env("PATH", &path)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -77,7 +100,9 @@ impl Hosts {
         std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut ready).unwrap();
         let mut hosts = Self { holder, hardware: Default::default() };
         let b = hosts.holder.id().to_string();
-        for (wire, own, other) in [("data", A, B), ("control", CONTROL_A, "10.79.0.2")] {
+        for (wire, own, other) in
+            [("data", A, B), ("control", CONTROL_A, "10.79.0.2"), ("late", LATE_A, LATE_B)]
+        {
             hosts.on_a(&format!("ip link add {wire} type veth peer name {wire} netns {b}"));
             hosts.on_a(&format!("ip addr add {own}/24 dev {wire}"));
             hosts.on_b(&format!("ip addr add {other}/24 dev {wire}"));
@@ -131,8 +156,55 @@ impl Hosts {
         self.on_b(&format!("ip neigh replace {A} lladdr 02:00:00:00:00:99 dev data nud permanent"));
     }
 
-    /// Everything arrives again.
+    /// Runs words on both hosts, where `PEER` stands for the other host and `LATE` for its end of the slower wire.
+    fn on_both(&self, words: &str) {
+        self.on_a(&words.replace("PEER", B).replace("LATE", LATE_B));
+        self.on_b(&words.replace("PEER", A).replace("LATE", LATE_A));
+    }
+
+    /// Of what arrives at either host, so many packets in a hundred are lost, at random.
+    pub fn lose(&self, percent: u32) {
+        self.on_both("nft add table ip loss");
+        self.on_both("nft add chain ip loss arriving { type filter hook input priority 0 ; }");
+        self.on_both(&format!(
+            "nft add rule ip loss arriving iifname {{ data, late }} numgen random mod 100 < {percent} counter drop"
+        ));
+    }
+
+    /// Of what either host sends, so many packets in a hundred take the slower wire and are overtaken, and so many are there
+    /// twice.
+    pub fn reorder(&self, late: u32, twice: u32) {
+        // A queue of some milliseconds that is long enough to lose nothing.
+        self.on_both("tc qdisc replace dev late root tbf rate 20mbit burst 2000 limit 4000000");
+        self.on_both("ip route replace PEER via LATE dev late table 100");
+        self.on_both("ip rule add fwmark 1 table 100");
+        self.on_both("nft add table ip order");
+        self.on_both("nft add chain ip order leaving { type route hook output priority mangle ; }");
+        for rule in [
+            format!("ip daddr PEER numgen random mod 100 < {twice} counter dup to PEER device data"),
+            format!("ip daddr PEER numgen random mod 100 < {late} counter meta mark set 1"),
+        ] {
+            self.on_both(&format!("nft add rule ip order leaving {rule}"));
+        }
+    }
+
+    /// The packets that the filter has taken on host A: lost, made twice, or sent the slower way.
+    pub fn taken_on_a(&self) -> u64 {
+        let rules = self.on_a("nft list ruleset");
+        let words: Vec<&str> = rules.split_whitespace().collect();
+        let counters = words.windows(2).filter(|pair| pair[0] == "packets");
+        counters.map(|pair| pair[1].parse::<u64>().unwrap()).sum()
+    }
+
+    /// The wire is pulled out of host B, and host A sees that nothing is at its other end.
+    pub fn unplug(&self) {
+        self.on_b("ip link set data down");
+    }
+
+    /// Everything arrives again, at once and in order.
     pub fn heal(&self) {
+        self.on_both("nft flush ruleset");
+        self.on_b("ip link set data up");
         let [a, b] = &self.hardware;
         self.on_a(&format!("ip neigh replace {B} lladdr {b} dev data nud permanent"));
         self.on_b(&format!("ip neigh replace {A} lladdr {a} dev data nud permanent"));
