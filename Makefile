@@ -57,7 +57,8 @@ soak:
 	script/otp-matrix.sh
 	FOUNDATION_INTEROP=$${FOUNDATION_INTEROP:-all} FOUNDATION_SOAK_OPERATIONS=$(SOAK_OPERATIONS) \
 	FOUNDATION_SOAK_MESSAGES=$(SOAK_MESSAGES) FOUNDATION_SOAK_KILLS=$(SOAK_KILLS) \
-	$(ERLANG) cargo test -p foundation-interop-tests --test it soak_ -- --nocapture --test-threads 1
+	$(ERLANG) cargo test -p foundation-interop-tests --test it -- \
+	    law::the_message_law schedule::random_schedules --nocapture --test-threads 1
 	FOUNDATION_SOAK_LOCAL=$(SOAK_LOCAL) FOUNDATION_SOAK_CYCLES=$(SOAK_CYCLES) FOUNDATION_SOAK_PARTITIONS=$(SOAK_PARTITIONS) \
 	$(ERLANG) cargo test -p foundation-interop-tests --test it faults::soak -- --ignored --nocapture
 

@@ -48,7 +48,10 @@ pub enum Case {
 
 impl Case {
     /// The releases of this run.
-    fn releases(self) -> Vec<Release> {
+    ///
+    /// # Panics
+    /// If `FOUNDATION_INTEROP` names a release that is not here.
+    pub fn releases(self) -> Vec<Release> {
         let wanted = std::env::var("FOUNDATION_INTEROP").unwrap_or_else(|_| "smoke".to_owned());
         match wanted.as_str() {
             "smoke" if self == Self::Smoke => otp::matrix().to_vec(),

@@ -259,6 +259,27 @@ fn run(release: &Release, plan: Plan) -> (u64, u64) {
         }
     };
 
+    // Waits for so many messages. However long that takes, some must arrive all the time.
+    let arrived = |wanted: u64| {
+        let mut last = (0, Instant::now());
+        loop {
+            let now = all().iter().map(|seat| seat[3]).sum::<u64>();
+            if now >= wanted {
+                return;
+            }
+            if now > last.0 {
+                last = (now, Instant::now());
+            }
+            judge();
+            assert!(
+                last.1.elapsed() < PATIENCE,
+                "{plan:?}: nothing arrives after {now} of {wanted}\n{}",
+                beam.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+
     let none = vec![[0; 5]; 2 * plan.pairs];
     let mut now = wait("the first messages", &|now, _| now[0] == 1, &none);
     let mut random = plan.seed;
@@ -266,10 +287,7 @@ fn run(release: &Release, plan: Plan) -> (u64, u64) {
         // Some time between two kills, and enough messages for the plan.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let share = plan.messages * (kill + 1) / (plan.kills + 1);
-        while all().iter().map(|seat| seat[3]).sum::<u64>() < share {
-            std::thread::sleep(Duration::from_millis(5));
-            judge();
-        }
+        arrived(share);
         std::thread::sleep(Duration::from_micros((random >> 33) % 20_000));
         match (random >> 20) % 3 {
             0 => rust.run(async { assert!(rust.node.disconnect("beam@127.0.0.1").await) }),
@@ -282,10 +300,7 @@ fn run(release: &Release, plan: Plan) -> (u64, u64) {
             |now: &[u64; 5], before: &[u64; 5]| now[0] == 1 && now[1] > before[1] && now[2] > before[2];
         now = wait("messages through a new connection", &lost, &now);
     }
-    while all().iter().map(|seat| seat[3]).sum::<u64>() < plan.messages {
-        std::thread::sleep(Duration::from_millis(5));
-        judge();
-    }
+    arrived(plan.messages);
     // The last connection stays up, so everything that went through it arrives.
     beam.eval("foundation_law:finish()");
     for heard in &heard {
@@ -303,33 +318,35 @@ fn run(release: &Release, plan: Plan) -> (u64, u64) {
     (messages, plan.kills)
 }
 
+/// With `FOUNDATION_SOAK_MESSAGES` and `FOUNDATION_SOAK_KILLS` (`make soak`), so many in all, spread over the releases.
 #[test]
 fn the_message_law() {
+    let releases = Case::Smoke.releases().len() as u64;
+    let plan = match (soak::count("MESSAGES"), soak::count("KILLS")) {
+        (None, None) => Plan { pairs: 4, messages: 20_000, kills: 6, large_every: 200, seed: soak::seed() },
+        (messages, kills) => Plan {
+            pairs: 16,
+            messages: messages.unwrap_or(0).div_ceil(releases),
+            kills: kills.unwrap_or(0).div_ceil(releases),
+            large_every: 2000,
+            seed: soak::seed(),
+        },
+    };
+    let report = soak::Report::counted("message-law", "messages");
     case(
         Case::Smoke,
         "messages",
         "while connections are killed: a gap-free prefix for each pair, nothing old after new, one DOWN and EXIT per loss",
         |release| {
-            run(release, Plan { pairs: 4, messages: 20_000, kills: 6, large_every: 200, seed: soak::seed() });
+            let started = Instant::now();
+            let (messages, kills) = run(release, plan);
+            assert!(messages >= plan.messages && kills == plan.kills);
+            let what = format!("seed {}, {kills} kills, {} pairs each way", plan.seed, plan.pairs);
+            report.run(&release.version, &what, messages, started.elapsed());
             Ok(())
         },
     );
-}
-
-/// `make soak`: `FOUNDATION_SOAK_MESSAGES` messages and `FOUNDATION_SOAK_KILLS` kills, spread over the releases.
-#[test]
-fn soak_law() {
-    let (Some(messages), Some(kills)) = (soak::count("MESSAGES"), soak::count("KILLS")) else { return };
-    let report = soak::Report::new("message-law", "messages");
-    let releases = soak::count("RELEASES").unwrap_or(4).max(1);
-    case(Case::Smoke, "soak", "the message law at length, while connections are killed", |release| {
-        let started = Instant::now();
-        let (messages, kills) = (messages.div_ceil(releases), kills.div_ceil(releases));
-        let seed = soak::seed();
-        let (messages, kills) = run(release, Plan { pairs: 16, messages, kills, large_every: 2000, seed });
-        let what = format!("seed {seed}, {kills} kills, 16 pairs each way");
-        report.row(&release.version, &what, messages, started.elapsed());
-        Ok(())
-    });
-    report.write();
+    if soak::count("MESSAGES").is_some() {
+        report.write();
+    }
 }

@@ -1,7 +1,7 @@
 //! Counts, seeds and results of long runs (`make soak`).
 
 use std::cell::RefCell;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -12,8 +12,17 @@ pub(crate) fn seed() -> u64 {
 }
 
 /// `FOUNDATION_SOAK_<what>`; `None` in a run that is no soak.
+///
+/// # Panics
+/// If it is no number: a soak that silently does what `make test` does would be taken for a long one.
 pub(crate) fn count(what: &str) -> Option<u64> {
-    std::env::var(format!("FOUNDATION_SOAK_{what}")).ok()?.parse().ok()
+    let text = std::env::var(format!("FOUNDATION_SOAK_{what}")).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("FOUNDATION_SOAK_{what}={text} is no number")))
+}
+
+/// [`count`], or what `make test` does.
+pub(crate) fn count_or(what: &str, default: u64) -> u64 {
+    count(what).unwrap_or(default)
 }
 
 /// A dated table in `interop-tests/results/`.
@@ -23,29 +32,40 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(topic: &'static str, counted: &str) -> Self {
-        let rows = format!("| OTP | what | {counted} | time | rate |\n|---|---|---|---|---|\n");
+    pub(crate) fn new(topic: &'static str, columns: &[&str]) -> Self {
+        let rows = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
         Self { topic, rows: RefCell::new(rows) }
     }
 
-    pub(crate) fn row(&self, release: &str, what: &str, count: u64, took: Duration) {
-        let rate = count as f64 / took.as_secs_f64();
-        let mut rows = self.rows.borrow_mut();
-        writeln!(rows, "| {release} | {what} | {count} | {:.0} s | {rate:.0}/s |", took.as_secs_f64())
-            .unwrap();
+    /// The table of something that was counted.
+    pub(crate) fn counted(topic: &'static str, counted: &str) -> Self {
+        Self::new(topic, &["OTP", "what", counted, "time", "rate"])
     }
 
-    /// Writes the table, with the day, the machine and the commit.
+    pub(crate) fn row(&self, cells: &[&str]) {
+        writeln!(self.rows.borrow_mut(), "| {} |", cells.join(" | ")).unwrap();
+    }
+
+    /// A row of [`Report::counted`].
+    pub(crate) fn run(&self, release: &str, what: &str, count: u64, took: Duration) {
+        let rate = count as f64 / took.as_secs_f64();
+        let (time, rate) = (format!("{:.0} s", took.as_secs_f64()), format!("{rate:.0}/s"));
+        self.row(&[release, what, &count.to_string(), &time, &rate]);
+    }
+
+    /// Writes the table, with the day, the machine, its load and the commit.
     pub(crate) fn write(&self) {
         let day = said("date", &["-u", "+%Y-%m-%d"]);
         let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/results"));
         std::fs::create_dir_all(dir).unwrap();
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let text = format!(
-            "# Soak: {}, {day}\n\n`make soak`, {} on {cores} cores, {}, commit {}.\n\n{}",
+            "# Soak: {}, {day}\n\n`make soak`, {} on {cores} cores, {}, load average {}, commit {}.\n\n{}",
             self.topic,
             said("uname", &["-srm"]),
-            if cfg!(debug_assertions) { "test profile" } else { "release profile" },
+            if cfg!(debug_assertions) { "test profile (opt-level 1)" } else { "release profile" },
+            load.split(' ').take(3).collect::<Vec<_>>().join(" "),
             said("git", &["rev-parse", "--short", "HEAD"]),
             self.rows.borrow(),
         );

@@ -3,9 +3,7 @@
 //! `make soak` runs it and writes a dated table into `interop-tests/results`. The counts come from `FOUNDATION_SOAK_LOCAL`,
 //! `FOUNDATION_SOAK_CYCLES` and `FOUNDATION_SOAK_PARTITIONS`. The schedule has no randomness: there is no seed.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use foundation_interop_tests::{Beam, Epmd, Wire, otp};
@@ -15,6 +13,7 @@ use foundation_node::net_kernel::NodeType;
 use foundation_proto::etf::{RawTerm, Term};
 
 use crate::rust::Rust;
+use crate::soak::{self, count_or};
 
 /// Peers on the other host; each reset of the wire is a partition of each.
 const PEERS: usize = 25;
@@ -103,18 +102,14 @@ fn settled(rust: &Rust, first: Option<&Sample>) -> Sample {
     }
 }
 
-fn wanted(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
-}
-
 #[test]
-#[ignore = "a long run: make soak"]
+#[ignore = "samples the whole process, so it must run alone, and for minutes: make soak"]
 fn soak() {
     let release = otp::installed();
     let parts = [
-        messages(wanted("FOUNDATION_SOAK_LOCAL", 100_000_000)),
-        cycles(release, wanted("FOUNDATION_SOAK_CYCLES", 10_000)),
-        partitions(wanted("FOUNDATION_SOAK_PARTITIONS", 1_000)),
+        messages(count_or("LOCAL", 100_000_000)),
+        cycles(release, count_or("CYCLES", 10_000)),
+        partitions(count_or("PARTITIONS", 1_000)),
     ];
     report(&parts, &release.version);
     parts.iter().for_each(Part::check);
@@ -230,36 +225,35 @@ fn partitions(count: u64) -> Part {
 
 /// The table of this run.
 fn report(parts: &[Part], otp: &str) {
-    let out = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().unwrap();
-    let date = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-    let profile = if cfg!(debug_assertions) { "test (opt-level 1)" } else { "release" };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let mut text = format!(
-        "# Soak of {date}\n\n`make soak`, profile {profile}, {cores} cores, OTP {otp}. Samples after each quarter of the count; \
-         no randomness, so no seed.\n\n\
-         | part | count | a second | resident MiB | descriptors | tasks | processes | connected | |\n\
-         |---|---|---|---|---|---|---|---|---|\n"
-    );
+    let columns = [
+        "part",
+        "OTP",
+        "count",
+        "a second",
+        "resident MiB",
+        "descriptors",
+        "tasks",
+        "processes",
+        "connected",
+        "samples after each quarter",
+    ];
+    let report = soak::Report::new("left-behind", &columns);
     for part in parts {
         let row = |value: &dyn Fn(&Sample) -> String| {
             part.samples.iter().map(value).collect::<Vec<_>>().join(" → ")
         };
-        let _ = writeln!(
-            text,
-            "| {} | {} | {:.0} | {} | {} | {} | {} | {} | {} |",
+        report.row(&[
             part.what,
-            part.count,
-            part.count as f64 / part.took.as_secs_f64(),
-            row(&|sample| format!("{:.1}", sample.resident as f64 / f64::from(1 << 20))),
-            row(&|sample| sample.descriptors.to_string()),
-            row(&|sample| sample.tasks.to_string()),
-            row(&|sample| sample.processes.to_string()),
-            row(&|sample| sample.connected.to_string()),
-            part.note,
-        );
+            otp,
+            &part.count.to_string(),
+            &format!("{:.0}", part.count as f64 / part.took.as_secs_f64()),
+            &row(&|sample| format!("{:.1}", sample.resident as f64 / f64::from(1 << 20))),
+            &row(&|sample| sample.descriptors.to_string()),
+            &row(&|sample| sample.tasks.to_string()),
+            &row(&|sample| sample.processes.to_string()),
+            &row(&|sample| sample.connected.to_string()),
+            &part.note,
+        ]);
     }
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/results");
-    fs::create_dir_all(directory).unwrap();
-    fs::write(format!("{directory}/left-behind-{date}.md"), &text).unwrap();
-    println!("{text}");
+    report.write();
 }
