@@ -209,7 +209,9 @@ defmodule Foundation.Examples.EventCapture do
   def run(cluster, [collector | _] = nodes, calls) do
     call = &TestCluster.call(cluster, &1, &2, &3, &4)
 
-    await(fn -> Enum.all?(nodes, &(call.(&1, Foundation.Cluster, :size, []) == length(nodes))) end)
+    await(fn ->
+      Enum.all?(nodes, &(call.(&1, Foundation.Cluster, :size, []) == length(nodes)))
+    end)
 
     {:ok, _} = call.(collector, Collector, :start, [])
     for node <- nodes, do: {:ok, _} = call.(node, Shipper, :start, [collector, 100_000])

@@ -98,7 +98,8 @@ defmodule Foundation.ErrorContext do
   `[:foundation, :operations, :duration]`. An exception becomes `{:error, %Foundation.Error{error_type: :internal_error}}` and is
   counted; throws and exits pass through.
   """
-  @spec with_context(t(), (() -> result)) :: result | {:error, Error.t()} when result: term()
+  @spec with_context(t(), Foundation.Types.work(result)) :: result | {:error, Error.t()}
+        when result: term()
   def with_context(%__MODULE__{} = context, fun) when is_function(fun, 0) do
     Process.put(:error_context, context)
 

@@ -42,7 +42,8 @@ defmodule Foundation.Telemetry do
   @doc """
   Runs a function and emits how long it took; see `Foundation.Services.TelemetryService.measure/3`.
   """
-  @spec measure(event_name(), metadata(), (() -> result)) :: result when result: var
+  @spec measure(event_name(), metadata(), Foundation.Types.work(result)) :: result
+        when result: var
   defdelegate measure(event_name, metadata, fun), to: TelemetryService
 
   @doc """
@@ -167,7 +168,7 @@ defmodule Foundation.Telemetry do
   @doc """
   `measure/3` as `[:foundation, :function, :execution]` with module and function as metadata.
   """
-  @spec time_function(module(), atom(), (() -> result)) :: result when result: var
+  @spec time_function(module(), atom(), Foundation.Types.work(result)) :: result when result: var
   def time_function(module, function, fun) when is_atom(module) and is_atom(function) do
     measure([:foundation, :function, :execution], %{module: module, function: function}, fun)
   end

@@ -210,7 +210,8 @@ defmodule Foundation.Utils do
   Options: `max_attempts` (3), `base_delay` (100 ms), `max_delay` (5000 ms). `:ok` comes back as `{:ok, :ok}`, any plain
   value as `{:ok, value}`, and the last error as `{:error, :max_attempts_exceeded}`.
   """
-  @spec retry((() -> term()), keyword()) :: {:ok, term()} | {:error, :max_attempts_exceeded}
+  @spec retry(Foundation.Types.work(term()), keyword()) ::
+          {:ok, term()} | {:error, :max_attempts_exceeded}
   def retry(fun, opts \\ []) when is_function(fun, 0) do
     retry(
       fun,
@@ -241,7 +242,7 @@ defmodule Foundation.Utils do
   @doc """
   The function's result and the microseconds it took.
   """
-  @spec measure((() -> result)) :: {result, non_neg_integer()} when result: term()
+  @spec measure(Foundation.Types.work(result)) :: {result, non_neg_integer()} when result: term()
   def measure(fun) when is_function(fun, 0) do
     start = System.monotonic_time(:microsecond)
     result = fun.()
@@ -251,7 +252,7 @@ defmodule Foundation.Utils do
   @doc """
   The function's result and the VM's total memory `{before, after, difference}` in bytes, the caller collected each time.
   """
-  @spec measure_memory((() -> result)) ::
+  @spec measure_memory(Foundation.Types.work(result)) ::
           {result, {non_neg_integer(), non_neg_integer(), integer()}}
         when result: term()
   def measure_memory(fun) when is_function(fun, 0) do

@@ -77,7 +77,11 @@ defmodule Foundation.NativeFastTest do
         tail = binary_part(block, byte_size(block), at + 1 - byte_size(block))
 
         damaged =
-          Enum.random([<<head::binary, :rand.uniform(256) - 1, tail::binary>>, head, head <> tail])
+          Enum.random([
+            <<head::binary, :rand.uniform(256) - 1, tail::binary>>,
+            head,
+            head <> tail
+          ])
 
         size = byte_size(plain) + Enum.random([0, 0, 0, -1, 1])
 

@@ -18,15 +18,25 @@ defmodule Foundation.StartTest do
   test "two sessions with cluster: true find each other" do
     {_epmd, port} = TestCluster.start_epmd()
 
-    # Each waits until it sees the other, and stays until the other has seen it.
+    # Each tells the other once it sees it, and ends when it has been told, or after a minute.
     script = """
+    Process.register(self(), :session)
     Application.put_env(:foundation, :cluster, true)
     Application.put_env(:foundation, :app_name, "session")
     #{@start}
+    :net_kernel.monitor_nodes(true)
+    other =
+      case Node.list() do
+        [node | _] -> node
+        [] -> receive do {:nodeup, node} -> node after 60_000 -> nil end
+      end
+    :net_kernel.monitor_nodes(false)
     wait = fn wait, left -> if Foundation.Cluster.size() == 1 and left > 0, do: (Process.sleep(100); wait.(wait, left - 1)) end
     wait.(wait, 300)
-    IO.puts("\#{Node.alive?()} \#{node()} \#{Foundation.Cluster.size()} nodes")
-    Process.sleep(2000)
+    size = Foundation.Cluster.size()
+    send({:session, other}, :seen)
+    told = receive do :seen -> "told" after 60_000 -> "not told" end
+    IO.puts("\#{Node.alive?()} \#{node()} \#{size} nodes, \#{told}")
     """
 
     for {output, status} <-
@@ -35,7 +45,7 @@ defmodule Foundation.StartTest do
             Task.async(fn -> run(script, [{"ERL_EPMD_PORT", "#{port}"}]) end)
           end)
           |> Task.await_many(100_000) do
-      assert output =~ ~r/true session_[0-9a-f]{4}@\S+ 2 nodes/
+      assert output =~ ~r/true session_[0-9a-f]{4}@\S+ 2 nodes, told/
       assert output =~ "gossip needs libcluster"
       assert status == 0
     end

@@ -64,7 +64,7 @@ defmodule Foundation.BEAM.Processes do
   Runs a function in a process of its own, whose heap is freed as a whole when it ends. `caller` gets `{:work_complete, result}` or
   `{:work_error, exception}`.
   """
-  @spec isolate_memory_intensive_work((() -> term()), pid()) ::
+  @spec isolate_memory_intensive_work(Foundation.Types.work(term()), pid()) ::
           {:ok, pid()} | {:error, Foundation.Error.t()}
   def isolate_memory_intensive_work(work, caller \\ self()) when is_pid(caller) do
     __MODULE__

@@ -14,7 +14,8 @@ defmodule Foundation.Contracts.Telemetry do
   @callback execute(event_name(), measurements(), metadata()) :: :ok
 
   @doc "Runs a function and records how long it took."
-  @callback measure(event_name(), metadata(), (() -> result)) :: result when result: var
+  @callback measure(event_name(), metadata(), Foundation.Types.work(result)) :: result
+            when result: var
 
   @doc "Adds one to a counter."
   @callback emit_counter(event_name(), metadata()) :: :ok

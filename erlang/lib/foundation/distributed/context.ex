@@ -32,7 +32,7 @@ defmodule Foundation.Distributed.Context do
   @doc """
   The same for a function.
   """
-  @spec within(t(), (() -> result)) :: result when result: var
+  @spec within(t(), Foundation.Types.work(result)) :: result when result: var
   def within(%{} = context, fun) when is_function(fun, 0) do
     outer = get()
     Process.put(@key, Map.merge(outer, context))
@@ -53,7 +53,7 @@ defmodule Foundation.Distributed.Context do
   @doc """
   A function that runs with the context of the process that called this: for `Task.async/1` and the like.
   """
-  @spec carry((() -> result)) :: (() -> result) when result: var
+  @spec carry(Foundation.Types.work(result)) :: Foundation.Types.work(result) when result: var
   def carry(fun) when is_function(fun, 0) do
     context = get()
     fn -> within(context, fun) end

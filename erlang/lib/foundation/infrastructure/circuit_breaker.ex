@@ -27,7 +27,7 @@ defmodule Foundation.Infrastructure.CircuitBreaker do
           tolerance: non_neg_integer(),
           refresh: non_neg_integer()
         ]
-  @type operation :: (() -> any())
+  @type operation :: Foundation.Types.work(any())
   @type operation_result :: {:ok, any()} | {:error, Error.t()}
 
   @default {{:standard, 5, 60_000}, {:reset, 60_000}}

@@ -97,7 +97,7 @@ defmodule Foundation.Infrastructure do
   | `{:error, {:exception, exception}}` | the protections failed |
   | `{:error, reason}` | the pool's, see `Foundation.Infrastructure.ConnectionManager.with_connection/3` |
   """
-  @spec execute_protected(protection_key(), protection_options(), (() -> term())) ::
+  @spec execute_protected(protection_key(), protection_options(), Foundation.Types.work(term())) ::
           {:ok, term()} | {:error, term()}
   def execute_protected(protection_key, options, fun) do
     start = System.monotonic_time()

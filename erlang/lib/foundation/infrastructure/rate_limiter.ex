@@ -109,7 +109,7 @@ defmodule Foundation.Infrastructure.RateLimiter do
           operation(),
           rate_limit(),
           time_window(),
-          (() -> any()),
+          Foundation.Types.work(any()),
           map()
         ) :: {:ok, any()} | {:error, Error.t()}
   def execute_with_limit(entity_id, operation, limit, time_window_ms, fun, metadata \\ %{})

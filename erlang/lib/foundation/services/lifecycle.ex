@@ -46,7 +46,7 @@ defmodule Foundation.Services.Lifecycle do
 
   @doc false
   # `unavailable` makes the error when it does not run.
-  @spec call(service(), term(), (() -> {:error, Error.t()})) :: term()
+  @spec call(service(), term(), Foundation.Types.work({:error, Error.t()})) :: term()
   def call(service, request, unavailable) do
     case lookup(service) do
       {:ok, pid} -> GenServer.call(pid, request)
@@ -63,7 +63,7 @@ defmodule Foundation.Services.Lifecycle do
 
   @doc false
   # For what forgets everything.
-  @spec in_test_mode(pos_integer(), (() -> result)) :: result | {:error, Error.t()}
+  @spec in_test_mode(pos_integer(), Foundation.Types.work(result)) :: result | {:error, Error.t()}
         when result: term()
   def in_test_mode(code, fun) do
     if Application.get_env(:foundation, :test_mode, false) do

@@ -57,7 +57,7 @@ defmodule Foundation.Services.TelemetryService do
   `%{duration: native}`. An exception is raised again.
   """
   @impl Telemetry
-  @spec measure([atom()], map(), (() -> result)) :: result when result: term()
+  @spec measure([atom()], map(), Foundation.Types.work(result)) :: result when result: term()
   def measure(event_name, metadata, fun) when is_list(event_name) and is_function(fun, 0) do
     start = System.monotonic_time()
 
