@@ -12,9 +12,17 @@ defmodule Foundation.MixProject do
       start_permanent: Mix.env() == :prod,
       description: "Infrastructure services and clustering for Elixir applications",
       aliases: aliases(),
-      preferred_cli_env: preferred_cli_env(),
       deps: []
-    ]
+    ] ++ cli_before_1_15()
+  end
+
+  def cli, do: [preferred_envs: preferred_envs()]
+
+  # Where it was before Elixir 1.15, and what later ones warn about.
+  defp cli_before_1_15 do
+    if Version.match?(System.version(), "< 1.15.0"),
+      do: [preferred_cli_env: preferred_envs()],
+      else: []
   end
 
   def application do
@@ -31,6 +39,7 @@ defmodule Foundation.MixProject do
 
   defp aliases do
     [
+      dialyzer: ["compile", &dialyzer/1],
       "test.unit": ["test --only unit"],
       "test.contract": ["test --only contract"],
       "test.smoke": ["test --only smoke"],
@@ -41,7 +50,17 @@ defmodule Foundation.MixProject do
     ]
   end
 
-  defp preferred_cli_env do
+  # In a VM of its own: Mix takes applications that no dependency names from the code path.
+  defp dialyzer(_args) do
+    ebin = Path.join(Mix.Project.app_path(), "ebin")
+
+    case System.cmd("elixir", ["script/dialyzer.exs", ebin], into: IO.stream(:stdio, :line)) do
+      {_output, 0} -> :ok
+      {_output, status} -> exit({:shutdown, status})
+    end
+  end
+
+  defp preferred_envs do
     for tag <- ~w(unit contract smoke integration property stress benchmark)a,
         do: {:"test.#{tag}", :test}
   end

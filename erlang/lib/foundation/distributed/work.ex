@@ -13,6 +13,9 @@ defmodule Foundation.Distributed.Work do
   defstruct [:items, :job, :context, :timeout, :retries, :left] ++
               [queues: %{}, busy: %{}, limits: %{}, calls: %{}, attempts: %{}, results: %{}]
 
+  # The processes of these exit with their result, so they have none to return.
+  @dialyzer {:no_return, run: 4, caller_bound: 1, start: 3}
+
   @spec run([term()], {module(), atom(), [term()]}, [node()], keyword()) :: [
           {:ok, term()} | {:error, term()}
         ]
