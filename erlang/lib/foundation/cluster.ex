@@ -92,7 +92,8 @@ defmodule Foundation.Cluster do
     environment = %{
       foundation: settings,
       libcluster: Application.get_all_env(:libcluster),
-      env: System.get_env()
+      env: System.get_env(),
+      libraries: ClusterConfig.libraries()
     }
 
     with false <- enabled?(),

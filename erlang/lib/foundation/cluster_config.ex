@@ -6,7 +6,7 @@ defmodule Foundation.ClusterConfig do
   |---|---|---|
   | off | nothing, or `config :foundation, cluster: false` | 1.x: no clustering |
   | mortal | `cluster: true` | a strategy is chosen by `detect/1` |
-  | apprentice | `cluster: :kubernetes`, `:consul`, `:dns`, `:gossip`, `:epmd`, `:local_epmd`, or `[strategy: :gossip, secret: "s"]` | translated, with defaults from the application's name |
+  | apprentice | `cluster: :kubernetes`, `:consul`, `:dns`, `:mdns_lite`, `:gossip`, `:epmd`, `:local_epmd`, or `[strategy: :gossip, secret: "s"]` | translated, with defaults from the application's name |
   | apprentice | `clusters: %{app: [strategy: :kubernetes], ai: [strategy: :epmd, hosts: [...]]}` | one topology for each, under its name |
   | wizard | `config :libcluster, topologies: [...]` | taken as it is |
 
@@ -36,12 +36,13 @@ defmodule Foundation.ClusterConfig do
           reason: String.t()
         }
   @type settings :: %{
-          foundation: keyword(),
-          libcluster: keyword(),
-          env: %{String.t() => String.t()}
+          required(:foundation) => keyword(),
+          required(:libcluster) => keyword(),
+          required(:env) => %{String.t() => String.t()},
+          optional(:libraries) => [Foundation.Host.library()]
         }
 
-  @strategies [:kubernetes, :consul, :dns, :gossip, :epmd, :local_epmd]
+  @strategies [:kubernetes, :consul, :dns, :mdns_lite, :gossip, :epmd, :local_epmd]
 
   @profiles [:development, :production, :enterprise]
 
@@ -49,6 +50,7 @@ defmodule Foundation.ClusterConfig do
     kubernetes: Cluster.Strategy.Kubernetes,
     consul: Cluster.Strategy.Consul,
     dns: Cluster.Strategy.DNSPoll,
+    mdns_lite: Foundation.Strategy.MdnsLite,
     gossip: Cluster.Strategy.Gossip,
     epmd: Cluster.Strategy.Epmd,
     local_epmd: Cluster.Strategy.LocalEpmd
@@ -63,9 +65,16 @@ defmodule Foundation.ClusterConfig do
     resolve(%{
       foundation: Application.get_all_env(:foundation),
       libcluster: Application.get_all_env(:libcluster),
-      env: System.get_env()
+      env: System.get_env(),
+      libraries: libraries()
     })
   end
+
+  @doc false
+  # Those of the host application on which the choice of a strategy depends.
+  @spec libraries() :: [Foundation.Host.library()]
+  def libraries,
+    do: Enum.filter([:libcluster, :mdns_lite], &(Foundation.Host.module(&1) != nil))
 
   @doc """
   The decision for the given settings.
@@ -192,7 +201,7 @@ defmodule Foundation.ClusterConfig do
     do: Keyword.keyword?(spec) and is_atom(spec[:strategy]) and spec[:strategy] != nil
 
   defp mortal(settings) do
-    {strategy, reason} = detect(settings.env)
+    {strategy, reason} = detect(settings.env, Map.get(settings, :libraries, []))
 
     with {:ok, decision} <- apprentice(strategy, "cluster: true", options(settings)),
          do: {:ok, %{decision | tier: :mortal, reason: "#{reason}: #{strategy}"}}
@@ -201,19 +210,27 @@ defmodule Foundation.ClusterConfig do
   @doc """
   The strategy for `cluster: true`, and the evidence for it.
 
-  In this order: Kubernetes if `KUBERNETES_SERVICE_HOST` is set, DNS if `DNS_CLUSTER_QUERY` is, Consul if `CONSUL_HTTP_ADDR` is, else
-  gossip by multicast on the local network.
+  In this order: Kubernetes if `KUBERNETES_SERVICE_HOST` is set, DNS if `DNS_CLUSTER_QUERY` is, Consul if `CONSUL_HTTP_ADDR` is, multicast
+  DNS if `libraries` has both `:libcluster` and `:mdns_lite`, else gossip by multicast on the local network.
   """
-  @spec detect(%{String.t() => String.t()}) :: {atom(), String.t()}
-  def detect(env) do
+  @spec detect(%{String.t() => String.t()}, [Foundation.Host.library()]) :: {atom(), String.t()}
+  def detect(env, libraries \\ []) do
     [
       kubernetes: "KUBERNETES_SERVICE_HOST",
       dns: "DNS_CLUSTER_QUERY",
       consul: "CONSUL_HTTP_ADDR"
     ]
-    |> Enum.find_value({:gossip, "no sign of Kubernetes, DNS or Consul"}, fn {strategy, variable} ->
+    |> Enum.find_value(otherwise(libraries), fn {strategy, variable} ->
       if env[variable] not in [nil, ""], do: {strategy, "#{variable} is set"}
     end)
+  end
+
+  defp otherwise(libraries) do
+    none = "no sign of Kubernetes, DNS or Consul"
+
+    if :libcluster in libraries and :mdns_lite in libraries,
+      do: {:mdns_lite, "#{none}, and the application has mdns_lite"},
+      else: {:gossip, none}
   end
 
   defp apprentice(cluster, source, defaults) do
@@ -329,6 +346,7 @@ defmodule Foundation.ClusterConfig do
   defp apply_translation(:kubernetes, options), do: translate_kubernetes_config(options)
   defp apply_translation(:consul, options), do: translate_consul_config(options)
   defp apply_translation(:dns, options), do: translate_dns_config(options)
+  defp apply_translation(:mdns_lite, options), do: topology(:mdns_lite, [], options)
   defp apply_translation(:gossip, options), do: translate_gossip_config(options)
   defp apply_translation(:epmd, options), do: topology(:epmd, [], options)
   defp apply_translation(:local_epmd, options), do: topology(:local_epmd, [], options)

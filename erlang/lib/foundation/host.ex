@@ -12,6 +12,7 @@ defmodule Foundation.Host do
   | `Phoenix.PubSub` | messages between nodes | `Foundation.PubSub` speaks its protocol itself |
   | Horde | processes and names of the whole cluster | `Foundation.ProcessManager.Keeper` |
   | libcluster | finding nodes | `Foundation.Cluster.Epmd`: listed nodes, and those of this host |
+  | mdns_lite | finding nodes by multicast DNS, together with libcluster: `Foundation.Strategy.MdnsLite` | not done |
 
   What is there is found out once, when the application starts. `config :foundation, use_host_libraries: false` never uses them.
   """
@@ -26,7 +27,8 @@ defmodule Foundation.Host do
     hammer: Hammer.ETS.FixWindow,
     phoenix_pubsub: Phoenix.PubSub,
     horde: Horde.DynamicSupervisor,
-    libcluster: Cluster.Supervisor
+    libcluster: Cluster.Supervisor,
+    mdns_lite: MdnsLite
   ]
 
   @type library ::
@@ -38,6 +40,7 @@ defmodule Foundation.Host do
           | :phoenix_pubsub
           | :horde
           | :libcluster
+          | :mdns_lite
 
   @doc """
   Looks for the libraries and starts those that are applications of their own.
@@ -72,6 +75,9 @@ defmodule Foundation.Host do
   defp usable?(library, module) do
     Code.ensure_loaded?(module) and started?(library)
   end
+
+  # Opens sockets: its strategy starts it.
+  defp started?(:mdns_lite), do: true
 
   defp started?(library) do
     with {:error, reason} <- Application.ensure_all_started(library) do

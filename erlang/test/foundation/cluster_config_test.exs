@@ -52,6 +52,32 @@ defmodule Foundation.ClusterConfigTest do
            ]
   end
 
+  test "mortal: multicast DNS if the application has what it needs" do
+    for {libraries, strategy} <- [
+          {[:libcluster, :mdns_lite], :mdns_lite},
+          {[:libcluster], :gossip},
+          {[:mdns_lite], :gossip}
+        ] do
+      settings = %{foundation: [cluster: true], libcluster: [], env: %{}, libraries: libraries}
+      assert {:ok, %{strategy: ^strategy, reason: reason}} = ClusterConfig.resolve(settings)
+      assert reason =~ "no sign of Kubernetes"
+    end
+
+    assert {:ok, %{topologies: [foundation: topology]}} =
+             resolve(cluster: [strategy: :mdns_lite, polling_interval: 100], app_name: "x")
+
+    assert topology == [
+             strategy: Foundation.Strategy.MdnsLite,
+             config: [polling_interval: 100]
+           ]
+
+    assert {:kubernetes, _reason} =
+             ClusterConfig.detect(%{"KUBERNETES_SERVICE_HOST" => "10.0.0.1"}, [
+               :libcluster,
+               :mdns_lite
+             ])
+  end
+
   test "apprentice: a name, or options of its own" do
     assert {:ok, %{tier: :apprentice, topologies: [foundation: consul]}} =
              resolve([cluster: :consul, app_name: :shop], env: %{"CONSUL_HTTP_ADDR" => "c:8500"})

@@ -16,6 +16,19 @@ defmodule Foundation.Cluster.Epmd do
   def start_link(opts),
     do: GenServer.start_link(__MODULE__, opts[:hosts], name: Foundation.ClusterSupervisor)
 
+  @doc """
+  The nodes that are registered with the epmd of this host, this one among them.
+  """
+  @spec registered() :: [node()]
+  def registered do
+    [_name, host] = node() |> Atom.to_string() |> String.split("@")
+
+    case :erl_epmd.names() do
+      {:ok, names} -> for {name, _port} <- names, do: String.to_atom("#{name}@#{host}")
+      {:error, _no_epmd} -> []
+    end
+  end
+
   @impl true
   def init(hosts), do: {:ok, hosts, {:continue, :connect}}
 
@@ -41,15 +54,7 @@ defmodule Foundation.Cluster.Epmd do
     Process.send_after(self(), :connect, @interval_ms)
   end
 
-  defp candidates(:local) do
-    [_name, host] = node() |> Atom.to_string() |> String.split("@")
-
-    case :erl_epmd.names() do
-      {:ok, names} -> for {name, _port} <- names, do: String.to_atom("#{name}@#{host}")
-      {:error, _no_epmd} -> []
-    end
-  end
-
-  defp candidates({:local, hosts}), do: Enum.uniq(candidates(:local) ++ hosts)
+  defp candidates(:local), do: registered()
+  defp candidates({:local, hosts}), do: Enum.uniq(registered() ++ hosts)
   defp candidates(hosts), do: hosts
 end
