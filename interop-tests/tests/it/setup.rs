@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::epmd::free_port;
-use foundation_interop_tests::{Beam, Case, Epmd, beam, case, eventually::eventually_true};
+use foundation_interop_tests::{Beam, Case, Epmd, beam, built, case, eventually::eventually_true};
 use foundation_node::Node;
 use foundation_node::config::{EpmdMode, NodeConfig, Reconnect};
 use foundation_node::event::Event;
@@ -159,12 +159,7 @@ fn we_have_no_name() {
             let beam = Beam::visible(release, &epmd, "beam");
             let runtime = crate::runtime();
             let config = NodeConfig::new("undefined@127.0.0.1").cookie(beam::COOKIE).epmd_port(epmd.port);
-            let started = runtime.block_on(Node::start_named_by(config, "beam@127.0.0.1"));
-            if release.number < 24 {
-                assert!(started.is_err());
-                return Err(Unsupported("it gives no names: NAME_ME came with OTP 24"));
-            }
-            let node = started.unwrap();
+            let node = runtime.block_on(Node::start_named_by(config, "beam@127.0.0.1")).unwrap();
             assert_eq!(beam.eval("nodes(hidden)"), format!("['{}']", node.name().as_str()));
             assert!(runtime.block_on(node.ping("beam@127.0.0.1")));
             assert_eq!(beam.eval("net_adm:ping(hd(nodes(hidden)))"), "pong");
@@ -208,19 +203,7 @@ fn a_stopped_peer_is_noticed() {
 
 /// The binary, built from the sources that are tested.
 fn foundation(port: u16, arguments: &[&str]) -> Output {
-    static BUILT: std::sync::Once = std::sync::Once::new();
-    BUILT.call_once(|| {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-        let built = Command::new(cargo)
-            .args(["build", "-q", "-p", "foundation-node", "--bin", "foundation"])
-            .status();
-        assert!(built.unwrap().success());
-    });
-    let mut directory = std::env::current_exe().unwrap();
-    directory.pop();
-    directory.pop();
-    let binary = directory.join("foundation");
-    let mut command = Command::new(binary);
+    let mut command = Command::new(built::binary("foundation"));
     command.args(arguments).env("ERL_EPMD_PORT", port.to_string()).env("FOUNDATION_COOKIE", beam::COOKIE);
     command.output().unwrap()
 }
