@@ -37,6 +37,9 @@ matrix:
 ecosystem:
 	script/otp-matrix.sh
 	$(ERLANG) cargo test -p foundation-interop-tests --test it ecosystem -- --nocapture
+	$(ERLANG) sh -c 'libraries=$(CURDIR)/target/ecosystem/otp$$(elixir -e "IO.write(System.otp_release())") && cd erlang && \
+	    elixir script/host_libraries.exs "$${FOUNDATION_ECOSYSTEM:-none}" "$$libraries" && \
+	    FOUNDATION_HOST_LIBRARIES=$$libraries mix test --only host_libraries:true'
 
 bench:
 	$(ERLANG) cargo run --release --quiet -p foundation-bench-macro -- \

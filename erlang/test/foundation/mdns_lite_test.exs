@@ -120,10 +120,11 @@ defmodule Foundation.Strategy.MdnsLiteTest do
   end
 
   # The real libraries: two hosts, which are network namespaces with a cable between them.
-  @paths HostLibraries.paths([:telemetry, :libcluster, :mdns_lite])
+  @paths HostLibraries.paths([:telemetry, :jason, :libcluster, :mdns_lite])
   @moduletag timeout: 120_000
 
   @tag :integration
+  @tag :host_libraries
   @tag skip: @paths == [] or not Foundation.TestHosts.available?()
   test "two hosts find each other by multicast DNS" do
     hosts = Foundation.TestHosts.start(["10.87.0.1", "10.87.0.2"])

@@ -53,6 +53,7 @@ defmodule Foundation.ProcessManagerTest do
 
   # 000 §3, "services migrate when nodes fail", and what goes with it.
   for {engine, paths} <- [own: [], horde: @horde], engine == :own or paths != [] do
+    @tag host_libraries: engine == :horde
     test "services migrate when nodes fail (#{engine})" do
       {cluster, nodes} = cluster(3, paths: unquote(paths))
       [a | _] = nodes

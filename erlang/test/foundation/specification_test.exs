@@ -47,6 +47,24 @@ defmodule Foundation.SpecificationTest do
              ])
   end
 
+  test "the four registered processes are there for direct access" do
+    {cluster, [a]} = formed(1)
+
+    for name <- [
+          Foundation.PubSub,
+          Foundation.ProcessRegistry,
+          Foundation.DistributedSupervisor,
+          Foundation.ClusterSupervisor
+        ] do
+      assert call(cluster, a, Process, :whereis, [name]) |> is_pid()
+    end
+
+    assert [{_, pid, :worker, _}] =
+             call(cluster, a, Supervisor, :which_children, [Foundation.ClusterSupervisor])
+
+    assert is_pid(pid)
+  end
+
   test "ClusterConfig translates :kubernetes to libcluster topology" do
     topology = Foundation.ClusterConfig.translate_kubernetes_config(app_name: "test-app")
     assert topology[:strategy] == Cluster.Strategy.Kubernetes

@@ -13,8 +13,22 @@ defmodule Foundation.Cluster.Epmd do
   `hosts:` is a list of node names, `:local`, or `{:local, list}` for both.
   """
   @spec start_link(hosts: [node()] | :local | {:local, [node()]}) :: GenServer.on_start()
-  def start_link(opts),
-    do: GenServer.start_link(__MODULE__, opts[:hosts], name: Foundation.ClusterSupervisor)
+  def start_link(opts), do: GenServer.start_link(__MODULE__, opts[:hosts])
+
+  @doc """
+  Under a supervisor with the name that libcluster's would have, so that who asks it for its children gets an answer.
+  """
+  @spec child_spec(hosts: [node()] | :local | {:local, [node()]}) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    children = [%{id: __MODULE__, start: {__MODULE__, :start_link, [opts]}}]
+    options = [strategy: :one_for_one, name: Foundation.ClusterSupervisor]
+
+    %{
+      id: Foundation.ClusterSupervisor,
+      start: {Supervisor, :start_link, [children, options]},
+      type: :supervisor
+    }
+  end
 
   @doc """
   The nodes that are registered with the epmd of this host, this one among them.
