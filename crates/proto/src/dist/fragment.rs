@@ -182,6 +182,11 @@ mod tests {
         assert!(all.add(1, 999, &[0; 8000]).is_ok());
         let over = (3 * OVERHEAD + 8000 + 1000) as u64;
         assert_eq!(all.add(2, 999, &[0; 1000]).unwrap_err(), Error::limit("max_reassembly", over, 10_000));
+        let left = 10_000 - 3 * OVERHEAD - 8000;
+        let over = Error::limit("max_reassembly", 10_001, 10_000);
+        assert_eq!(all.add(2, 999, &vec![0; left + 1]).unwrap_err(), over);
+        assert!(all.add(2, 999, &vec![0; left]).is_ok(), "as much as is left");
+        assert_eq!(all.add(3, 999, &[0]).unwrap_err(), over);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod generate;
 mod golden;
 mod handshake;
 mod hostile;
+mod limits;
 mod oracle;
 mod pair;
 mod print;
