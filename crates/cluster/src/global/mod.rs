@@ -531,7 +531,7 @@ impl Global {
         })
     }
 
-    /// What `whereis_name/1` of a node without tables asks: answered once nobody is changing names.
+    /// What `whereis_name/1` of a node without tables asks: answered with what is known now, also while names change.
     fn whereis(&mut self, name: &Term, from: Term) -> Option<()> {
         let [process, tag] = crate::message::tuple(from)?;
         let reply = self.whereis_name(name).map_or(atom("undefined"), |pid| Term::Pid(pid.clone()));

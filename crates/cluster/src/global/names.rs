@@ -101,34 +101,52 @@ pub(super) fn external_term(external: &[External]) -> Term {
 
 /// See the [module documentation](self).
 #[derive(Debug, Default)]
-pub(super) struct Names(BTreeMap<Key, Entry>);
+pub(super) struct Names {
+    entries: BTreeMap<Key, Entry>,
+    /// How many names a process has: several after a conflict or `re_register_name/2`.
+    processes: BTreeMap<Pid, usize>,
+}
 
 impl Names {
     pub(super) fn get(&self, name: &Term) -> Option<&Entry> {
-        self.0.get(&Key(name.clone()))
+        self.entries.get(&Key(name.clone()))
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.0.len() < MAX_NAMES
+        self.entries.len() < MAX_NAMES
     }
 
     /// Puts a name in place and returns what was there.
     pub(super) fn insert(&mut self, name: Term, entry: Entry) -> Option<Entry> {
-        self.0.insert(Key(name), entry)
+        *self.processes.entry(entry.pid.clone()).or_default() += 1;
+        let before = self.entries.insert(Key(name), entry);
+        self.forget(before.as_ref());
+        before
     }
 
     pub(super) fn remove(&mut self, name: &Term) -> Option<Entry> {
-        self.0.remove(&Key(name.clone()))
+        let removed = self.entries.remove(&Key(name.clone()));
+        self.forget(removed.as_ref());
+        removed
+    }
+
+    fn forget(&mut self, removed: Option<&Entry>) {
+        let Some(Entry { pid, .. }) = removed else { return };
+        let Some(names) = self.processes.get_mut(pid) else { return };
+        *names -= 1;
+        if *names == 0 {
+            self.processes.remove(pid);
+        }
     }
 
     /// Whether the process has a name already. `global` keeps one name per process.
     pub(super) fn has_name(&self, pid: &Pid) -> bool {
-        self.0.values().any(|entry| entry.pid == *pid)
+        self.processes.contains_key(pid)
     }
 
     /// All names, in the order of terms.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Term, &Entry)> {
-        self.0.iter().map(|(name, entry)| (&name.0, entry))
+        self.entries.iter().map(|(name, entry)| (&name.0, entry))
     }
 
     pub(super) fn to_term(&self) -> Term {
@@ -142,5 +160,28 @@ impl Names {
             entry.external.as_ref().map(|node| (name.clone(), entry.pid.clone(), node.clone()))
         };
         self.iter().filter_map(one).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_a_name_until_its_last_one_goes() {
+        let pid = Pid { node: Atom::new_static("a@b"), id: 1, serial: 0, creation: 1 };
+        let entry = || Entry { pid: pid.clone(), method: Term::atom("none"), monitor: None, external: None };
+        let (one, other) = (Term::atom("one"), Term::atom("other"));
+        let mut names = Names::default();
+        assert!(!names.has_name(&pid));
+        names.insert(one.clone(), entry());
+        names.insert(one.clone(), entry());
+        names.insert(other.clone(), entry());
+        names.remove(&one);
+        assert!(names.has_name(&pid));
+        names.remove(&one);
+        assert!(names.has_name(&pid));
+        names.remove(&other);
+        assert!(!names.has_name(&pid) && names.processes.is_empty());
     }
 }
