@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use client::DEFAULT_TIMEOUT;
 
 use crate::error::{Error, Result};
-use crate::process::{Handle, Message, Process, Reason, SpawnOptions};
+use crate::process::{Dest, Handle, Message, Process, Reason, SpawnOptions};
 
 /// A server in the manner of OTP's `gen_server`. One message is handled after the other, each to its end.
 ///
@@ -154,16 +154,28 @@ impl CallFrom {
         })
     }
 
+    /// Reads `{Pid, Tag}` where it is a whole term.
+    pub(crate) fn from_raw(from: &RawTerm) -> Option<Self> {
+        Self::read(from, from.view(&mut Tape::new()).ok()?)
+    }
+
     /// Answers the call: `{Tag, Reply}` (`gen_server:reply/2`). Any process may do so, once.
     ///
     /// # Errors
     /// As [`Handle::send_raw`]; [`Error::Value`] if the reply has no term.
     pub async fn reply(self, process: &Handle, reply: impl Serialize) -> Result<()> {
-        let message = to_raw(&(self.tag, reply))?;
-        match self.alias {
-            Some(alias) => process.send_raw(alias, message).await,
-            None => process.send_raw(self.pid, message).await,
-        }
+        let message = to_raw(&(&self.tag, reply))?;
+        process.send_raw(self.dest(), message).await
+    }
+
+    /// The same without waiting for a busy connection: for services that answer many.
+    pub(crate) fn reply_now(self, process: &Handle, reply: &Term) -> Result<()> {
+        let message = to_raw(&(&self.tag, reply))?;
+        process.send_now(self.dest(), message)
+    }
+
+    fn dest(self) -> Dest {
+        self.alias.map_or_else(|| Dest::from(self.pid), Dest::from)
     }
 
     /// Whether the caller runs OTP 26 or later: its aliases have five words, which carry its pid.

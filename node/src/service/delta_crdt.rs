@@ -14,23 +14,24 @@
 //! # }
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use foundation_cluster::registry::causal_crdt::{Action, Config, Event, MonitorId, Stats};
 use foundation_cluster::registry::{Address, CausalCrdt, Change};
 use foundation_cluster::{Key, Machine};
 use foundation_proto::Mono;
-use foundation_proto::etf::{Atom, Pid, RawTerm, Reference, Term};
+use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
+use super::monitors::Monitors;
 use crate::error::{Error, Result};
 use crate::event;
 use crate::net::{Clock, Link};
 use crate::net_kernel::NodeType;
 use crate::node::Node;
-use crate::process::{Dest, Handle, Message, Process};
+use crate::process::{Dest, Message, Process};
 
 /// Writes that wait for the map before their callers do.
 const COMMANDS: usize = 1024;
@@ -87,8 +88,8 @@ impl DeltaCrdt {
             changes,
             progress: raise,
             links: BTreeMap::new(),
-            monitors: BTreeMap::new(),
-            references: HashMap::new(),
+            monitors: Monitors::default(),
+            nodes: BTreeMap::new(),
         };
         node.inner().runtime.spawn(host.run(inbox));
         Ok(map)
@@ -256,8 +257,9 @@ struct Host {
     progress: watch::Sender<u64>,
     /// The connection over which a node's members are monitored; what is meant for it must not go over a later one.
     links: BTreeMap<Atom, Arc<Link>>,
-    monitors: BTreeMap<MonitorId, Reference>,
-    references: HashMap<Reference, (MonitorId, Atom)>,
+    monitors: Monitors<MonitorId>,
+    /// The node of what a monitor watches.
+    nodes: BTreeMap<MonitorId, Atom>,
 }
 
 impl Host {
@@ -306,16 +308,21 @@ impl Host {
                 }
             },
             Message::Down(down) => {
-                let Some((monitor, node)) = self.references.remove(&down.reference) else { return };
-                self.monitors.remove(&monitor);
-                if !self.references.values().any(|(_, other)| *other == node) {
-                    self.links.remove(&node);
-                }
+                let Some(monitor) = self.monitors.fired(&down.reference) else { return };
+                self.forget(monitor);
                 Event::Down(monitor)
             }
             Message::Exit { .. } => return,
         };
         self.handle(event).await;
+    }
+
+    /// Without a monitor on a node, any connection to it will do.
+    fn forget(&mut self, monitor: MonitorId) {
+        let Some(node) = self.nodes.remove(&monitor) else { return };
+        if !self.nodes.values().any(|other| *other == node) {
+            self.links.remove(&node);
+        }
     }
 
     async fn handle(&mut self, event: Event) {
@@ -331,13 +338,11 @@ impl Host {
         while let Some(action) = self.with(|crdt, _| crdt.poll_action()) {
             match action {
                 Action::Send { to, message } => self.send(&to, &message),
-                Action::Reply { from, reply: answer } => reply(&self.process, &from, answer),
+                Action::Reply { from, reply } => super::reply(&self.process, &from, &reply),
                 Action::Monitor { monitor, target } => self.monitor(monitor, &target).await,
                 Action::Demonitor(monitor) => {
-                    if let Some(reference) = self.monitors.remove(&monitor) {
-                        self.references.remove(&reference);
-                        self.process.demonitor_flush(&reference);
-                    }
+                    self.monitors.demonitor(&monitor, &mut self.process);
+                    self.forget(monitor);
                 }
                 Action::Changed(changes) => {
                     for change in changes {
@@ -392,32 +397,11 @@ impl Host {
         match (reference, link) {
             (Some(reference), Some(link)) => {
                 self.links.insert(node.clone(), link);
-                self.monitors.insert(monitor, reference.clone());
-                self.references.insert(reference, (monitor, node.clone()));
+                self.nodes.insert(monitor, node.clone());
+                self.monitors.insert(monitor, reference);
             }
             _ => self.with(|crdt, now| crdt.handle(now, Event::Down(monitor))),
         }
-    }
-}
-
-/// Answers a `GenServer.call/3` of which the caller is read as a term.
-pub(super) fn reply(process: &Handle, from: &Term, reply: Term) {
-    let Some([Term::Pid(pid), tag]) = from.as_tuple() else { return };
-    let dest = alias(tag).map_or_else(|| Dest::from(pid), Dest::Alias);
-    let message = Term::tuple([tag.clone(), reply]);
-    let sent = RawTerm::from_term(&message).map_err(Error::from).and_then(|raw| process.send_now(dest, raw));
-    if let Err(error) = sent {
-        debug!(%error, "a caller was not answered");
-    }
-}
-
-/// Where the answer of a call goes, if its tag says so: `[alias | Ref]`.
-fn alias(tag: &Term) -> Option<Reference> {
-    let Term::ImproperList(list) = tag else { return None };
-    let [first] = &*list.elements else { return None };
-    match &list.tail {
-        Term::Reference(alias) if first.is_atom("alias") => Some(Reference::clone(alias)),
-        _ => None,
     }
 }
 

@@ -18,20 +18,21 @@
 //!
 //! A hidden node has no part in it; it uses the names of a visible one: [`Node::global_through`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use foundation_cluster::Machine;
 use foundation_cluster::global::{Action, Command, Config, Event, Global as GlobalNameServer, MonitorId, To};
 use foundation_proto::Mono;
-use foundation_proto::etf::{Atom, ExportFun, Pid, RawTerm, Reference, Term};
+use foundation_proto::etf::{Atom, ExportFun, Pid, RawTerm, Term};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use super::monitors::Monitors;
 use crate::error::{Error, Result};
 use crate::event;
-use crate::net::Clock;
+use crate::net::{Clock, Link};
 use crate::net_kernel::NodeType;
 use crate::node::Node;
 use crate::process::{Dest, Handle, Message, Process};
@@ -368,8 +369,9 @@ struct Host {
     clock: Clock,
     machine: Arc<RwLock<GlobalNameServer>>,
     reports: mpsc::UnboundedSender<Report>,
-    monitors: BTreeMap<MonitorId, Reference>,
-    references: HashMap<Reference, MonitorId>,
+    monitors: Monitors<MonitorId>,
+    /// The connections that the machine was told of.
+    links: BTreeMap<Atom, Arc<Link>>,
     waiting: BTreeMap<u64, oneshot::Sender<bool>>,
     commands: u64,
 }
@@ -386,8 +388,8 @@ pub(crate) async fn serve(process: Process) -> Result<()> {
         clock: Clock::start(),
         machine: global.machine,
         reports,
-        monitors: BTreeMap::new(),
-        references: HashMap::new(),
+        monitors: Monitors::default(),
+        links: BTreeMap::new(),
         waiting: BTreeMap::new(),
         commands: 0,
     };
@@ -401,8 +403,9 @@ impl Host {
         mut reported: mpsc::UnboundedReceiver<Report>,
     ) -> Result<()> {
         let mut events = self.node.events();
+        // They knew a server before this one, and take a new one seriously only on a new connection.
         for node in self.node.nodes(NodeType::Visible) {
-            self.handle(Event::NodeUp(node)).await;
+            self.node.inner().net_kernel.disconnect(&node).await;
         }
         loop {
             let timeout = self.read(|machine| machine.poll_timeout());
@@ -411,14 +414,14 @@ impl Host {
             tokio::select! {
                 biased;
                 event = events.next() => match event {
-                    Some(event::Event::NodeUp { node, hidden: false, .. }) => self.handle(Event::NodeUp(node)).await,
+                    Some(event::Event::NodeUp { node, hidden: false, .. }) => self.node_up(node).await,
                     // While this node stops, the others are not lost.
                     Some(event::Event::NodeDown { node, hidden: false, .. })
                         if !self.node.inner().net_kernel.is_stopping() =>
                     {
-                        self.handle(Event::NodeDown(node)).await;
+                        self.node_down(node).await;
                     }
-                    Some(event::Event::Missed(_)) => return Err(Error::Full),
+                    Some(event::Event::Missed(_)) => self.look_again().await,
                     Some(_) => {}
                     None => return Ok(()),
                 },
@@ -450,6 +453,41 @@ impl Host {
         self.carry_out().await;
     }
 
+    /// Whether the connection that the machine was told of is the one there is.
+    fn is_current(&self, node: &Atom) -> bool {
+        let current = self.node.inner().net_kernel.link(node);
+        self.links.get(node).zip(current).is_some_and(|(told, current)| Arc::ptr_eq(told, &current))
+    }
+
+    async fn node_up(&mut self, node: Atom) {
+        if self.is_current(&node) {
+            return;
+        }
+        self.node_down(node.clone()).await;
+        // Without a link it is down again, and the event that says so is on its way.
+        if let Some(link) = self.node.inner().net_kernel.link(&node) {
+            self.links.insert(node.clone(), link);
+            self.handle(Event::NodeUp(node)).await;
+        }
+    }
+
+    async fn node_down(&mut self, node: Atom) {
+        // The event of an earlier connection may come after the machine was told of this one.
+        if !self.is_current(&node) && self.links.remove(&node).is_some() {
+            self.handle(Event::NodeDown(node)).await;
+        }
+    }
+
+    /// Makes up for events that were missed: connections that are gone or were replaced, and those that are new.
+    async fn look_again(&mut self) {
+        for node in self.links.keys().cloned().collect::<Vec<_>>() {
+            self.node_down(node).await;
+        }
+        for node in self.node.nodes(NodeType::Visible) {
+            self.node_up(node).await;
+        }
+    }
+
     async fn message(&mut self, message: Message) {
         let event = match message {
             Message::Term(raw) => match raw.to_term(self.node.inner().limits()) {
@@ -457,8 +495,7 @@ impl Host {
                 Err(error) => return warn!(%error, "a message to global_name_server was dropped"),
             },
             Message::Down(down) => {
-                let Some(monitor) = self.references.remove(&down.reference) else { return };
-                self.monitors.remove(&monitor);
+                let Some(monitor) = self.monitors.fired(&down.reference) else { return };
                 Event::Down(monitor)
             }
             Message::Exit { .. } => return,
@@ -482,16 +519,10 @@ impl Host {
                     self.send(Dest::from((Atom::new_static(NAME), node)), &message);
                 }
                 Action::Reply { to, tag, reply } => {
-                    let dest = alias(&tag).map_or_else(|| Dest::from(to), Dest::from);
-                    self.send(dest, &Term::from((tag, reply)));
+                    super::reply(&self.process, &Term::from((Term::Pid(to), tag)), &reply);
                 }
                 Action::Monitor { monitor, pid } => self.monitor(monitor, &pid).await,
-                Action::Demonitor(monitor) => {
-                    if let Some(reference) = self.monitors.remove(&monitor) {
-                        self.references.remove(&reference);
-                        self.process.demonitor_flush(&reference);
-                    }
-                }
+                Action::Demonitor(monitor) => self.monitors.demonitor(&monitor, &mut self.process),
                 Action::Connect(node) => self.connect(node),
                 Action::Disconnect(node) => {
                     warn!(
@@ -543,10 +574,7 @@ impl Host {
             return;
         }
         match self.process.monitor(pid).await {
-            Ok(reference) => {
-                self.monitors.insert(monitor, reference.clone());
-                self.references.insert(reference, monitor);
-            }
+            Ok(reference) => self.monitors.insert(monitor, reference),
             Err(_) => self.with(|machine, now| machine.handle(now, Event::Down(monitor))),
         }
     }
@@ -580,19 +608,5 @@ impl Host {
             // The server may have ended.
             let _ = reports.send(Report::Event(Event::Resolved { conflict, result }));
         });
-    }
-}
-
-/// Where a reply goes whose tag is `[alias | Ref]` or `[[alias | Ref] | …]`.
-fn alias(tag: &Term) -> Option<Reference> {
-    let Term::ImproperList(list) = tag else {
-        return tag.as_list().and_then(|elements| alias(elements.first()?));
-    };
-    let (head, tail) = list.as_ref().clone().into_parts();
-    let head = head.into_vec();
-    match (head.as_slice(), tail) {
-        ([first], Term::Reference(reference)) if first.is_atom("alias") => Some(*reference),
-        ([first, ..], _) => alias(first),
-        _ => None,
     }
 }

@@ -16,22 +16,22 @@
 //! # }
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use foundation_cluster::Key;
 use foundation_cluster::registry::Change;
 use foundation_cluster::registry::horde::{Action, Event, HordeRegistry as Machine, Member, map_name};
-use foundation_proto::etf::{Atom, Pid, Reference, Term};
+use foundation_proto::etf::{Atom, Pid, Term};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 pub use foundation_cluster::registry::horde::Registration;
 
-use super::delta_crdt::{DeltaCrdt, Monitor, reply};
+use super::delta_crdt::{DeltaCrdt, Monitor};
+use super::monitors::Monitors;
 use crate::error::{Error, Result};
 use crate::node::Node;
-use crate::process::{Message, Monitored, Process};
+use crate::process::{Message, Process};
 
 /// Registrations that wait for the registry before their callers do.
 const COMMANDS: usize = 1024;
@@ -78,7 +78,7 @@ impl HordeRegistry {
             process,
             machine: Arc::clone(&machine),
             map: map.clone(),
-            monitors: BTreeMap::new(),
+            monitors: Monitors::default(),
         };
         node.inner().runtime.spawn(host.run(inbox, changes));
         Ok(Self { node: node.clone(), pid, machine, map, commands })
@@ -195,7 +195,7 @@ struct Host {
     process: Process,
     machine: Arc<RwLock<Machine>>,
     map: DeltaCrdt,
-    monitors: BTreeMap<Pid, Reference>,
+    monitors: Monitors<Pid>,
 }
 
 impl Host {
@@ -252,12 +252,9 @@ impl Host {
                     return Ok(());
                 }
             },
-            Message::Down(down) => match down.object {
-                Monitored::Pid(pid) => {
-                    self.monitors.remove(&pid);
-                    Event::Down(pid)
-                }
-                _ => return Ok(()),
+            Message::Down(down) => match self.monitors.fired(&down.reference) {
+                Some(pid) => Event::Down(pid),
+                None => return Ok(()),
             },
             Message::Exit { .. } => return Ok(()),
         };
@@ -296,13 +293,9 @@ impl Host {
                     let reference = self.process.monitor(&pid).await?;
                     self.monitors.insert(pid, reference);
                 }
-                Action::Demonitor(pid) => {
-                    if let Some(reference) = self.monitors.remove(&pid) {
-                        self.process.demonitor_flush(&reference);
-                    }
-                }
+                Action::Demonitor(pid) => self.monitors.demonitor(&pid, &mut self.process),
                 Action::Exit { to, reason } => self.process.exit(&to, reason).await,
-                Action::Reply { from, reply: answer } => reply(&self.process, &from, answer),
+                Action::Reply { from, reply } => super::reply(&self.process, &from, &reply),
                 other => debug!(?other, "an action that this host does not know"),
             }
         }

@@ -8,6 +8,7 @@
 //! | [`global`] | names and locks, shared with OTP's `global` |
 //! | [`delta_crdt`] | replicated maps, shared with `DeltaCrdt` |
 //! | [`horde`] | names, shared with `Horde.Registry` |
+//! | [`monitors`] | the monitors of a machine, by its numbers |
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
 
@@ -15,13 +16,15 @@ pub mod channels;
 pub mod delta_crdt;
 pub mod global;
 pub mod horde;
+mod monitors;
 pub mod pg;
 pub mod pubsub;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use foundation_proto::etf::Atom;
+use foundation_proto::etf::{Atom, RawTerm, Term};
+use tracing::debug;
 
 use channels::Channels;
 use delta_crdt::DeltaCrdt;
@@ -29,8 +32,10 @@ use horde::HordeRegistry;
 use pg::Groups;
 use pubsub::PubSub;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::gen_server::CallFrom;
 use crate::node::Node;
+use crate::process::Handle;
 
 /// The services that a node has started.
 #[derive(Debug, Default)]
@@ -127,4 +132,14 @@ impl Node {
 fn elixir_name(name: &str) -> Result<Atom> {
     let elixir = name.starts_with(|first: char| first.is_ascii_uppercase()) && !name.starts_with("Elixir.");
     crate::node::atom(&if elixir { format!("Elixir.{name}") } else { name.to_owned() })
+}
+
+/// Answers a `gen_server` call of which the caller was read as a term, `{Pid, Tag}`.
+fn reply(process: &Handle, from: &Term, reply: &Term) {
+    let answered = RawTerm::from_term(from)
+        .map_err(Error::from)
+        .and_then(|from| CallFrom::from_raw(&from).map_or(Ok(()), |caller| caller.reply_now(process, reply)));
+    if let Err(error) = answered {
+        debug!(%error, "a caller was not answered");
+    }
 }

@@ -14,16 +14,16 @@
 //! # }
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use foundation_cluster::Machine;
 use foundation_cluster::pg::{Action, Event, MonitorId, Scope, To};
 use foundation_proto::Mono;
-use foundation_proto::etf::{Atom, Pid, RawTerm, Reference, Term};
+use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, warn};
 
+use super::monitors::Monitors;
 use crate::error::{Error, Result};
 use crate::event;
 use crate::net::Clock;
@@ -89,8 +89,7 @@ impl Groups {
             clock: Clock::start(),
             scope,
             changes,
-            monitors: BTreeMap::new(),
-            references: HashMap::new(),
+            monitors: Monitors::default(),
         };
         node.inner().runtime.spawn(host.run(inbox));
         Ok(groups)
@@ -182,8 +181,7 @@ struct Host {
     clock: Clock,
     scope: Arc<RwLock<Scope>>,
     changes: broadcast::Sender<Change>,
-    monitors: BTreeMap<MonitorId, Reference>,
-    references: HashMap<Reference, MonitorId>,
+    monitors: Monitors<MonitorId>,
 }
 
 impl Host {
@@ -233,8 +231,7 @@ impl Host {
                 }
             },
             Message::Down(down) => {
-                let Some(monitor) = self.references.remove(&down.reference) else { return };
-                self.monitors.remove(&monitor);
+                let Some(monitor) = self.monitors.fired(&down.reference) else { return };
                 Event::Down { monitor, noconnection: down.reason.is("noconnection") }
             }
             Message::Exit { .. } => return,
@@ -256,12 +253,7 @@ impl Host {
             match action {
                 Action::Send { to, message } => self.send(&to, &message),
                 Action::Monitor { monitor, target } => self.monitor(monitor, target).await,
-                Action::Demonitor(monitor) => {
-                    if let Some(reference) = self.monitors.remove(&monitor) {
-                        self.references.remove(&reference);
-                        self.process.demonitor_flush(&reference);
-                    }
-                }
+                Action::Demonitor(monitor) => self.monitors.demonitor(&monitor, &mut self.process),
                 // Nobody has to listen.
                 Action::Changed { group, joined, left } => {
                     drop(self.changes.send(Change { group, joined, left }))
@@ -290,10 +282,7 @@ impl Host {
         let connected = node == self.node.name() || self.node.inner().net_kernel.link(node).is_some();
         let reference = if connected { self.process.monitor(self.dest(&target)).await.ok() } else { None };
         match reference {
-            Some(reference) => {
-                self.monitors.insert(monitor, reference.clone());
-                self.references.insert(reference, monitor);
-            }
+            Some(reference) => self.monitors.insert(monitor, reference),
             None => self.with(|scope, now| scope.handle(now, Event::Down { monitor, noconnection: true })),
         }
     }
