@@ -17,7 +17,9 @@ use foundation_proto::{Error, Result};
 use crate::event::Event;
 use crate::net::{DownReason, Link};
 use crate::node::NodeInner;
-use crate::process::{AddError, ExitKind, Monitor, Reason, Watcher, WatcherKind, lane_of, transmit};
+use crate::process::{
+    AddError, ExitKind, Monitor, Reason, SeqTraceToken, Watcher, WatcherKind, lane_of, transmit,
+};
 
 /// The connection is set up. Called once, before anything is delivered through it, and after [`down`] of the connection
 /// to the same node before it.
@@ -54,22 +56,23 @@ pub(crate) fn down(node: &NodeInner, link: &Arc<Link>, reason: &DownReason) {
 /// If the peer has no right to send this; the connection has to be closed.
 pub(crate) fn deliver(node: &Arc<NodeInner>, link: &Arc<Link>, signal: Signal) -> Result<()> {
     let payload = signal.payload;
+    let token = signal.token.as_ref().and_then(SeqTraceToken::from_raw);
     match signal.control {
         ControlMessage::Send { to, .. } => {
-            message(node, link, Destination::Pid(to), need(payload, "SEND")?, false);
+            message(node, link, Destination::Pid(to), need(payload, "SEND")?, false, token);
         }
         ControlMessage::RegSend { to, .. } => {
-            message(node, link, Destination::Name(to), need(payload, "REG_SEND")?, false);
+            message(node, link, Destination::Name(to), need(payload, "REG_SEND")?, false, token);
         }
         ControlMessage::AliasSend { alias, .. } => {
-            message(node, link, Destination::Alias(alias), need(payload, "ALIAS_SEND")?, false);
+            message(node, link, Destination::Alias(alias), need(payload, "ALIAS_SEND")?, false, token);
         }
         ControlMessage::Altact { flags, from, to } => {
             let payload = need(payload, "ALTACT_SIG_SEND")?;
             // It counts only for aliases that were made to accept it: that is OTP's rule.
             let priority = flags & altact::PRIORITY != 0;
             if flags & altact::EXIT == 0 {
-                message(node, link, to, payload, priority);
+                message(node, link, to, payload, priority, token);
             } else {
                 exit2_to(node, &from, to, payload, priority);
             }
@@ -172,24 +175,31 @@ fn answering(node: &NodeInner, pid: &Pid) -> Lane {
     }
 }
 
-fn message(node: &Arc<NodeInner>, link: &Link, to: Destination, message: RawTerm, priority: bool) {
+fn message(
+    node: &Arc<NodeInner>,
+    link: &Link,
+    to: Destination,
+    message: RawTerm,
+    priority: bool,
+    token: Option<Box<SeqTraceToken>>,
+) {
     let undelivered = link.mld().undelivered();
     match to {
         Destination::Pid(pid) => {
             if let Some(proc) = node.process(&pid) {
                 let credit = undelivered.charge(message.as_bytes().len());
-                node.deliver(&proc, message, Some(credit));
+                node.deliver(&proc, message, Some(credit), token);
             }
         }
         Destination::Name(name) => {
             if let Some(proc) = node.names.whereis(&name) {
                 let credit = undelivered.charge(message.as_bytes().len());
-                node.deliver(&proc, message, Some(credit));
+                node.deliver(&proc, message, Some(credit), token);
             }
         }
         Destination::Alias(alias) => {
             let credit = undelivered.charge(message.as_bytes().len());
-            node.deliver_alias(&alias, message, Some(credit), priority);
+            node.deliver_alias(&alias, message, Some(credit), priority, token);
         }
     }
 }

@@ -208,12 +208,31 @@ impl Link {
         control: &ControlMessage,
         payload: Option<&RawTerm>,
     ) -> Result<(), SendError> {
+        self.accept(|outbound| outbound.send(control, payload, lane))
+    }
+
+    /// The same for a message with a sequential trace token.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub fn send_traced(
+        &self,
+        lane: Lane,
+        control: &ControlMessage,
+        message: &RawTerm,
+        token: &RawTerm,
+    ) -> Result<(), SendError> {
+        self.accept(|outbound| outbound.send_traced(control, message, token, lane))
+    }
+
+    #[inline]
+    fn accept(&self, send: impl FnOnce(&mut Outbound) -> Result<Queued, Error>) -> Result<(), SendError> {
         let mut out = self.out();
         // Decided under the lock: after `close` has returned, nothing more is accepted.
         if self.reason.get().is_some() {
             return Err(SendError::Closed);
         }
-        match out.outbound.send(control, payload, lane) {
+        match send(&mut out.outbound) {
             // Who can wait asks before, because this is decided for one sender and one size.
             Ok(Queued::Ok | Queued::Busy) => {}
             Err(Error::LimitExceeded { limit: "max_queued", .. }) => {

@@ -18,6 +18,7 @@ use super::mailbox::{Receiver, Scanned};
 use super::message::{Message, Monitored};
 use super::proc::{AliasKind, Entry, Proc};
 use super::reason::Reason;
+use super::seq_trace::SeqTraceToken;
 use super::spawn::{Outcome, SpawnOptions};
 use crate::error::{Error, Result};
 use crate::net::{Link, SendError};
@@ -74,7 +75,36 @@ impl Handle {
     /// # Errors
     /// [`Error::NoConnection`]; [`Error::NoProc`] if it is for a name of this node that nobody has; [`Error::Exited`].
     pub async fn send_raw(&self, to: impl Into<Dest>, message: RawTerm) -> Result<()> {
-        self.send_with(to.into(), message, false).await
+        self.send_with(to.into(), message, false, None).await
+    }
+
+    /// Sends an encoded message as a consequence of the one that came with `token`: the message carries the token on, with this
+    /// process as its sender and the next serial number, as a BEAM process that has received `token` does. The tracers of
+    /// both nodes then see where it belongs (`seq_trace`).
+    ///
+    /// # Errors
+    /// As [`Handle::send_raw`].
+    pub async fn send_traced_raw(
+        &self,
+        to: impl Into<Dest>,
+        message: RawTerm,
+        token: &SeqTraceToken,
+    ) -> Result<()> {
+        let serial = self.proc.state().seq_trace_serial(token.serial);
+        self.send_with(to.into(), message, false, Some(token.next(self.pid(), serial))).await
+    }
+
+    /// Sends a value, as [`Handle::send_traced_raw`].
+    ///
+    /// # Errors
+    /// As [`Handle::send`].
+    pub async fn send_traced<T: Serialize + ?Sized>(
+        &self,
+        to: impl Into<Dest>,
+        message: &T,
+        token: &SeqTraceToken,
+    ) -> Result<()> {
+        self.send_traced_raw(to, to_raw(message)?, token).await
     }
 
     /// Sends an encoded message with priority (`erlang:send/3` with `priority`, since OTP 28): through an alias that was made by
@@ -84,7 +114,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::send_raw`].
     pub async fn send_priority_raw(&self, to: impl Into<Dest>, message: RawTerm) -> Result<()> {
-        self.send_with(to.into(), message, true).await
+        self.send_with(to.into(), message, true, None).await
     }
 
     /// Sends a value with priority, as [`Handle::send_priority_raw`].
@@ -95,13 +125,19 @@ impl Handle {
         self.send_priority_raw(to, to_raw(message)?).await
     }
 
-    async fn send_with(&self, to: Dest, message: RawTerm, priority: bool) -> Result<()> {
+    async fn send_with(
+        &self,
+        to: Dest,
+        message: RawTerm,
+        priority: bool,
+        token: Option<SeqTraceToken>,
+    ) -> Result<()> {
         let Some(node) = self.node.remote_node(&to) else {
-            return self.send_local(&to, message, priority).await;
+            return self.send_local(&to, message, priority, token).await;
         };
         let link = self.node.connection(node).await?;
         link.writable_for(self.proc.lane(), message.as_bytes().len()).await;
-        self.send_over(&link, to, &message, priority)
+        self.send_over(&link, to, &message, priority, token)
     }
 
     /// Sends a value: anything that serde knows. See [`foundation_proto::etf::serde`] for which term it becomes.
@@ -143,21 +179,27 @@ impl Handle {
         match self.node.remote_node(&to) {
             Some(node) => {
                 let link = self.node.net_kernel.link(node).ok_or_else(|| Error::no_connection(node))?;
-                self.send_over(&link, to, &message, false)
+                self.send_over(&link, to, &message, false, None)
             }
             None => {
                 let Some(proc) = self.local(&to)? else { return Ok(()) };
-                self.push(&proc, &to, message, false)
+                self.push(&proc, &to, message, false, None)
             }
         }
     }
 
-    async fn send_local(&self, to: &Dest, message: RawTerm, priority: bool) -> Result<()> {
+    async fn send_local(
+        &self,
+        to: &Dest,
+        message: RawTerm,
+        priority: bool,
+        token: Option<SeqTraceToken>,
+    ) -> Result<()> {
         let Some(proc) = self.local(to)? else { return Ok(()) };
         while proc.mailbox.blocks() && proc.mailbox.is_full() {
             proc.mailbox.room().await;
         }
-        self.push(&proc, to, message, priority)
+        self.push(&proc, to, message, priority, token)
     }
 
     /// The process of this node that a message is for; `None` if nobody minds that there is none.
@@ -171,19 +213,34 @@ impl Handle {
         })
     }
 
-    fn push(&self, to: &Arc<Proc>, dest: &Dest, message: RawTerm, priority: bool) -> Result<()> {
+    fn push(
+        &self,
+        to: &Arc<Proc>,
+        dest: &Dest,
+        message: RawTerm,
+        priority: bool,
+        token: Option<SeqTraceToken>,
+    ) -> Result<()> {
+        let token = token.map(Box::new);
         if let Some(reason) = self.exit_reason() {
             return Err(Error::Exited(reason));
         }
         match dest {
-            Dest::Alias(alias) => self.node.deliver_alias(alias, message, None, priority),
-            _ => self.node.deliver(to, message, None),
+            Dest::Alias(alias) => self.node.deliver_alias(alias, message, None, priority, token),
+            _ => self.node.deliver(to, message, None, token),
         }
         Ok(())
     }
 
     /// Sends over a connection, unless the process has ended: under its state, so that nothing follows its exit signals.
-    fn send_over(&self, link: &Link, to: Dest, message: &RawTerm, priority: bool) -> Result<()> {
+    fn send_over(
+        &self,
+        link: &Link,
+        to: Dest,
+        message: &RawTerm,
+        priority: bool,
+        token: Option<SeqTraceToken>,
+    ) -> Result<()> {
         let from = self.proc.pid.clone();
         let control = match to {
             Dest::Nobody => return Err(Error::NoProc),
@@ -205,7 +262,11 @@ impl Handle {
         if let Some(reason) = &state.exited {
             return Err(Error::Exited(reason.clone()));
         }
-        link.send(self.proc.lane(), &control, Some(&message)).map_err(|error| not_sent(link, error))
+        let sent = match token {
+            None => link.send(self.proc.lane(), &control, Some(&message)),
+            Some(token) => link.send_traced(self.proc.lane(), &control, &message, &token.to_raw()?),
+        };
+        sent.map_err(|error| not_sent(link, error))
     }
 
     /// Links this process with another (`erlang:link/1`). If that does not exist, or its node cannot be reached, the exit
@@ -522,6 +583,12 @@ impl Process {
     /// [`Error::Exited`] once the process has ended.
     pub async fn recv(&mut self) -> Result<Message> {
         self.recv_match(|_| true).await
+    }
+
+    /// The sequential trace token that the message received last came with, if its sender is traced; see
+    /// [`Handle::send_traced`].
+    pub fn seq_trace_token(&self) -> Option<&SeqTraceToken> {
+        self.receiver.token()
     }
 
     /// The first message that `wanted` accepts, a selective receive: the others stay where they are. Nothing is lost if this

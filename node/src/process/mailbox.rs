@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 
 use super::message::Message;
+use super::seq_trace::SeqTraceToken;
 use super::undelivered::Credit;
 
 /// How much a mailbox holds, and what happens to the process when it gets more.
@@ -66,11 +67,13 @@ pub(crate) struct Envelope {
     pub(crate) credit: Option<Credit>,
     /// It goes before all that have no priority, after those that have.
     pub(crate) priority: bool,
+    /// What the message came with, if its sender is traced.
+    pub(crate) token: Option<Box<SeqTraceToken>>,
 }
 
 impl From<Message> for Envelope {
     fn from(message: Message) -> Self {
-        Self { message, credit: None, priority: false }
+        Self { message, credit: None, priority: false, token: None }
     }
 }
 
@@ -227,6 +230,8 @@ pub(crate) struct Receiver {
     ready: VecDeque<Envelope>,
     /// The same of the messages with priority.
     priority: VecDeque<Envelope>,
+    /// That of the message received last.
+    token: Option<Box<SeqTraceToken>>,
 }
 
 /// How many messages one receive has refused already. They stay refused; what arrives meanwhile is looked at.
@@ -258,6 +263,7 @@ impl Receiver {
                 mailbox.taken(&envelope);
                 // Dropping the credit lets the connection read on.
                 drop(envelope.credit);
+                self.token = envelope.token;
                 return Poll::Ready(Some(envelope.message));
             }
             let mut shared = mailbox.lock();
@@ -282,6 +288,11 @@ impl Receiver {
                 self.ready.append(&mut shared.queue);
             }
         }
+    }
+
+    /// What the message that was received last came with.
+    pub(crate) fn token(&self) -> Option<&SeqTraceToken> {
+        self.token.as_deref()
     }
 
     /// Removes what `unwanted` accepts from everything that has arrived.

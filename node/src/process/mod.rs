@@ -15,6 +15,7 @@ mod mon_lnk_dist;
 mod proc;
 mod reason;
 mod relate;
+mod seq_trace;
 mod spawn;
 mod table;
 mod undelivered;
@@ -26,6 +27,7 @@ pub use message::{Down, Message, Monitored};
 pub use mon_lnk_dist::MonLnkDist;
 pub use proc::AliasKind;
 pub use reason::Reason;
+pub use seq_trace::SeqTraceToken;
 pub use spawn::{Outcome, SpawnOptions};
 pub use undelivered::Undelivered;
 

@@ -52,6 +52,16 @@ pub(crate) struct State {
     /// What the process runs, for those who ask.
     pub(crate) initial_call: (Atom, Atom, u8),
     pub(crate) parent: Option<Pid>,
+    /// The serial number of the last message that it sent with a sequential trace token.
+    pub(crate) seq_trace_clock: u64,
+}
+
+impl State {
+    /// The serial number of a message that is sent with a token, after all that it has sent and after the one that it answers.
+    pub(crate) fn seq_trace_serial(&mut self, answered: u64) -> u64 {
+        self.seq_trace_clock = self.seq_trace_clock.max(answered).saturating_add(1);
+        self.seq_trace_clock
+    }
 }
 
 /// What one reference of a process stands for.
@@ -141,6 +151,7 @@ impl Proc {
                 task: None,
                 initial_call: (Atom::new_static("proc_lib"), Atom::new_static("init_p"), 5),
                 parent: None,
+                seq_trace_clock: 0,
             }),
             calls: AtomicUsize::new(0),
             system: false,

@@ -14,6 +14,7 @@ use super::mailbox::{Envelope, Push};
 use super::message::{Message, Monitored};
 use super::proc::{AliasKind, Answer, Entry, Monitor, Proc, Watcher, WatcherKind};
 use super::reason::Reason;
+use super::seq_trace::SeqTraceToken;
 use super::undelivered::Credit;
 use crate::error::Error;
 use crate::net::{Link, SendError};
@@ -259,7 +260,13 @@ impl NodeInner {
     }
 
     /// An ordinary message arrives for a process. Never waits.
-    pub(crate) fn deliver(&self, to: &Arc<Proc>, message: RawTerm, credit: Option<Credit>) {
+    pub(crate) fn deliver(
+        &self,
+        to: &Arc<Proc>,
+        message: RawTerm,
+        credit: Option<Credit>,
+        token: Option<Box<SeqTraceToken>>,
+    ) {
         if to.has_calls() {
             // Servers that do not know aliases reply to the pid.
             if let Some(words) = reply_tag(&message).and_then(|tag| self.ids.words(&tag))
@@ -268,7 +275,8 @@ impl NodeInner {
                 return;
             }
         }
-        if let Push::Full(messages) = to.mailbox.push(Envelope { credit, ..Message::Term(message).into() }) {
+        let envelope = Envelope { message: Message::Term(message), credit, priority: false, token };
+        if let Push::Full(messages) = to.mailbox.push(envelope) {
             self.exit(to, super::exit::overflow_reason(messages));
         }
     }
@@ -281,6 +289,7 @@ impl NodeInner {
         message: RawTerm,
         credit: Option<Credit>,
         priority: bool,
+        token: Option<Box<SeqTraceToken>>,
     ) {
         let Some((words, number)) = self.ids.words(alias) else { return };
         let Some(to) = self.processes.get(number) else { return };
@@ -303,7 +312,7 @@ impl NodeInner {
                     monitor
                 }
             };
-            (monitor, to.mailbox.push(Envelope { message: Message::Term(message), credit, priority }))
+            (monitor, to.mailbox.push(Envelope { message: Message::Term(message), credit, priority, token }))
         };
         if let Some(monitor) = monitor {
             self.release_monitor(&to, words, monitor);

@@ -162,6 +162,15 @@ pub enum ControlMessage {
 }
 
 impl ControlMessage {
+    /// Whether it is a message to a process, and no other signal.
+    pub fn is_message(&self) -> bool {
+        match self {
+            Self::Send { .. } | Self::RegSend { .. } | Self::AliasSend { .. } => true,
+            Self::Altact { flags, .. } => flags & altact::EXIT == 0,
+            _ => false,
+        }
+    }
+
     /// Whether a payload belongs to it: the message, the reason or the list of arguments.
     pub fn has_payload(&self) -> bool {
         match self {
@@ -254,6 +263,6 @@ pub struct Signal {
     /// The message, reason or argument list: present exactly for the control messages that document one.
     pub payload: Option<RawTerm>,
     /// The sequential trace token `{Flags, Label, Serial, Sender, LastCnt}` of the variants that carry one. It may be
-    /// ignored: only a node that implements `seq_trace` passes it on.
+    /// ignored; [`Outbound::send_traced`](super::Outbound::send_traced) passes it on.
     pub token: Option<RawTerm>,
 }

@@ -106,6 +106,36 @@ impl Outbound {
         payload: Option<&RawTerm>,
         lane: Lane,
     ) -> Result<Queued> {
+        self.accept(control, payload, None, lane)
+    }
+
+    /// The same for a message that carries a sequential trace token, `{Flags, Label, Serial, Sender, LastCnt}`: it goes by the
+    /// operation with `_TT`, which every release knows.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`Error::ApiMisuse`] for what is not a message.
+    pub fn send_traced(
+        &mut self,
+        control: &ControlMessage,
+        message: &RawTerm,
+        token: &RawTerm,
+        lane: Lane,
+    ) -> Result<Queued> {
+        if !control.is_message() {
+            return Err(Error::ApiMisuse("only messages are sent with a trace token"));
+        }
+        let token = self.frames.encoder.payload(&token.to_plain(), &mut self.tape)?.into_owned();
+        self.accept(control, Some(message), Some(token), lane)
+    }
+
+    #[inline]
+    fn accept(
+        &mut self,
+        control: &ControlMessage,
+        payload: Option<&RawTerm>,
+        token: Option<RawTerm>,
+        lane: Lane,
+    ) -> Result<Queued> {
         self.frames.encoder.check(control, payload.is_some())?;
         let fitted = match payload {
             Some(payload) => Some(self.frames.encoder.payload(payload, &mut self.tape)?),
@@ -127,11 +157,11 @@ impl Outbound {
             && self.frames.wire.len() < SETTLED
             && (self.schedule.is_empty() || !self.schedule.has_before(lane));
         if at_once {
-            self.frames.write_whole(control, payload);
+            self.frames.write_whole(control, payload, token.as_ref());
         } else {
             let exempt = size == Size::Large && !self.is_busy_for(lane, payload_bytes);
-            let (control, payload) = (control.clone(), payload.cloned());
-            let item = Item { control, payload, size, class: lane.class, exempt, fragments: None };
+            let (control, payload, token) = (control.clone(), payload.cloned(), token.map(Box::new));
+            let item = Item { control, payload, token, size, class: lane.class, exempt, fragments: None };
             self.schedule.push(lane.sender, item);
         }
         Ok(if self.is_busy_for(lane, payload_bytes) { Queued::Busy } else { Queued::Ok })

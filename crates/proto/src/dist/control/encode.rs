@@ -186,31 +186,36 @@ impl Encoder {
         &self,
         control: &ControlMessage,
         payload: &[u8],
+        token: Option<&RawTerm>,
         atoms: &mut HeaderWriter,
         out: &mut Vec<u8>,
     ) -> bool {
         use ControlMessage as C;
-        let mut tuple = TupleWriter { atoms, out };
+        let mut tuple = TupleWriter { atoms, out, token };
         match control {
             C::Send { from, to } => match from {
                 Some(from) if self.flags.contains(Flags::SEND_SENDER) => {
-                    tuple.start(op::SEND_SENDER, 3).pid(from).pid(to);
+                    tuple.start_message(op::SEND_SENDER, op::SEND_SENDER_TT, 3).pid(from).pid(to).token();
                     true
                 }
                 _ => {
-                    tuple.start(op::SEND, 3).empty_atom().pid(to);
+                    tuple.start_message(op::SEND, op::SEND_TT, 3).empty_atom().pid(to).token();
                     true
                 }
             },
             C::RegSend { from, to } => {
-                tuple.start(op::REG_SEND, 4).pid(from).empty_atom().atom(to);
+                tuple.start_message(op::REG_SEND, op::REG_SEND_TT, 4).pid(from).empty_atom().atom(to).token();
                 true
             }
             C::AliasSend { from, alias } => {
                 if self.flags.contains(Flags::ALTACT_SIG) {
-                    tuple.start(op::ALTACT_SIG_SEND, 4).integer(altact::ALIAS).pid(from).reference(alias);
+                    tuple.start_altact(altact::ALIAS).pid(from).reference(alias).token();
                 } else {
-                    tuple.start(op::ALIAS_SEND, 3).pid(from).reference(alias);
+                    tuple
+                        .start_message(op::ALIAS_SEND, op::ALIAS_SEND_TT, 3)
+                        .pid(from)
+                        .reference(alias)
+                        .token();
                 }
                 true
             }
@@ -313,25 +318,30 @@ impl Encoder {
             if matches!(to, Destination::Alias(_)) && payload.len() > PRIORITY_ALIAS_MAX {
                 priority = 0;
             }
-            tuple.start(op::ALTACT_SIG_SEND, 4);
             match to {
-                Destination::Pid(to) => tuple.integer(priority | exit).pid(from).pid(to),
-                Destination::Name(to) => tuple.integer(priority | altact::NAME).pid(from).atom(to),
+                Destination::Pid(to) => tuple.start_altact(priority | exit).pid(from).pid(to),
+                Destination::Name(to) => tuple.start_altact(priority | altact::NAME).pid(from).atom(to),
                 Destination::Alias(to) => {
-                    tuple.integer(priority | exit | altact::ALIAS).pid(from).reference(to)
+                    tuple.start_altact(priority | exit | altact::ALIAS).pid(from).reference(to)
                 }
-            };
+            }
+            .token();
             return true;
         }
         match to {
             Destination::Pid(to) if exit != 0 => return self.write_exit2(from, to, payload, tuple),
             Destination::Pid(to) if self.flags.contains(Flags::SEND_SENDER) => {
-                tuple.start(op::SEND_SENDER, 3).pid(from).pid(to)
+                tuple.start_message(op::SEND_SENDER, op::SEND_SENDER_TT, 3).pid(from).pid(to)
             }
-            Destination::Pid(to) => tuple.start(op::SEND, 3).empty_atom().pid(to),
-            Destination::Name(to) => tuple.start(op::REG_SEND, 4).pid(from).empty_atom().atom(to),
-            Destination::Alias(to) => tuple.start(op::ALIAS_SEND, 3).pid(from).reference(to),
-        };
+            Destination::Pid(to) => tuple.start_message(op::SEND, op::SEND_TT, 3).empty_atom().pid(to),
+            Destination::Name(to) => {
+                tuple.start_message(op::REG_SEND, op::REG_SEND_TT, 4).pid(from).empty_atom().atom(to)
+            }
+            Destination::Alias(to) => {
+                tuple.start_message(op::ALIAS_SEND, op::ALIAS_SEND_TT, 3).pid(from).reference(to)
+            }
+        }
+        .token();
         true
     }
 
@@ -387,12 +397,34 @@ impl Encoder {
 struct TupleWriter<'a> {
     atoms: &'a mut HeaderWriter,
     out: &'a mut Vec<u8>,
+    /// The sequential trace token of a message that has one.
+    token: Option<&'a RawTerm>,
 }
 
 impl TupleWriter<'_> {
     fn start(&mut self, opcode: u8, arity: u8) -> &mut Self {
         self.out.put_slice(&[tag::SMALL_TUPLE_EXT, arity, tag::SMALL_INTEGER_EXT, opcode]);
         self
+    }
+
+    /// One of two operations: the second is the first with a token as its last element.
+    fn start_message(&mut self, plain: u8, traced: u8, arity: u8) -> &mut Self {
+        if self.token.is_some() { self.start(traced, arity + 1) } else { self.start(plain, arity) }
+    }
+
+    /// Here a flag says that there is a token.
+    fn start_altact(&mut self, flags: u64) -> &mut Self {
+        match self.token {
+            Some(_) => self.start(op::ALTACT_SIG_SEND, 5).integer(flags | altact::TOKEN),
+            None => self.start(op::ALTACT_SIG_SEND, 4).integer(flags),
+        }
+    }
+
+    /// The last element of a message: its token, if it has one.
+    fn token(&mut self) {
+        if let Some(token) = self.token {
+            self.out.put_slice(token.as_bytes());
+        }
     }
 
     fn tuple(&mut self, arity: u8) -> &mut Self {

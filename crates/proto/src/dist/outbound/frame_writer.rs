@@ -59,13 +59,15 @@ impl FrameWriter {
 
     fn write_part(&mut self, item: &mut Item) -> bool {
         if item.size == Size::Small || !self.can_fragment() {
-            self.write_whole(&item.control, item.payload.as_ref());
+            self.write_whole(&item.control, item.payload.as_ref(), item.token.as_deref());
             return true;
         }
         match &mut item.fragments {
             Some(fragments) => self.write_fragment(fragments),
             None => {
-                item.fragments = self.write_first_fragment(&item.control, item.payload.as_ref());
+                let token = item.token.take();
+                item.fragments =
+                    self.write_first_fragment(&item.control, item.payload.as_ref(), token.as_deref());
                 item.payload = None;
                 item.fragments.is_none()
             }
@@ -79,6 +81,7 @@ impl FrameWriter {
         &mut self,
         control: &ControlMessage,
         payload: Option<&'a RawTerm>,
+        token: Option<&RawTerm>,
     ) -> Option<Cow<'a, Bytes>> {
         self.atoms.clear();
         self.control.clear();
@@ -91,13 +94,19 @@ impl FrameWriter {
             }
         });
         let bytes: &[u8] = payload.as_deref().map_or(&[], |bytes| bytes);
-        let follows = self.encoder.write(control, bytes, &mut self.atoms, &mut self.control);
+        let follows = self.encoder.write(control, bytes, token, &mut self.atoms, &mut self.control);
         payload.filter(|_| follows)
     }
 
     /// Writes the whole signal as one frame.
-    pub(super) fn write_whole(&mut self, control: &ControlMessage, payload: Option<&RawTerm>) {
+    pub(super) fn write_whole(
+        &mut self,
+        control: &ControlMessage,
+        payload: Option<&RawTerm>,
+        token: Option<&RawTerm>,
+    ) {
         if let Some(payload) = payload
+            && token.is_none()
             && payload.as_bytes().len() < SHARE_FROM
             && payload.atoms().is_empty()
             && let Some(front) = self.routes.recall(control, self.atoms.changes())
@@ -111,7 +120,7 @@ impl FrameWriter {
             });
             return;
         }
-        let follows = self.encode_control(control, payload);
+        let follows = self.encode_control(control, payload, token);
         let payload_len = follows.as_deref().map_or(0, Bytes::len);
         let (atoms, encoded) = (&self.atoms, &self.control);
         let pass_through = self.mode == HeaderMode::PassThrough;
@@ -134,7 +143,8 @@ impl FrameWriter {
                 atoms.write(out);
                 out.put_slice(encoded);
             }
-            if payload.is_some_and(|payload| payload.atoms().is_empty()) && atoms.is_repeatable() {
+            let repeats = token.is_none() && payload.is_some_and(|payload| payload.atoms().is_empty());
+            if repeats && atoms.is_repeatable() {
                 routes.remember(control, atoms.changes(), out.get(start..).unwrap_or_default());
             }
             if !shared && let Some(payload) = &follows {
@@ -151,8 +161,9 @@ impl FrameWriter {
         &mut self,
         control: &ControlMessage,
         payload: Option<&RawTerm>,
+        token: Option<&RawTerm>,
     ) -> Option<Fragments> {
-        let mut rest = self.encode_control(control, payload).map(Cow::into_owned).unwrap_or_default();
+        let mut rest = self.encode_control(control, payload, token).map(Cow::into_owned).unwrap_or_default();
         let first = rest.split_to(FRAGMENT.saturating_sub(self.control.len()).min(rest.len()));
         let further = rest.len().div_ceil(FRAGMENT) as u64;
         self.last_sequence += 1;

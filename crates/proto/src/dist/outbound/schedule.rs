@@ -47,6 +47,7 @@ struct Queue {
 pub(super) struct Item {
     pub(super) control: ControlMessage,
     pub(super) payload: Option<RawTerm>,
+    pub(super) token: Option<Box<RawTerm>>,
     pub(super) size: Size,
     pub(super) class: LaneClass,
     /// A large signal whose sender had waited for its turn: it does not count against the limit for those that cannot.

@@ -295,6 +295,58 @@ fn a_large_message_to_an_alias_has_no_priority() {
 }
 
 #[test]
+fn a_trace_token_goes_along() {
+    use ControlMessage as C;
+    let name = Atom::new_static("name");
+    let alias = || a_ref(PEER, 3);
+    let token = raw(Term::Tuple(
+        [Term::Integer(3), Term::atom("label"), Term::Integer(2), Term::Pid(ours(1)), Term::Integer(1)]
+            .into_iter()
+            .collect(),
+    ));
+    let altact = |to| C::Altact { flags: altact::PRIORITY, from: ours(1), to };
+    let messages = [
+        to(1),
+        C::RegSend { from: ours(1), to: name.clone() },
+        C::AliasSend { from: ours(1), alias: alias() },
+        altact(Destination::Pid(theirs(1))),
+        altact(Destination::Name(name)),
+        altact(Destination::Alias(alias())),
+    ];
+    let no_altact = Flags::HIDDEN.without(Flags::ALTACT_SIG);
+    for flags in [Flags::HIDDEN, no_altact, no_altact.without(Flags::SEND_SENDER)] {
+        let (mut outbound, mut far_end) = (outbound(flags), far_end(flags));
+        for control in &messages {
+            // The way without a token is remembered, and not mistaken for the one with it; nor the other way round.
+            for (traced, size) in
+                [(false, 10), (true, 10), (false, 10), (true, FRAGMENT * 2), (true, 10), (false, 10)]
+            {
+                let message = binary(size);
+                let queued = if traced {
+                    outbound.send_traced(control, &message, &token, normal(1))
+                } else {
+                    outbound.send(control, Some(&message), normal(1))
+                };
+                let _ = queued.unwrap();
+                let arrived = signals(&mut far_end, &write_all(&mut outbound)).pop().unwrap();
+                assert_eq!(arrived.payload.unwrap().as_bytes(), message.as_bytes());
+                let got = arrived.token.map(|token| token.to_plain());
+                assert_eq!(
+                    got.as_ref().map(RawTerm::as_bytes),
+                    traced.then(|| token.as_bytes()),
+                    "{control:?}"
+                );
+                assert!(arrived.control.is_message());
+            }
+        }
+    }
+    let mut outbound = outbound(Flags::HIDDEN);
+    let exit = C::Exit2 { from: ours(1), to: theirs(1) };
+    let refused = outbound.send_traced(&exit, &binary(1), &token, normal(1));
+    assert!(matches!(refused, Err(Error::ApiMisuse(_))), "{refused:?}");
+}
+
+#[test]
 fn the_atom_cache_makes_frames_short_from_the_second_on() {
     let mut outbound = outbound(Flags::HIDDEN);
     let mut far_end = far_end(Flags::HIDDEN);
