@@ -83,6 +83,13 @@ impl Options {
         self
     }
 
+    /// Listening on another IPv4 address than 127.0.0.1.
+    #[must_use]
+    pub fn interface(mut self, address: &str) -> Self {
+        self.interface = format!("{{{}}}", address.replace('.', ","));
+        self
+    }
+
     /// In another network namespace: run by `prefix`, listening on `interface`, led to the harness at `control`.
     #[must_use]
     pub fn inside(mut self, prefix: &[String], control: &str, interface: &str) -> Self {

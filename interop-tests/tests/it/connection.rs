@@ -8,7 +8,7 @@ use foundation_node::config::NodeConfig;
 use foundation_node::event::Event;
 use foundation_node::net_kernel::NodeType;
 
-use crate::rust::Rust;
+use crate::rust::{Rust, WAIT};
 
 const TOPIC: &str = "connection";
 
@@ -83,6 +83,37 @@ fn a_wrong_cookie_is_refused() {
             assert!(!error.contains("secret") && !error.contains("xyzzy"), "no cookie in an error: {error}");
             assert_eq!(rust.node.nodes(NodeType::Connected), ["good@127.0.0.1"]);
             assert_eq!(good.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn a_cookie_for_each_peer() {
+    case(
+        Case::Full,
+        TOPIC,
+        "peers with different cookies: one of them by its own cookie, both sides dialling",
+        |release| {
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let usual = Beam::visible(release, &epmd, "usual");
+            let other = beam::Options::new(release, epmd.port, "other").cookie("xyzzy").start();
+            rust.node.set_cookie_of("other@127.0.0.1", "xyzzy").unwrap();
+            assert_eq!(usual.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
+            assert_eq!(other.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
+            assert_eq!(rust.node.nodes(NodeType::Connected).len(), 2);
+            rust.run(rust.node.disconnect("other@127.0.0.1"));
+            eventually_true("apart", WAIT, || other.eval("nodes(hidden)") == "[]");
+            rust.run(rust.node.connect("other@127.0.0.1")).unwrap();
+            assert_eq!(other.eval("nodes(hidden)"), "['rust@127.0.0.1']");
+            // And the other way round: OTP's set_cookie/2 for us.
+            rust.node.set_cookie_of("usual@127.0.0.1", "abc").unwrap();
+            rust.run(rust.node.disconnect("usual@127.0.0.1"));
+            eventually_true("apart", WAIT, || usual.eval("nodes(hidden)") == "[]");
+            assert_eq!(usual.eval("net_adm:ping('rust@127.0.0.1')"), "pang");
+            usual.eval("erlang:set_cookie('rust@127.0.0.1', abc)");
+            assert_eq!(usual.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
             Ok(())
         },
     );

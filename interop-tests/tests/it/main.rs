@@ -29,6 +29,7 @@ mod schedule;
 mod second_peer;
 mod send;
 mod setup;
+mod signals;
 mod soak;
 mod standin;
 mod tls;

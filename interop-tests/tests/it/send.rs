@@ -2,7 +2,8 @@
 
 use foundation_interop_tests::{Beam, Case, Epmd, case};
 use foundation_node::process::AliasKind;
-use foundation_proto::etf::Term;
+use foundation_proto::Limits;
+use foundation_proto::etf::{RawTerm, Term};
 
 use crate::rust::{Rust, next, next_term, shown, term};
 
@@ -111,6 +112,40 @@ fn every_term_survives() {
                   receive {echo, Back} -> Back =/= T after 5000 -> true end end]",
             );
             assert_eq!(failed, "[]");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn local_terms() {
+    case(
+        Case::Full,
+        TOPIC,
+        "local_ext: what a node encoded for itself is kept as it is, and read by that node only",
+        |release| {
+            if release.number < 26 {
+                return Err(foundation_interop_tests::case::Unsupported(
+                    "the option `local` came with OTP 26",
+                ));
+            }
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let beam = Beam::visible(release, &epmd, "beam");
+            let mut inbox = rust.node.mailbox("inbox").unwrap();
+            beam.eval("T = {self(), make_ref(), [x, {1.5, <<\"b\">>}]}, {inbox, 'rust@127.0.0.1'} ! term_to_binary(T, [local])");
+            rust.run(async {
+                let encoded = next_term(&mut inbox).await;
+                let local = RawTerm::from_external(encoded.as_binary().unwrap(), &Limits::default()).unwrap();
+                // Through the owned form, inside another term, and back.
+                let term = Term::from((Term::atom("kept"), local.to_term(&Limits::default()).unwrap()));
+                let again = RawTerm::from_term(&term).unwrap().to_external();
+                inbox.send_term(("test", "beam@127.0.0.1"), &Term::binary(&again)).await.unwrap();
+            });
+            assert_eq!(
+                beam.eval("receive B when is_binary(B) -> binary_to_term(B) =:= {kept, T} after 10000 -> nothing end"),
+                "true"
+            );
             Ok(())
         },
     );

@@ -1,9 +1,11 @@
 //! Connections that are set up under difficulties: from both sides at once, without an EPMD for a while, by nodes without a
 //! name, by a command.
 
+use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use foundation_interop_tests::capture::{Proxy, split};
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::epmd::free_port;
 use foundation_interop_tests::{Beam, Case, Epmd, beam, built, case, eventually::eventually_true};
@@ -167,6 +169,61 @@ fn we_have_no_name() {
             assert_eq!(epmd_names, ["beam"], "it is not registered");
             runtime.block_on(node.stop());
             eventually_true("gone", Duration::from_secs(5), || beam.eval("nodes(hidden)") == "[]");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn old_openers() {
+    case(
+        Case::Smoke,
+        TOPIC,
+        "a BEAM node that believes us to speak version 5 opens with `n` and completes it",
+        |release| {
+            if release.number > 24 {
+                return Err(Unsupported("it opens with `N` whatever it was told"));
+            }
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let (_, port) = epmd.names().into_iter().find(|(name, _)| name == "rust").expect("registered");
+            let proxy = Proxy::start(port);
+            let beam = beam::Options::new(release, epmd.port, "beam")
+                .args(&format!("-epmd_module foundation_epmd_5 -foundation_peer_port {}", proxy.port))
+                .start();
+            assert_eq!(beam.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
+            assert_eq!(beam.eval("erpc:call('rust@127.0.0.1', erlang, node, [])"), "'rust@127.0.0.1'");
+            let said = split(&proxy.streams()[0].initiator, 2);
+            assert_eq!((said[0][0], said[1][0]), (b'n', b'c'), "version 5, then its complement");
+            drop(rust);
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn without_epmd() {
+    case(
+        Case::Smoke,
+        TOPIC,
+        "without an EPMD, all nodes at one fixed port of their own addresses: both sides dial",
+        |release| {
+            let port = free_port();
+            let rust = Rust::on(free_port(), "rust", |mut config| {
+                config.erl_epmd_node_listen_port = Some(port);
+                config.epmd(EpmdMode::None)
+            });
+            let beam = beam::Options::new(release, free_port(), "beam")
+                .at("127.0.0.2")
+                .interface("127.0.0.2")
+                .args(&format!("-erl_epmd_port {port}"))
+                .start();
+            assert_eq!(beam.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
+            assert_eq!(beam.eval("erlang:disconnect_node('rust@127.0.0.1')"), "true");
+            eventually_true("apart", Duration::from_secs(10), || rust.node.links().is_empty());
+            let link = rust.run(rust.node.connect("beam@127.0.0.2")).unwrap();
+            assert_eq!(link.peer().address, SocketAddr::from(([127, 0, 0, 2], port)));
+            assert_eq!(beam.eval("nodes(hidden)"), "['rust@127.0.0.1']");
             Ok(())
         },
     );
