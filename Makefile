@@ -26,6 +26,7 @@ demo:
 test:
 	script/otp-matrix.sh
 	$(ERLANG) cargo test --workspace --exclude 'foundation-bench-*'
+	$(ERLANG) script/conformance
 	$(ERLANG) sh -c 'cd erlang && mix test'
 
 matrix:

@@ -119,7 +119,8 @@ fn our_client_asks_otps_epmd() {
     });
 }
 
-/// `names_stdout` of OTP's `epmd_SUITE`; the other 32 cases stand beside the machine in `proto`, by their names.
+/// `names_stdout` of OTP's `epmd_SUITE`; `register_name_ipv6` is in `inet6`, and the other 31 cases stand beside the machine in
+/// `proto`, by their names.
 #[test]
 fn names_stdout() {
     case(

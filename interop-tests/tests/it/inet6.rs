@@ -37,8 +37,9 @@ pub(crate) fn rust(epmd_port: u16, name: &str, change: impl FnOnce(NodeConfig) -
     })
 }
 
+/// Also `register_name_ipv6` of OTP's `epmd_SUITE`.
 #[test]
-fn both_sides_dial() {
+fn register_name_ipv6() {
     case(
         Case::Smoke,
         TOPIC,
