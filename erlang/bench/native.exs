@@ -109,6 +109,39 @@ Bench.compare(
   fn -> Text.in_elixir(one, others) end
 )
 
+alias Foundation.Events.Spool
+
+# One event in, one out: what is in the spool stays the same.
+spools =
+  for native <- [true, false] do
+    spool = Spool.new(native: native)
+    binaries = for event <- events, do: {:erlang.term_to_binary(event), event.correlation_id}
+
+    for {bytes, correlation} <- binaries,
+        do: {:ok, _number} = Spool.append(spool, bytes, correlation)
+
+    {spool, hd(binaries)}
+  end
+
+spooled = fn fun -> Enum.map(spools, fn {spool, event} -> fn -> fun.(spool, event) end end) end
+
+[native, elixir] =
+  spooled.(fn spool, {bytes, correlation} ->
+    {:ok, _number} = Spool.append(spool, bytes, correlation)
+    Spool.drain(spool, 1)
+  end)
+
+Bench.compare("a spool takes an event and gives one", native, elixir)
+
+[native, elixir] =
+  spooled.(fn spool, _event ->
+    for bytes <- Spool.drain(spool, 1000), do: {:ok, _number} = Spool.append(spool, bytes, "c")
+  end)
+
+Bench.compare("a spool gives and takes 1000 events", native, elixir)
+[native, elixir] = spooled.(fn spool, _event -> Spool.correlate(spool, "c", 10) end)
+Bench.compare("10 events of a correlation, of 1000", native, elixir)
+
 Bench.compare("phash2 of an event (ours; the VM's)", fn -> Native.phash2(hd(events)) end, fn ->
   :erlang.phash2(hd(events))
 end)
