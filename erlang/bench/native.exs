@@ -72,6 +72,19 @@ Bench.compare("compress a batch (LZ4; zlib)", fn -> Native.lz4_compress(plain) e
   :zlib.compress(plain)
 end)
 
+{:ok, frame} = Native.zstd_compress(plain)
+IO.puts("  Zstandard #{byte_size(frame)}")
+
+Bench.compare("compress it (Zstandard; zlib)", fn -> Native.zstd_compress(plain) end, fn ->
+  :zlib.compress(plain)
+end)
+
+Bench.compare(
+  "decompress it (Zstandard; zlib)",
+  fn -> Native.zstd_decompress(frame, byte_size(plain)) end,
+  fn -> :zlib.uncompress(zlib) end
+)
+
 Bench.compare(
   "decompress it (LZ4; zlib)",
   fn -> Native.lz4_decompress(block, byte_size(plain)) end,

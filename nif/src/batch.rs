@@ -1,11 +1,17 @@
 //! Compression and digest of event batches. The container around them is made on the Elixir side.
 
+use std::io::Read;
+
 use rustler::{Binary, Env, NewBinary, OwnedBinary};
 use twox_hash::XxHash3_64;
 
 mod atoms {
-    rustler::atoms! { malformed }
+    rustler::atoms! { malformed, no_memory }
 }
+
+const ZSTD_LEVEL: i32 = 1;
+/// The window of what is read: 8 MiB, what RFC 8878 section 3.1.1.1.2 recommends to accept.
+const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// One LZ4 block, without the length in front. It never fails: what does not compress becomes a little longer.
 #[rustler::nif]
@@ -48,6 +54,33 @@ fn decompress<'a>(env: Env<'a>, block: &[u8], size: usize) -> Result<Binary<'a>,
     match lz4_flex::block::decompress_into(block, plain.as_mut_slice()) {
         Ok(written) if written == size => Ok(plain.release(env)),
         _ => Err(atoms::malformed()),
+    }
+}
+
+/// One Zstandard frame (RFC 8878), level 1, with the length of the plain bytes in it.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn zstd_compress<'a>(env: Env<'a>, plain: Binary<'_>) -> Result<Binary<'a>, rustler::Atom> {
+    // Fails for want of memory only.
+    let frame = zstd::bulk::compress(plain.as_slice(), ZSTD_LEVEL).map_err(|_| atoms::no_memory())?;
+    Ok(to_binary(env, &frame))
+}
+
+/// The plain bytes of one frame, of which there must be exactly `size`, and nothing behind it. Memory is taken as bytes come out, not by
+/// what the frame says of itself.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn zstd_decompress<'a>(env: Env<'a>, frame: Binary<'_>, size: usize) -> Result<Binary<'a>, rustler::Atom> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(frame.as_slice())
+        .map_err(|_| atoms::no_memory())?
+        .single_frame();
+    decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|_| atoms::malformed())?;
+    let mut plain = Vec::new();
+    // One more than there may be: a frame that has it is too long. At its end the decoder checks that the frame is whole.
+    let most = (size as u64).saturating_add(1);
+    decoder.by_ref().take(most).read_to_end(&mut plain).map_err(|_| atoms::malformed())?;
+    if plain.len() == size && decoder.finish().is_empty() {
+        Ok(to_binary(env, &plain))
+    } else {
+        Err(atoms::malformed())
     }
 }
 

@@ -130,4 +130,20 @@ defmodule Foundation.Native do
       true -> Loader.lz4_decompress(block, size)
     end
   end
+
+  @doc """
+  One Zstandard frame (RFC 8878), level 1: about half the bytes of LZ4 for twice its time. There is no fallback:
+  `{:error, :not_loaded}`.
+  """
+  @spec zstd_compress(binary()) :: {:ok, binary()} | {:error, :not_loaded | :no_memory}
+  def zstd_compress(plain) when is_binary(plain),
+    do: if(loaded?(), do: Loader.zstd_compress(plain), else: {:error, :not_loaded})
+
+  @doc """
+  The plain bytes of a frame, of which there must be exactly `size`. There is no fallback.
+  """
+  @spec zstd_decompress(binary(), non_neg_integer()) ::
+          {:ok, binary()} | {:error, :malformed | :not_loaded | :no_memory}
+  def zstd_decompress(frame, size) when is_binary(frame) and is_integer(size) and size >= 0,
+    do: if(loaded?(), do: Loader.zstd_decompress(frame, size), else: {:error, :not_loaded})
 end

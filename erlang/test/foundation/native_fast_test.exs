@@ -3,6 +3,7 @@ defmodule Foundation.NativeFastTest do
   use ExUnit.Case, async: true
   @moduletag :unit
 
+  import Bitwise, only: [<<<: 2]
   alias Foundation.{Events, Generator, Native, Text, Vectors}
   alias Foundation.Events.Batch
   alias Foundation.Native.{Loader, LZ4, XXH3}
@@ -15,6 +16,42 @@ defmodule Foundation.NativeFastTest do
     |> Enum.take(size + 1)
     |> IO.iodata_to_binary()
     |> binary_part(0, size)
+  end
+
+  describe "zstd" do
+    @tag :property
+    test "what was compressed comes back, and only with its length" do
+      for size <- [0, 1, 100, 5_000, 300_000, 3_000_000], kind <- [:random, :compressible] do
+        :rand.seed(:exsss, {7, 7, size})
+        plain = if kind == :random, do: :rand.bytes(size), else: compressible(size)
+        {:ok, frame} = Native.zstd_compress(plain)
+        assert Native.zstd_decompress(frame, size) == {:ok, plain}
+        assert Native.zstd_decompress(frame, size + 1) == {:error, :malformed}
+        if size > 0, do: assert(Native.zstd_decompress(frame, size - 1) == {:error, :malformed})
+        assert Native.zstd_decompress(frame <> "x", size) == {:error, :malformed}
+      end
+    end
+
+    test "bytes from anybody are an error, and a claim takes no memory" do
+      for seed <- 1..500 do
+        :rand.seed(:exsss, {8, 8, seed})
+        assert {:error, :malformed} = Native.zstd_decompress(Generator.binary(), 10)
+      end
+
+      # A frame whose header claims 2^62 bytes and a window of as many.
+      claim = <<0x28, 0xB5, 0x2F, 0xFD, 0xE0, 1 <<< 62::little-64, 0, 0, 0>>
+      assert Native.zstd_decompress(claim, 1 <<< 40) == {:error, :malformed}
+    end
+
+    # OTP has a module of its own from 28 on.
+    @tag skip: not Code.ensure_loaded?(:zstd)
+    test "OTP reads ours, and we read OTP's" do
+      plain = compressible(100_000)
+      {:ok, frame} = Native.zstd_compress(plain)
+      assert apply(:zstd, :decompress, [frame]) |> IO.iodata_to_binary() == plain
+      theirs = apply(:zstd, :compress, [plain]) |> IO.iodata_to_binary()
+      assert Native.zstd_decompress(theirs, 100_000) == {:ok, plain}
+    end
   end
 
   describe "xxh3" do
@@ -126,6 +163,20 @@ defmodule Foundation.NativeFastTest do
         assert Batch.unpack(
                  <<"FEB", 1, method, byte_size(plain) - 1::32, digest::64, bytes::binary>>
                ) == {:error, :damaged}
+      end
+    end
+
+    test "in Zstandard they take fewer bytes, for readers with the native functions" do
+      events = for n <- 1..300, do: Events.debug_new_event(:sample, %{n: n, text: "sample text"})
+      batch = Batch.pack(events, compression: :zstd)
+      assert <<"FEB", 1, 3, size::32, _digest::64, frame::binary>> = batch
+      assert byte_size(batch) < byte_size(Batch.pack(events))
+      assert Batch.unpack(batch) == {:ok, events}
+      assert Batch.unpack(batch, max_bytes: size - 1) == {:error, :too_large}
+
+      for length <- 0..(byte_size(frame) - 1)//7 do
+        cut = binary_part(batch, 0, byte_size(batch) - byte_size(frame) + length)
+        assert Batch.unpack(cut) == {:error, :damaged}
       end
     end
 

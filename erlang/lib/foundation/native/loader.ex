@@ -20,6 +20,8 @@ defmodule Foundation.Native.Loader do
   def lz4_compress_dirty(_plain), do: error()
   def lz4_decompress(_block, _size), do: error()
   def lz4_decompress_dirty(_block, _size), do: error()
+  def zstd_compress(_plain), do: error()
+  def zstd_decompress(_frame, _size), do: error()
   def xxh3(_bytes), do: error()
   def xxh3_dirty(_bytes), do: error()
   def vectors_new(_values, _dimensions), do: error()
