@@ -12,6 +12,7 @@ defmodule Foundation.MixProject do
       start_permanent: Mix.env() == :prod,
       description: "Infrastructure services and clustering for Elixir applications",
       aliases: aliases(),
+      test_coverage: [ignore_modules: not_covered(), summary: [threshold: 85]],
       deps: []
     ] ++ cli_before_1_15()
   end
@@ -40,6 +41,8 @@ defmodule Foundation.MixProject do
   defp aliases do
     [
       dialyzer: ["compile", &dialyzer/1],
+      coverage: [&coverage/1, "test --cover --export-coverage tests", "test.coverage"],
+      sla: ["run --no-start bench/sla.exs"],
       "test.unit": ["test --only unit"],
       "test.contract": ["test --only contract"],
       "test.smoke": ["test --only smoke"],
@@ -48,6 +51,24 @@ defmodule Foundation.MixProject do
       "test.stress": ["test --only stress"],
       "test.benchmark": ["test --only benchmark"]
     ]
+  end
+
+  # What the tests' nodes export is added to what the tests themselves ran. Native functions are not Elixir; the tests' own modules and
+  # the compiler that runs before them are not the library.
+  defp coverage(_args) do
+    File.rm_rf!("cover")
+    File.mkdir_p!("cover")
+    System.put_env("FOUNDATION_COVERAGE", Path.expand("cover"))
+  end
+
+  defp not_covered do
+    tests = for file <- Path.wildcard("test/support/*.ex"), do: modules(file)
+    [Mix.Tasks.Compile.FoundationNative, Foundation.Native.Loader | Enum.concat(tests)]
+  end
+
+  defp modules(file) do
+    for [_all, name] <- Regex.scan(~r/^defmodule (\S+) do/m, File.read!(file)),
+        do: Module.concat([name])
   end
 
   # In a VM of its own: Mix takes applications that no dependency names from the code path.
@@ -60,8 +81,10 @@ defmodule Foundation.MixProject do
     end
   end
 
+  # The measurements need what the tests run on their nodes.
   defp preferred_envs do
-    for tag <- ~w(unit contract smoke integration property stress benchmark)a,
-        do: {:"test.#{tag}", :test}
+    [coverage: :test, sla: :test] ++
+      for tag <- ~w(unit contract smoke integration property stress benchmark)a,
+          do: {:"test.#{tag}", :test}
   end
 end

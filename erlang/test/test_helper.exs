@@ -3,6 +3,19 @@ Logger.configure(level: :error)
 # Nodes of their own need OTP 25's :peer and an epmd.
 clusters? = Code.ensure_loaded?(:peer) and System.find_executable("epmd") != nil
 
+# `mix coverage`: what runs on the nodes counts, for the modules that need other nodes.
+if directory = System.get_env("FOUNDATION_COVERAGE") do
+  prefixes =
+    ~w(Cluster Channels Development Distributed Examples Events.Subscriber HealthMonitor Host LoadBalancer Messaging Optimizer Process PubSub ServiceMesh Strategy)
+
+  modules =
+    for module <- Application.spec(:foundation, :modules),
+        Enum.any?(prefixes, &String.starts_with?(inspect(module), "Foundation." <> &1)),
+        do: module
+
+  Application.put_env(:foundation, :test_cluster, coverage: {directory, modules})
+end
+
 ExUnit.start(
   exclude: [:stress, :benchmark] ++ if(clusters?, do: [], else: [:cluster]),
   capture_log: true,

@@ -15,9 +15,13 @@ defmodule Foundation.TestCluster do
   @compile {:no_warn_undefined, :peer}
 
   @enforce_keys [:peers, :epmd]
-  defstruct @enforce_keys
+  defstruct @enforce_keys ++ [:coverage]
 
-  @type t :: %__MODULE__{peers: [{node(), pid()}], epmd: {port(), non_neg_integer()}}
+  @type t :: %__MODULE__{
+          peers: [{node(), pid()}],
+          epmd: {port(), non_neg_integer()},
+          coverage: Path.t() | nil
+        }
 
   @boot_ms 30_000
 
@@ -25,10 +29,13 @@ defmodule Foundation.TestCluster do
   Starts `count` nodes.
 
   Options: `foundation:`, the application's environment there; `start:` (true), whether to start the application; `paths:`, further
-  code paths.
+  code paths; `coverage: {directory, modules}`, count the lines of these modules that run there, and export the counts to this directory
+  when a node is stopped: `mix test --cover --export-coverage name` and `mix test.coverage` add them to those of the tests themselves.
+  `config :foundation, test_cluster: opts` has options for all clusters.
   """
   @spec start(pos_integer(), keyword()) :: t()
   def start(count, opts \\ []) do
+    opts = Keyword.merge(Application.get_env(:foundation, :test_cluster, []), opts)
     {epmd, port} = start_epmd()
     cookie = "test#{System.unique_integer([:positive])}"
 
@@ -37,7 +44,8 @@ defmodule Foundation.TestCluster do
       |> Enum.map(&Task.async(fn -> start_peer(&1, port, cookie, opts) end))
       |> Task.await_many(@boot_ms)
 
-    cluster = %__MODULE__{peers: peers, epmd: {epmd, port}}
+    directory = with {directory, _modules} <- opts[:coverage], do: directory
+    cluster = %__MODULE__{peers: peers, epmd: {epmd, port}, coverage: directory}
     for {node, _peer} <- peers, do: boot(cluster, node, opts)
     cluster
   end
@@ -72,8 +80,9 @@ defmodule Foundation.TestCluster do
   """
   @spec stop(t()) :: :ok
   def stop(cluster) do
-    for {_node, peer} <- cluster.peers do
+    for {node, peer} <- cluster.peers do
       try do
+        if cluster.coverage, do: export_coverage(peer, node, cluster.coverage)
         :peer.stop(peer)
       catch
         :exit, _reason -> :ok
@@ -116,12 +125,28 @@ defmodule Foundation.TestCluster do
     {:ok, _} = call(cluster, node, :application, :ensure_all_started, [:logger])
     call(cluster, node, Logger, :configure, [[level: :error]])
     _ = call(cluster, node, :application, :load, [:foundation])
+    with {_directory, modules} <- opts[:coverage], do: count_lines(cluster, node, modules)
 
     for {key, value} <- Keyword.get(opts, :foundation, []),
         do: call(cluster, node, Application, :put_env, [:foundation, key, value])
 
     if Keyword.get(opts, :start, true),
       do: {:ok, _} = call(cluster, node, Application, :ensure_all_started, [:foundation])
+  end
+
+  # Counted from here on; compiling takes seconds, and longer on a busy machine.
+  defp count_lines(cluster, node, modules) do
+    {^node, peer} = List.keyfind(cluster.peers, node, 0)
+    {:ok, _pid} = :peer.call(peer, :cover, :start, [], :infinity)
+    # Not by :code.which/1: here they may be counted already.
+    ebin = Application.app_dir(:foundation, "ebin")
+    beams = Enum.map(modules, &String.to_charlist(Path.join(ebin, "#{&1}.beam")))
+    _results = :peer.call(peer, :cover, :compile_beam, [beams], :infinity)
+  end
+
+  defp export_coverage(peer, node, directory) do
+    file = Path.join(directory, "#{node}-#{System.unique_integer([:positive])}.coverdata")
+    :peer.call(peer, :cover, :export, [String.to_charlist(file)], :infinity)
   end
 
   # epmd does not look at its standard input, so a shell does and ends it with the port: also when this VM is killed.
