@@ -26,15 +26,23 @@ defmodule Foundation.Cluster.Monitor do
   def init(decision) do
     for role <- roles(), do: :pg.join(@scope, {:role, role}, self())
     :ok = :net_kernel.monitor_nodes(true, [:nodedown_reason, node_type: :all])
-    {:ok, %{decision: decision, start: System.monotonic_time(:millisecond), formed?: false}}
+
+    {:ok,
+     %{
+       decision: decision,
+       start: System.monotonic_time(:millisecond),
+       formed?: false,
+       nodes: MapSet.new()
+     }, {:continue, :present}}
   end
 
+  # Those that were connected before clustering was turned on.
   @impl true
-  def handle_info({:nodeup, node, _info}, state) do
-    count = length(Node.list()) + 1
-    Host.Telemetry.execute([:foundation, :cluster, :node_joined], %{count: count}, %{node: node})
-    {:noreply, formed(state, count)}
-  end
+  def handle_continue(:present, state),
+    do: {:noreply, Enum.reduce(Node.list([:visible, :hidden]), state, &joined/2)}
+
+  @impl true
+  def handle_info({:nodeup, node, _info}, state), do: {:noreply, joined(node, state)}
 
   def handle_info({:nodedown, node, info}, state) do
     Host.Telemetry.execute(
@@ -43,10 +51,22 @@ defmodule Foundation.Cluster.Monitor do
       %{node: node, reason: info[:nodedown_reason]}
     )
 
-    {:noreply, state}
+    {:noreply, %{state | nodes: MapSet.delete(state.nodes, node)}}
   end
 
   def handle_info(_message, state), do: {:noreply, state}
+
+  defp joined(node, state) do
+    if MapSet.member?(state.nodes, node) do
+      state
+    else
+      count = length(Node.list()) + 1
+
+      Host.Telemetry.execute([:foundation, :cluster, :node_joined], %{count: count}, %{node: node})
+
+      formed(%{state | nodes: MapSet.put(state.nodes, node)}, count)
+    end
+  end
 
   defp formed(%{formed?: true} = state, _count), do: state
 
