@@ -361,7 +361,7 @@ fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) ->
             Some(&SMALL_INTEGER_EXT) => 2,
             // Two bytes of tag and length, a sign, and less than 2^63.
             Some(&SMALL_BIG_EXT) => match bytes.get(pos + 1..) {
-                Some([8, _, _, _, _, _, _, _, _, ..=0x7F, ..]) => 11,
+                Some([8, _, _, _, _, _, _, _, _, highest, ..]) if *highest <= 0x7F => 11,
                 _ => break,
             },
             _ => break,
@@ -423,7 +423,7 @@ fn common(rest: &[u8], cached_atoms: usize) -> Option<Found> {
         STRING_EXT => (Kind::List, 3 + usize::from(u16::from_be_bytes(*body.first_chunk()?))),
         SMALL_BIG_EXT => match body {
             // Less than 2^63, whatever the sign.
-            [8, _, _, _, _, _, _, _, _, ..=0x7F, ..] => (Kind::Integer, 11),
+            [8, _, _, _, _, _, _, _, _, highest, ..] if *highest <= 0x7F => (Kind::Integer, 11),
             // Seven bytes always fit into 64 bits.
             [len @ ..=7, ..] => (Kind::Integer, 3 + usize::from(*len)),
             _ => return None,
