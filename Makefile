@@ -8,12 +8,13 @@
 #   make bench-codec   the term codec beside OTP's and the field's, times and instructions (valgrind)
 #   make soak     random schedules, the message law, connections and partitions, at length; leaves dated tables in interop-tests/results/
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
+#   make mutants  small changes of the cores, and which of them no test notices (cargo-mutants); FILES and SHARD choose a part
 #   make verify   formatting, lints, documentation, layout: read-only
 #   make fix      what of that a tool can mend
 #
 # Needed: Rust (rustup), a C linker (Debian: gcc libc6-dev), make. Erlang and Elixir are installed if missing (script/erlang).
 
-.PHONY: help demo test matrix bench bench-codec soak fuzz verify fix
+.PHONY: help demo test matrix bench bench-codec soak fuzz mutants verify fix
 
 ERLANG := script/erlang
 
@@ -68,6 +69,9 @@ soak:
 
 fuzz:
 	script/fuzz
+
+mutants:
+	script/mutants $(FILES)
 
 verify:
 	cargo fmt --all --check
