@@ -5,6 +5,7 @@ mod channels;
 mod cli;
 mod connections;
 mod gen_server;
+mod limits;
 mod local;
 mod remote;
 mod support;
