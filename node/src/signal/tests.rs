@@ -150,6 +150,25 @@ async fn stray_signals_change_nothing() {
     assert_eq!((link.mld().len(), ours.mailbox_len()), (1, 1));
 }
 
+/// The peer sent it before it saw the UNLINK_ID.
+#[tokio::test]
+async fn an_exit_that_crosses_an_unlink_is_not_heard() {
+    let [a, b] = pair().await;
+    let link = a.connect("b@127.0.0.1").await.unwrap();
+    let theirs = b.process().unwrap();
+    for trap_exit in [true, false] {
+        let ours = a.process().unwrap();
+        ours.trap_exit(trap_exit);
+        ours.link(theirs.pid()).await;
+        // Nothing is awaited from here on, so the acknowledgement is still to come.
+        ours.unlink(theirs.pid());
+        let exit = ControlMessage::Exit { from: theirs.pid().clone(), to: ours.pid().clone() };
+        deliver(a.inner(), &link, signal(exit, Some(Term::atom("boom")))).unwrap();
+        assert_eq!((ours.mailbox_len(), ours.exit_reason()), (0, None));
+        assert!(link.mld().is_empty());
+    }
+}
+
 /// A message whose payload is missing is the peer's fault, not a panic.
 #[tokio::test]
 async fn a_missing_payload_is_refused() {

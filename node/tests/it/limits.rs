@@ -83,6 +83,30 @@ async fn as_many_processes_as_allowed_and_no_more() {
     assert!(node.process().is_ok(), "the place of one that ended is free");
 }
 
+/// Whoever asked would wait for ever if it were not.
+#[tokio::test]
+async fn a_spawn_request_beyond_the_processes_is_answered() {
+    let port = free_port();
+    let mut small = config("a", port);
+    small.limits.processes = 50;
+    let a = Node::start(small).await.unwrap();
+    let b = Node::start(config("b", port)).await.unwrap();
+    let process = b.process().unwrap();
+    let spawn = async || {
+        let spawn = process.spawn_remote(a.name(), "erlang", "node", vec![], true, true);
+        tokio::time::timeout(DEADLINE, spawn).await.unwrap()
+    };
+    spawn().await.unwrap();
+    let mut processes = Vec::new();
+    while let Ok(process) = a.process() {
+        processes.push(process);
+    }
+    let refused = spawn().await;
+    assert!(matches!(&refused, Err(Error::Spawn(reason)) if *reason == "system_limit"), "{refused:?}");
+    drop(processes);
+    spawn().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_mailbox_holds_its_bytes_and_no_more() {
     let mut small = config("a", 1).epmd(EpmdMode::None);

@@ -221,6 +221,33 @@ async fn aliases_end_as_their_kind_says() {
     assert_empty(&mut process).await;
 }
 
+/// A monitor and an alias of one reference end each by its own rule.
+#[tokio::test]
+async fn an_alias_and_its_monitor_end_apart() {
+    let node = lonely().await;
+    let mut process = node.process().unwrap();
+    let target = node.process().unwrap();
+    let explicit = process.monitor_alias(target.pid(), AliasKind::ExplicitUnalias).await.unwrap();
+    let reply = process.monitor_alias(target.pid(), AliasKind::Reply).await.unwrap();
+    let demonitored = process.monitor_alias(target.pid(), AliasKind::Demonitor).await.unwrap();
+    let answered = process.monitor_alias(target.pid(), AliasKind::ReplyDemonitor).await.unwrap();
+    assert!(process.unalias(&explicit));
+    assert!(process.demonitor(&demonitored) && process.demonitor(&answered));
+    for n in [1, 2] {
+        for alias in [&explicit, &reply, &demonitored, &answered] {
+            node.send_term(alias, &Term::Integer(n)).await.unwrap();
+        }
+    }
+    // Only the first through the one that ends with a reply.
+    assert_eq!(recv_term(&mut process).await, Term::Integer(1));
+    assert_empty(&mut process).await;
+    // The monitors of the aliases that have ended are still there.
+    node.exit(target.pid(), "boom").await;
+    assert_eq!(recv_down(&mut process).await.reference, explicit);
+    assert_eq!(recv_down(&mut process).await.reference, reply);
+    assert_empty(&mut process).await;
+}
+
 #[tokio::test]
 async fn a_full_mailbox_ends_its_process_visibly() {
     let node = lonely().await;

@@ -157,14 +157,17 @@ async fn everything_across_a_lost_connection_fires_once_and_nothing_is_left() {
     plain.link(far.pid()).await;
     let by_name = near.monitor(("far", b.name())).await.unwrap();
     let by_pid = near.monitor(far.pid()).await.unwrap();
+    let by_pid_again = near.monitor(far.pid()).await.unwrap();
     let there = far.monitor(near.pid()).await.unwrap();
     settled(&a, &b).await;
     settled(&b, &a).await;
     assert!(a.disconnect("b@127.0.0.1").await);
 
     assert_eq!(recv_exit(&mut near).await, (far.pid().clone(), Reason::NOCONNECTION));
-    let down = recv_down(&mut near).await;
-    assert_eq!((down.reference, down.reason), (by_pid, Reason::NOCONNECTION));
+    for monitor in [by_pid, by_pid_again] {
+        let down = recv_down(&mut near).await;
+        assert_eq!((down.reference, down.reason), (monitor, Reason::NOCONNECTION));
+    }
     let down = recv_down(&mut near).await;
     assert_eq!((down.reference, down.reason), (by_name, Reason::NOCONNECTION));
     assert_eq!(plain.exit_reason(), Some(Reason::NOCONNECTION));
@@ -238,6 +241,49 @@ async fn a_call_ends_when_the_connection_does() {
     a.disconnect("b@127.0.0.1").await;
     let called = calling.await.unwrap();
     assert!(matches!(called, Err(Error::NoConnection { .. })), "{called:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_has_ended_sends_nothing_more() {
+    let [a, b] = cluster(["a", "b"]).await;
+    let near = a.process().unwrap();
+    let mut far = b.mailbox("far").unwrap();
+    let handle = near.handle();
+    handle.send_term(far.pid(), &Term::Integer(1)).await.unwrap();
+    near.stop("boom");
+    for to in [Dest::from(far.pid()), Dest::from(("far", b.name()))] {
+        let sent = handle.send_term(to, &Term::Integer(2)).await;
+        assert!(matches!(&sent, Err(Error::Exited(reason)) if reason.is("boom")), "{sent:?}");
+    }
+    settled(&a, &b).await;
+    assert_eq!(recv_term(&mut far).await, Term::Integer(1));
+    assert_empty(&mut far).await;
+}
+
+#[tokio::test]
+async fn a_function_called_across_has_the_group_leader_of_its_caller() {
+    let [a, b] = cluster(["a", "b"]).await;
+    b.export_call("m", "leader", 0, |call| async move { Ok(Term::Pid(call.process.group_leader())) });
+    let leader = a.process().unwrap();
+    let near = a.process().unwrap();
+    near.set_group_leader(leader.pid(), near.pid()).await;
+    let seen = near.erpc(b.name(), "m", "leader", vec![], DEADLINE).await.unwrap();
+    assert_eq!(seen, Term::Pid(leader.pid().clone()));
+}
+
+#[tokio::test]
+async fn a_spawn_request_ends_when_the_connection_does() {
+    let [a, b] = cluster(["a", "b"]).await;
+    a.connect("b@127.0.0.1").await.unwrap();
+    let process = a.process().unwrap();
+    let spawn = process.spawn_remote(b.name(), "erlang", "node", vec![], true, true);
+    // Polled in this order: the request leaves, and the connection ends before its reply is read.
+    let spawn = tokio::time::timeout(DEADLINE, spawn);
+    let (spawned, ended) = tokio::join!(spawn, a.disconnect("b@127.0.0.1"));
+    assert!(ended);
+    assert!(matches!(spawned, Ok(Err(Error::NoConnection { .. }))), "{spawned:?}");
+    assert!(process.links().is_empty());
+    agree(&a, &b, 0).await;
 }
 
 #[tokio::test]

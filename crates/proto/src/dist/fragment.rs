@@ -169,6 +169,10 @@ mod tests {
         assert_eq!(all.is_whole(0, 2).unwrap_err(), bad("several fragments in sequence 0"));
         assert_eq!(all.is_whole(0, 1), Ok(true));
         assert_eq!(all.is_whole(9, 1), Ok(true));
+        // Whoever opens a sequence unasked learns the same.
+        assert_eq!(all.open(5, 0, "", b"").unwrap_err(), bad("fragment 0"));
+        assert_eq!(all.open(7, 2, "", b"").unwrap_err(), bad("the sequence is open already"));
+        assert_eq!(all.open(9, 1, "", b"").unwrap_err(), bad("a whole message is no sequence"));
     }
 
     #[test]
