@@ -6,7 +6,7 @@
 #   make ecosystem   the ecosystem's own libraries beside our node (sources from $FOUNDATION_ECOSYSTEM)
 #   make bench    a node beside BEAM nodes and C nodes, every line of docs/performance.md; writes benches/results/
 #   make bench-codec   the term codec beside OTP's and the field's, times and instructions (valgrind)
-#   make soak     random schedules, the message law, connections and partitions, at length; leaves dated tables in interop-tests/results/
+#   make soak     random schedules, the message law, faults, connections and partitions, at length; leaves dated tables in interop-tests/results/
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
 #   make mutants  small changes of the cores, and which of them no test notices (cargo-mutants); FILES and SHARD choose a part
 #   make verify   formatting, lints, documentation, layout: read-only
@@ -57,6 +57,8 @@ SOAK_KILLS ?= 1000
 SOAK_LOCAL ?= 100000000
 SOAK_CYCLES ?= 10000
 SOAK_PARTITIONS ?= 1000
+SOAK_FAULTS ?= 10
+SOAK_DISCONNECTS ?= 300
 
 soak:
 	script/otp-matrix.sh
@@ -64,6 +66,9 @@ soak:
 	FOUNDATION_SOAK_MESSAGES=$(SOAK_MESSAGES) FOUNDATION_SOAK_KILLS=$(SOAK_KILLS) \
 	$(ERLANG) cargo test -p foundation-interop-tests --test it -- \
 	    law::the_message_law schedule::random_schedules --nocapture --test-threads 1
+	FOUNDATION_INTEROP=$${FOUNDATION_INTEROP:-all} FOUNDATION_SOAK_FAULTS=$(SOAK_FAULTS) \
+	FOUNDATION_SOAK_DISCONNECTS=$(SOAK_DISCONNECTS) \
+	$(ERLANG) cargo test -p foundation-interop-tests --test it -- faults:: --nocapture
 	FOUNDATION_SOAK_LOCAL=$(SOAK_LOCAL) FOUNDATION_SOAK_CYCLES=$(SOAK_CYCLES) FOUNDATION_SOAK_PARTITIONS=$(SOAK_PARTITIONS) \
 	$(ERLANG) cargo test -p foundation-interop-tests --test it faults::soak -- --ignored --nocapture
 

@@ -26,6 +26,9 @@ pub const CONTROL_A: &str = "10.79.0.1";
 const LATE_A: &str = "10.78.0.1";
 const LATE_B: &str = "10.78.0.2";
 
+/// What a line begins with that is for the run outside of the namespaces.
+pub const SAID: &str = "netns: ";
+
 const INSIDE: &str = "FOUNDATION_INSIDE_NETNS";
 
 /// What the namespaces are made and harmed with, and the argument that makes each say its version. `script/erlang` installs
@@ -34,12 +37,12 @@ const TOOLS: [(&str, &str); 5] =
     [("unshare", "-V"), ("nsenter", "-V"), ("ip", "-V"), ("tc", "-V"), ("nft", "-v")];
 
 /// Runs `test` (its full name) of this test binary once more, in new namespaces. `None` if this is that run already.
-/// `Some(Err)` says why it is not possible here.
+/// `Some(Ok)` is what it has said in lines that begin with [`SAID`]; `Some(Err)` says why it is not possible here.
 ///
 /// # Panics
 /// If the inner run fails, with what it said; if root lacks a tool that root can install.
-pub fn rerun(test: &str) -> Option<Result<(), &'static str>> {
-    if std::env::var_os(INSIDE).is_some() {
+pub fn rerun(test: &str) -> Option<Result<Vec<String>, &'static str>> {
+    if is_inside() {
         return None;
     }
     // Only root's path has the directories of these tools.
@@ -73,9 +76,15 @@ pub fn rerun(test: &str) -> Option<Result<(), &'static str>> {
         "inside the namespaces:\n{said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    // What was measured belongs to the outer run's output.
-    said.lines().filter(|line| line.starts_with("netns: ")).for_each(|line| println!("{line}"));
-    Some(Ok(()))
+    let said: Vec<String> =
+        said.lines().filter_map(|line| line.strip_prefix(SAID)).map(str::to_owned).collect();
+    said.iter().for_each(|line| println!("{line}"));
+    Some(Ok(said))
+}
+
+/// Whether this process is the one inside of the namespaces.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
 }
 
 /// Both hosts, seen from host A, where this process is.
@@ -196,6 +205,16 @@ impl Hosts {
         counters.map(|pair| pair[1].parse::<u64>().unwrap()).sum()
     }
 
+    /// Segments that the TCP of host A has received before those that they follow.
+    pub fn overtaken_on_a(&self) -> u64 {
+        let counters = std::fs::read_to_string("/proc/self/net/netstat").unwrap();
+        // Two lines a protocol: the names, and the values in the same order.
+        let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let mut pairs = names.split(' ').zip(values.split(' '));
+        pairs.find(|(name, _)| *name == "TCPOFOQueue").unwrap().1.parse().unwrap()
+    }
+
     /// The wire is pulled out of host B, and host A sees that nothing is at its other end.
     pub fn unplug(&self) {
         self.on_b("ip link set data down");
@@ -219,6 +238,9 @@ impl Default for Hosts {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
+        // Host A stays for the next release. The system takes the wires away later than the namespace of host B ends.
+        let clear = "nft flush ruleset; ip rule del fwmark 1; for wire in data control late; do ip link del $wire; done";
+        let _ = Command::new("sh").args(["-c", clear]).output();
         if let Some(mut input) = self.holder.stdin.take() {
             let _ = input.write_all(b"\n");
         }

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use foundation_interop_tests::{Beam, Case, Epmd, beam, case, eventually::eventually_true};
+use foundation_interop_tests::{Beam, Case, Epmd, beam, case, eventually::eventually_true, otp};
 use foundation_node::Node;
-use foundation_node::config::NodeConfig;
+use foundation_node::config::{NodeConfig, Reconnect};
 use foundation_node::event::Event;
 use foundation_node::net_kernel::NodeType;
+use foundation_proto::etf::Term;
 
-use crate::rust::{Rust, WAIT};
+use crate::rust::{Rust, WAIT, next_term};
+use crate::soak::count_or;
 
 const TOPIC: &str = "connection";
 
@@ -164,12 +166,13 @@ fn a_name_in_use_is_refused() {
         Ok(())
     });
 }
+/// With `FOUNDATION_SOAK_CONNECTS`, so many rounds on each release.
 #[test]
 fn simultaneous_connects() {
     case(
         Case::Smoke,
         TOPIC,
-        "connects from both sides at once leave exactly one connection, 50 times",
+        "connects from both sides at once leave exactly one connection, 100 times",
         |release| {
             let epmd = Epmd::start(release);
             // One name on each side of the peer's: who gives way is decided by the order of the names.
@@ -182,7 +185,7 @@ fn simultaneous_connects() {
                  Dial = fun() -> spawn(fun() -> Main ! {{dialled, net_kernel:connect_node('{rust_name}')}} end), ok end, \
                  Dialled = fun() -> receive {{dialled, R}} -> R after 9000 -> timeout end end"
             ));
-                for round in 0..25 {
+                for round in 0..count_or("CONNECTS", 100).div_ceil(2) {
                     beam.eval("Dial()");
                     rust.run(rust.node.connect(beam.name()))
                         .unwrap_or_else(|error| panic!("round {round} of {name}: {error}"));
@@ -197,4 +200,30 @@ fn simultaneous_connects() {
             Ok(())
         },
     );
+}
+
+/// The same between two Rust nodes.
+#[test]
+fn simultaneous_connects_of_rust_nodes() {
+    let epmd = Epmd::start(otp::installed());
+    let [a, b] =
+        ["aaa", "zzz"].map(|name| Rust::with(&epmd, name, |config| config.reconnect(Reconnect::Never)));
+    let alone = |rust: &Rust| rust.node.nodes(NodeType::Connected).is_empty();
+    for round in 0..count_or("CONNECTS", 100) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| a.run(a.node.connect("zzz@127.0.0.1")).unwrap());
+            scope.spawn(|| b.run(b.node.connect("aaa@127.0.0.1")).unwrap());
+        });
+        eventually_true("each has one link", WAIT, || {
+            a.node.nodes(NodeType::Connected) == ["zzz@127.0.0.1"]
+                && b.node.nodes(NodeType::Connected) == ["aaa@127.0.0.1"]
+        });
+        let mut inbox = b.node.mailbox("inbox").unwrap();
+        let message = Term::from(round as i64);
+        let sender = a.node.process().unwrap();
+        a.run(sender.send_term(("inbox", "zzz@127.0.0.1"), &message)).unwrap();
+        assert_eq!(b.run(next_term(&mut inbox)), message);
+        a.run(a.node.disconnect("zzz@127.0.0.1"));
+        eventually_true("both are alone", WAIT, || alone(&a) && alone(&b));
+    }
 }

@@ -7,10 +7,14 @@
 //! 4. What was lost is back within a second of its return, without anybody sending.
 //! 5. Nothing is left behind: tasks, processes, links, monitors and descriptors are as many as before.
 
+mod clock;
+mod figures;
 mod law;
 mod lost;
 mod names;
+mod packets;
 mod pair;
+mod partial;
 mod partition;
 mod pressure;
 mod soak;

@@ -11,6 +11,7 @@ use foundation_node::event::Event;
 use foundation_node::net_kernel::NodeType;
 
 use super::TOPIC;
+use super::figures::Figures;
 use crate::rust::Rust;
 
 #[test]
@@ -20,6 +21,7 @@ fn an_epmd_restarted_and_its_port_taken() {
         TOPIC,
         "an EPMD restarted 5 times, in between its port taken by another program: registered within a second each time",
         |release| {
+            let figures = Figures::of(release);
             let epmd = Epmd::start(release);
             let port = epmd.port;
             let rust = Rust::start(&epmd, "rust");
@@ -27,8 +29,7 @@ fn an_epmd_restarted_and_its_port_taken() {
             assert_eq!(beam.eval("net_adm:ping('rust@127.0.0.1')"), "pong");
             let tasks = rust.tasks();
             drop(epmd);
-            let mut times = Vec::new();
-            for round in 0..5 {
+            for round in 0..5 * figures.rounds().end {
                 if round % 2 == 1 {
                     // It accepts and says nothing, then it is gone.
                     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -38,11 +39,9 @@ fn an_epmd_restarted_and_its_port_taken() {
                 let epmd = Epmd::try_start(release, port).expect("the port is free again");
                 let back = Instant::now();
                 epmd.wait_for("rust");
-                times.push(back.elapsed());
+                figures.timed("EPMD restarted", "registered again", Some(1.0), back.elapsed());
             }
-            times.sort();
-            println!("EPMD: registered again after {times:?}");
-            assert!(times[2] < Duration::from_secs(1), "the median of {times:?}");
+            figures.done();
             assert_eq!(rust.node.nodes(NodeType::Connected), ["beam@127.0.0.1"]);
             eventually_true("no task is left behind", Duration::from_secs(10), || rust.tasks() <= tasks);
 

@@ -21,9 +21,6 @@ pub(crate) const BEAM: Host = Host::B;
 /// Processes on each side, each linked to and monitored by one on the other.
 const EACH: usize = 20;
 
-/// On a loaded machine everything is later by this.
-pub(crate) const SLACK: Duration = Duration::from_millis(750);
-
 pub(crate) struct Pair {
     pub(crate) rust: Rust,
     pub(crate) beam: Beam,
@@ -189,9 +186,4 @@ impl Pair {
 fn pids(list: &Term) -> Vec<Pid> {
     let Term::List(list) = list else { panic!("{list:?}") };
     list.clone().into_vec().iter().map(|pid| pid.as_pid().cloned().expect("a pid")).collect()
-}
-
-/// The upper bound for the detection of any fault.
-pub(crate) fn detection() -> Duration {
-    Duration::from_secs(u64::from(TICKTIME)) * 5 / 4 + SLACK
 }

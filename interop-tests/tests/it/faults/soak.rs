@@ -1,18 +1,19 @@
-//! The counted soak: messages within a node, connections made and ended, partitions; and what is left after each quarter.
+//! The counted soak: messages within a node, connections made and ended, partitions, a peer that takes nothing; and what is left
+//! after each quarter.
 //!
 //! `make soak` runs it and writes a dated table into `interop-tests/results`. The counts come from `FOUNDATION_SOAK_LOCAL`,
-//! `FOUNDATION_SOAK_CYCLES` and `FOUNDATION_SOAK_PARTITIONS`. The schedule has no randomness: there is no seed.
+//! `FOUNDATION_SOAK_CYCLES`, `FOUNDATION_SOAK_PARTITIONS` and `FOUNDATION_SOAK_STOPS`. The schedule has no randomness: there is no seed.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
-use foundation_interop_tests::{Beam, Epmd, Wire, otp};
+use foundation_interop_tests::{Beam, Epmd, Wire, eventually::eventually_true, otp};
 use foundation_node::config::Reconnect;
 use foundation_node::event::Event;
 use foundation_node::net_kernel::NodeType;
 use foundation_proto::etf::{RawTerm, Term};
 
-use crate::rust::Rust;
+use crate::rust::{Rust, WAIT};
 use crate::soak::{self, count_or};
 
 /// Peers on the other host; each reset of the wire is a partition of each.
@@ -107,6 +108,8 @@ fn settled(rust: &Rust, first: Option<&Sample>) -> Sample {
 fn soak() {
     let release = otp::installed();
     let parts = [
+        // First, while the allocator has nothing to spare that would hide what it costs.
+        stopped(release, count_or("STOPS", 20)),
         messages(count_or("LOCAL", 100_000_000)),
         cycles(release, count_or("CYCLES", 10_000)),
         partitions(count_or("PARTITIONS", 1_000)),
@@ -221,6 +224,59 @@ fn partitions(count: u64) -> Part {
     });
     assert_eq!(peers.len(), PEERS);
     part
+}
+
+/// What a peer that takes nothing may cost, beside a single larger message.
+const STOPPED: usize = 8 << 20;
+
+/// A peer is stopped while 50 processes send 64 MiB to it, and goes on.
+fn stopped(release: &otp::Release, count: u64) -> Part {
+    const SENDERS: usize = 50;
+    const EACH: usize = (64 << 20) / SENDERS / 12_000;
+    let epmd = Epmd::start(release);
+    let rust = Rust::with(&epmd, "soak", |config| config.reconnect(Reconnect::Never));
+    let beam = Beam::visible(release, &epmd, "beam");
+    beam.eval("register(sink, spawn(fun S() -> receive {P, M} -> P ! M; _ -> ok end, S() end)), ok");
+    let link = rust.run(rust.node.connect("beam@127.0.0.1")).unwrap();
+    let message = RawTerm::from_term(&Term::binary(&[7; 12_000])).unwrap();
+    let (mut most, mut queued) = (0, 0);
+    let mut process = rust.node.process().unwrap();
+    Part::run("a peer stopped, 50 processes send 64 MiB to it", count, &rust, |count| {
+        for _ in 0..count {
+            let before = Sample::of(&rust).resident;
+            beam.pause();
+            let senders: Vec<_> = (0..SENDERS)
+                .map(|_| {
+                    let (process, message) = (rust.node.process().unwrap(), message.clone());
+                    rust.spawn(async move {
+                        for _ in 0..EACH {
+                            process.send_raw(("sink", "beam@127.0.0.1"), message.clone()).await.unwrap();
+                        }
+                    })
+                })
+                .collect();
+            eventually_true("the queue is full", WAIT, || link.is_busy());
+            for _ in 0..50 {
+                most = most.max(Sample::of(&rust).resident.saturating_sub(before));
+                queued = queued.max(link.queued_bytes());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            beam.resume();
+            senders.into_iter().for_each(|sender| rust.run(sender).unwrap());
+            rust.run(async {
+                let last = Term::from((Term::from(process.pid()), Term::atom("last")));
+                process.send_term(("sink", "beam@127.0.0.1"), &last).await.unwrap();
+                process.recv().await.unwrap();
+            });
+        }
+        assert!(most <= STOPPED && queued <= STOPPED, "{most} bytes more, {queued} bytes queued");
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        format!(
+            "while it was stopped at most {:.1} MiB more resident, {:.1} MiB queued",
+            mib(most),
+            mib(queued)
+        )
+    })
 }
 
 /// The table of this run.
