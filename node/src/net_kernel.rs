@@ -610,6 +610,7 @@ impl Drop for Accepting<'_> {
 async fn dial(node: Arc<NodeInner>, name: NodeName, number: u64, connect: Duration) {
     let kernel = &node.net_kernel;
     let peer = name.as_atom().clone();
+    debug!("dialling");
     let result = async {
         kernel.settled(&peer).await;
         // Fails only if the semaphore is closed, which nobody does.

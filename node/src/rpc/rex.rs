@@ -1,11 +1,11 @@
 //! Kernel's `rex` server: `rpc:block_call`, the calls of releases before OTP 23, and of C nodes.
 
-use foundation_proto::etf::{Atom, Pid, Term};
+use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 
 use super::server::{badrpc, call_here};
 use crate::error::Result;
 use crate::gen_server::Incoming;
-use crate::process::{Handle, Message, Process};
+use crate::process::{Dest, Handle, Message, Process};
 
 /// Handles one message.
 pub(crate) async fn handle(message: Message, process: &Process) -> Result<()> {
@@ -51,7 +51,8 @@ async fn from_c_node(from: Pid, request: Term, process: &Process) -> Result<()> 
     if request.is_atom("features_request") {
         let node = Term::Atom(process.node.name.clone());
         let reply = (Term::atom("features_reply"), node, Term::list([Term::atom("erpc")]));
-        return process.send_term(&from, &Term::from(reply)).await;
+        // Every `rex` asks this as soon as it is connected. If that has been ended meanwhile, an answer must not connect anew.
+        return process.send_now(Dest::from(&from), RawTerm::from_term(&Term::from(reply))?);
     }
     if let Some([what, Term::Atom(name), message]) = request.as_tuple()
         && (what.is_atom("send") || what.is_atom("sbcast"))

@@ -506,7 +506,7 @@ impl Host {
     async fn report(&mut self, report: Report) {
         match report {
             Report::Event(event) => self.handle(event).await,
-            Report::Reached { monitor, pid, connected: true } => self.monitor(monitor, &pid).await,
+            Report::Reached { monitor, pid, connected: true } => self.monitor(monitor, &pid, true).await,
             Report::Reached { monitor, connected: false, .. } => self.handle(Event::Down(monitor)).await,
         }
     }
@@ -521,7 +521,7 @@ impl Host {
                 Action::Reply { to, tag, reply } => {
                     super::reply(&self.process, &Term::from((Term::Pid(to), tag)), &reply);
                 }
-                Action::Monitor { monitor, pid } => self.monitor(monitor, &pid).await,
+                Action::Monitor { monitor, pid, connect } => self.monitor(monitor, &pid, connect).await,
                 Action::Demonitor(monitor) => self.monitors.demonitor(&monitor, &mut self.process),
                 Action::Connect(node) => self.connect(node),
                 Action::Disconnect(node) => {
@@ -563,9 +563,13 @@ impl Host {
     }
 
     /// Watches a process. Its node is connected in a task of its own: nobody else has to wait for that.
-    async fn monitor(&mut self, monitor: MonitorId, pid: &Pid) {
+    async fn monitor(&mut self, monitor: MonitorId, pid: &Pid, connect: bool) {
         let near = pid.node == *self.node.name() || self.node.inner().net_kernel.link(&pid.node).is_some();
+        if !near && !connect {
+            return self.with(|machine, now| machine.handle(now, Event::Down(monitor)));
+        }
         if !near {
+            debug!(node = pid.node.as_str(), "global: connecting, to watch what has a name");
             let (node, pid, reports) = (self.node.clone(), pid.clone(), self.reports.clone());
             self.node.inner().runtime.spawn(async move {
                 let connected = node.inner().net_kernel.auto_connect(&pid.node).await.is_ok();
@@ -580,6 +584,7 @@ impl Host {
     }
 
     fn connect(&self, node: Atom) {
+        debug!(node = node.as_str(), "global: connecting");
         let (this, reports) = (self.node.clone(), self.reports.clone());
         self.node.inner().runtime.spawn(async move {
             if let Err(error) = this.inner().net_kernel.connect(&node).await {

@@ -189,12 +189,15 @@ pub enum Action {
         /// The reply.
         reply: Term,
     },
-    /// Monitor a process from the process. If its node is not connected, it is to be connected.
+    /// Monitor a process from the process.
     Monitor {
         /// How the machine will recognise it.
         monitor: MonitorId,
         /// What to monitor.
         pid: Pid,
+        /// Whether its node is to be connected if it is not. Otherwise the monitor fires at once then: whoever asked for a
+        /// lock and is out of reach has lost it, and a connection that was just ended must not come back by its last message.
+        connect: bool,
     },
     /// Give a monitor up; it must not fire any more.
     Demonitor(MonitorId),
@@ -380,8 +383,9 @@ impl Global {
             return None;
         }
         let monitor = MonitorId(self.number());
+        let connect = matches!(what, Watched::Name(_));
         self.monitors.insert(monitor, what);
-        self.actions.push_back(Action::Monitor { monitor, pid: pid.clone() });
+        self.actions.push_back(Action::Monitor { monitor, pid: pid.clone(), connect });
         Some(monitor)
     }
 

@@ -94,6 +94,25 @@ fn locks_are_re_entrant_and_go_with_their_owners() {
     assert_eq!(call(&mut global, &one, lock("other")), Some(Term::from(true)));
 }
 
+/// The last message of a peer that has gone since must not have it dialled; what a name stands for may be on a node that is
+/// not connected yet.
+#[test]
+fn whoever_asks_for_a_lock_is_not_connected_for_it() {
+    let mut global = global();
+    let from = pid("a@h", 1);
+    let call = tuple_of([atom("$gen_call"), tuple_of([Term::Pid(from), atom("tag")]), lock("req")]);
+    tell(&mut global, call);
+    global.watch(&pid("b@h", 2), Watched::Name(Key(atom("name"))));
+    let connects: Vec<bool> = drain(&mut global)
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Monitor { connect, .. } => Some(connect),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(connects, [false, true]);
+}
+
 /// A node that never answers keeps nobody waiting for ever, and gets no lock that nobody would take away.
 #[test]
 fn a_silent_node_counts_as_refusing() {

@@ -114,7 +114,7 @@ impl Node {
                 Action::Reply { to, tag, reply } => {
                     io.send(id_of(&to.node), Wire::Message(Term::tuple([tag, reply])));
                 }
-                Action::Monitor { monitor, pid } => {
+                Action::Monitor { monitor, pid, connect } => {
                     let node = id_of(&pid.node);
                     if node == self.id {
                         self.watched_by.push((self.id, monitor, pid.clone()));
@@ -124,6 +124,8 @@ impl Node {
                     } else if self.peers.contains(&node) {
                         self.watching.insert(monitor, pid.clone());
                         io.send(node, Wire::Monitor { id: monitor, pid });
+                    } else if !connect {
+                        self.event(io, Event::Down(monitor));
                     } else {
                         self.unreached.insert(monitor, (pid, io.now() + Duration::from_secs(7)));
                     }

@@ -8,6 +8,7 @@
 //! 5. Nothing is left behind: tasks, processes, links, monitors and descriptors are as many as before.
 
 mod clock;
+mod disconnect;
 mod figures;
 mod law;
 mod lost;
