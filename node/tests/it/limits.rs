@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use foundation_node::config::{EpmdMode, NodeConfig, Reconnect};
-use foundation_node::net::ConnectError;
-use foundation_node::process::{MailboxLimit, Process, SpawnOptions};
+use foundation_node::event::Event;
+use foundation_node::net::{ConnectError, DownReason};
+use foundation_node::process::{MailboxLimit, Process, Reason, SpawnOptions};
 use foundation_node::{Error, Node};
 use foundation_proto::Limits;
 use foundation_proto::error::PeerIncompatible;
@@ -164,6 +165,38 @@ async fn a_peer_is_read_no_further_than_the_undelivered_bytes_allow() {
     }
     sending.await.unwrap();
     assert_eq!(undelivered(), 0);
+}
+
+/// Exit signals cannot wait, so nothing but the end of the connection bounds them.
+#[tokio::test]
+async fn a_connection_with_more_queued_than_allowed_is_closed() {
+    let port = free_port();
+    let mut small = config("a", port);
+    small.limits.wire.max_queued = 1 << 20;
+    let a = Node::start(small).await.unwrap();
+    // Reads no further as soon as one message waits.
+    let mut deaf = config("b", port);
+    deaf.limits.undelivered_bytes = 1;
+    let b = Node::start(deaf).await.unwrap();
+    let far = b.mailbox("far").unwrap();
+    let mut events = a.events();
+    let mut linked = Vec::new();
+    for _ in 0..400 {
+        let process = a.process().unwrap();
+        process.link(far.pid()).await;
+        linked.push(process);
+    }
+    a.send_term(far.pid(), &Term::from("waits")).await.unwrap();
+    let is_full = || b.links().first().is_some_and(|link| link.mld().undelivered().is_full());
+    eventually("b reads no further", is_full).await;
+    let reason = Reason::from(Term::binary(&[7; 60_000]));
+    for process in linked {
+        process.stop(reason.clone());
+    }
+    let mut next = async || tokio::time::timeout(DEADLINE, events.next()).await.unwrap().unwrap();
+    assert!(matches!(next().await, Event::NodeUp { .. }));
+    let down = next().await;
+    assert!(matches!(&down, Event::NodeDown { reason: DownReason::Overflow, .. }), "{down:?}");
 }
 
 #[tokio::test]

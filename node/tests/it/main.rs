@@ -7,5 +7,6 @@ mod connections;
 mod gen_server;
 mod limits;
 mod local;
+mod pubsub;
 mod remote;
 mod support;

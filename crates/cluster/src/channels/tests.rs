@@ -110,6 +110,22 @@ fn what_was_lost_is_sent_again_in_order_and_taken_once() {
     assert_eq!((a.waiting(), a.poll_timeout()), (0, None));
 }
 
+/// What was on its way when the connection broke does not wait for the time-out of an acknowledgement.
+#[test]
+fn what_a_lost_connection_has_swallowed_is_sent_again_at_once() {
+    let (mut a, mut b) =
+        (exchange("a@h", Reliability::AtLeastOnce), exchange("b@h", Reliability::AtLeastOnce));
+    a.handle(Mono::ZERO, Event::PeerUp(pid("b@h", 1)));
+    for number in [1, 2] {
+        a.handle(Mono::ZERO, broadcast(number, 0, None));
+    }
+    drain(&mut a);
+    a.handle(Mono::ZERO, Event::PeerDown(pid("b@h", 1)));
+    a.handle(Mono::ZERO, Event::PeerUp(pid("b@h", 1)));
+    assert_eq!(carry(&mut a, &mut b, Mono::ZERO, 0), [1, 2]);
+    assert_eq!(a.statistics().resent, 2);
+}
+
 #[test]
 fn a_buffer_that_overflows_gives_up_the_oldest_and_says_so() {
     let (mut a, mut b) =
