@@ -105,10 +105,10 @@ end)
 
 values = for _n <- 1..(1000 * 1536), into: <<>>, do: <<:rand.normal()::float-little-32>>
 query = binary_part(values, 1536 * 4 * 5, 1536 * 4)
-{:ok, native} = Vectors.new(values, dimensions: 1536)
+{:ok, native_vectors} = Vectors.new(values, dimensions: 1536)
 {:ok, elixir} = Vectors.new(values, dimensions: 1536, native: false)
 
-Bench.compare("10 nearest of 1000 x 1536", fn -> Vectors.top(native, query, 10) end, fn ->
+Bench.compare("10 nearest of 1000 x 1536", fn -> Vectors.top(native_vectors, query, 10) end, fn ->
   Vectors.top(elixir, query, 10)
 end)
 
@@ -183,4 +183,66 @@ for {name, fun} <- [
     String.pad_trailing(name, 46) <>
       String.pad_leading("#{round(per_call.(400_000, fun))} ns", 14)
   )
+end
+
+# How late a process wakes up from a sleep of a millisecond: while nothing runs, and while twice as many processes as there are schedulers call
+# one native function without a pause. The same with a fallback is what Elixir itself does under that load.
+wake_up = fn ->
+  late =
+    for _n <- 1..1000 do
+      start = System.monotonic_time(:nanosecond)
+      Process.sleep(1)
+      System.monotonic_time(:nanosecond) - start - 1_000_000
+    end
+    |> Enum.sort()
+
+  {Enum.at(late, 500), Enum.at(late, 989)}
+end
+
+under_load = fn name, fun ->
+  load =
+    for _n <- 1..(2 * System.schedulers_online()),
+        do: spawn(fn -> Stream.repeatedly(fun) |> Stream.run() end)
+
+  {median, p99} = wake_up.()
+  for pid <- load, do: Process.exit(pid, :kill)
+
+  IO.puts(
+    String.pad_trailing(name, 46) <>
+      String.pad_leading("#{Float.round(median / 1000, 1)} µs", 14) <>
+      String.pad_leading("#{Float.round(p99 / 1000, 1)} µs", 14)
+  )
+end
+
+IO.puts(
+  "\n" <>
+    String.pad_trailing("a process wakes up late by", 46) <> "        median       99 of 100"
+)
+
+small = binary_part(plain, 0, 32 * 1024)
+{spool, _event} = hd(spools)
+idle = wake_up.()
+
+IO.puts(
+  String.pad_trailing("with nothing else", 46) <>
+    String.pad_leading("#{Float.round(elem(idle, 0) / 1000, 1)} µs", 14) <>
+    String.pad_leading("#{Float.round(elem(idle, 1) / 1000, 1)} µs", 14)
+)
+
+for {name, fun} <- [
+      {"LZ4 of 32 KiB (normal scheduler)", fn -> Native.lz4_compress(small) end},
+      {"LZ4 of a batch (dirty)", fn -> Native.lz4_compress(plain) end},
+      {"Zstandard of a batch (dirty)", fn -> Native.zstd_compress(plain) end},
+      {"XXH3 of a batch", fn -> Native.xxh3(plain) end},
+      {"10 nearest of 1000 x 1536", fn -> Vectors.top(native_vectors, query, 10) end},
+      {"similarity of one text to 10", fn -> Text.similarities(one, others) end},
+      {"a spool gives and takes",
+       fn ->
+         Spool.append(spool, small, "load")
+         Spool.drain(spool, 1)
+       end},
+      {"zlib of a batch, OTP's own (for comparison)", fn -> :zlib.compress(plain) end},
+      {"an endless loop in Elixir (for comparison)", fn -> :ok end}
+    ] do
+  under_load.(name, fun)
 end
