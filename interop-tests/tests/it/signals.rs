@@ -697,7 +697,8 @@ fn sequential_trace() {
                     let asked = next_term(&mut scene.inbox).await;
                     let from = asked.as_tuple().unwrap()[1].as_pid().cloned().expect("a pid");
                     let token = scene.inbox.seq_trace_token().cloned().expect("a token");
-                    assert_eq!((shown(&token.label).as_str(), token.flags & 3), ("{trace,17}", 3));
+                    let label = shown(&token.label.to_term(&Limits::default()).unwrap());
+                    assert_eq!((label.as_str(), token.flags & 3), ("{trace,17}", 3));
                     assert_eq!(token.sender, from);
                     scene
                         .inbox

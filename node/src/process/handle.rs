@@ -91,7 +91,8 @@ impl Handle {
         token: &SeqTraceToken,
     ) -> Result<()> {
         let serial = self.proc.state().seq_trace_serial(token.serial);
-        self.send_with(to.into(), message, false, Some(token.next(self.pid(), serial))).await
+        let token = token.next(self.pid(), serial);
+        self.send_with(to.into(), message, false, Some(&token)).await
     }
 
     /// Sends a value, as [`Handle::send_traced_raw`].
@@ -130,7 +131,7 @@ impl Handle {
         to: Dest,
         message: RawTerm,
         priority: bool,
-        token: Option<SeqTraceToken>,
+        token: Option<&SeqTraceToken>,
     ) -> Result<()> {
         let Some(node) = self.node.remote_node(&to) else {
             return self.send_local(&to, message, priority, token).await;
@@ -193,7 +194,7 @@ impl Handle {
         to: &Dest,
         message: RawTerm,
         priority: bool,
-        token: Option<SeqTraceToken>,
+        token: Option<&SeqTraceToken>,
     ) -> Result<()> {
         let Some(proc) = self.local(to)? else { return Ok(()) };
         while proc.mailbox.blocks() && proc.mailbox.is_full() {
@@ -219,9 +220,9 @@ impl Handle {
         dest: &Dest,
         message: RawTerm,
         priority: bool,
-        token: Option<SeqTraceToken>,
+        token: Option<&SeqTraceToken>,
     ) -> Result<()> {
-        let token = token.map(Box::new);
+        let token = token.cloned().map(Box::new);
         if let Some(reason) = self.exit_reason() {
             return Err(Error::Exited(reason));
         }
@@ -239,7 +240,7 @@ impl Handle {
         to: Dest,
         message: &RawTerm,
         priority: bool,
-        token: Option<SeqTraceToken>,
+        token: Option<&SeqTraceToken>,
     ) -> Result<()> {
         let from = self.proc.pid.clone();
         let control = match to {

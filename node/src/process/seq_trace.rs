@@ -8,9 +8,9 @@
 use foundation_proto::etf::{Pid, RawTerm, Term};
 use foundation_proto::{Error, Limits};
 
-/// The longest label in bytes that a token may have to be kept: labels are any term since OTP 21, and a token is held as long
-/// as its message. Small integers are usual.
-const LABEL_MAX: usize = 1024;
+/// The longest token in bytes that is kept: labels are any term since OTP 21, and a token is held as long as its message, beside
+/// what a mailbox counts. Small integers are usual.
+const TOKEN_MAX: usize = 256;
 
 /// The token of a message: `{Flags, Label, Serial, Sender, LastCnt}`.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,8 +18,8 @@ const LABEL_MAX: usize = 1024;
 pub struct SeqTraceToken {
     /// Which events the tracer wants to hear of: send 1, receive 2, print 4, timestamps 8, 16 and 32.
     pub flags: i64,
-    /// What `seq_trace:set_token(label, Label)` was called with.
-    pub label: Term,
+    /// What `seq_trace:set_token(label, Label)` was called with, encoded.
+    pub label: RawTerm,
     /// The number of the message, greater than those of all that came before it in this trace.
     pub serial: u64,
     /// Who has sent it.
@@ -29,9 +29,9 @@ pub struct SeqTraceToken {
 }
 
 impl SeqTraceToken {
-    /// Reads what came with a message. `None` if it is no token, or one with too long a label: the message is an ordinary one then.
+    /// Reads what came with a message. `None` if it is no token, or one that is too long: the message is an ordinary one then.
     pub(crate) fn from_raw(raw: &RawTerm) -> Option<Box<Self>> {
-        if raw.as_bytes().len() > LABEL_MAX {
+        if raw.as_bytes().len() > TOKEN_MAX {
             return None;
         }
         let Ok(Term::Tuple(elements)) = raw.to_term(&Limits::default()) else { return None };
@@ -42,6 +42,8 @@ impl SeqTraceToken {
         };
         let number = |term: &Term| term.as_i64().and_then(|number| u64::try_from(number).ok());
         let (flags, serial, last) = (flags.as_i64()?, number(&serial)?, number(&last)?);
+        // Encoded anew: small, and without the frame that it came in.
+        let label = RawTerm::from_term(&label).ok()?;
         Some(Box::new(Self { flags, label, serial, sender, last }))
     }
 
@@ -60,7 +62,7 @@ impl SeqTraceToken {
         RawTerm::from_term(&Term::Tuple(
             [
                 Term::Integer(self.flags),
-                self.label.clone(),
+                self.label.to_term(&Limits::default())?,
                 Term::from(self.serial),
                 Term::Pid(self.sender.clone()),
                 Term::from(self.last),
@@ -94,7 +96,7 @@ mod tests {
         let answer = asked.next(&pid(2), 5);
         assert_eq!(SeqTraceToken::from_raw(&answer.to_raw().unwrap()).unwrap().as_ref(), &answer);
         assert_eq!((answer.flags, answer.serial, answer.last), (1, 5, 4));
-        assert_eq!((answer.label, answer.sender), (label, pid(2)));
+        assert_eq!((answer.label.to_term(&Limits::default()).unwrap(), answer.sender), (label, pid(2)));
     }
 
     #[test]
@@ -110,7 +112,7 @@ mod tests {
         }
         assert!(token(good()[..4].to_vec()).is_none());
         let mut long = good();
-        long[1] = Term::binary(&[0; LABEL_MAX]);
+        long[1] = Term::binary(&[0; TOKEN_MAX]);
         assert!(token(long).is_none());
     }
 }

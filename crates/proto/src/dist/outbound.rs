@@ -125,7 +125,7 @@ impl Outbound {
             return Err(Error::ApiMisuse("only messages are sent with a trace token"));
         }
         let token = self.frames.encoder.payload(&token.to_plain(), &mut self.tape)?.into_owned();
-        self.accept(control, Some(message), Some(token), lane)
+        self.accept(control, Some(message), Some(&token), lane)
     }
 
     #[inline]
@@ -133,7 +133,7 @@ impl Outbound {
         &mut self,
         control: &ControlMessage,
         payload: Option<&RawTerm>,
-        token: Option<RawTerm>,
+        token: Option<&RawTerm>,
         lane: Lane,
     ) -> Result<Queued> {
         self.frames.encoder.check(control, payload.is_some())?;
@@ -157,10 +157,10 @@ impl Outbound {
             && self.frames.wire.len() < SETTLED
             && (self.schedule.is_empty() || !self.schedule.has_before(lane));
         if at_once {
-            self.frames.write_whole(control, payload, token.as_ref());
+            self.frames.write_whole(control, payload, token);
         } else {
             let exempt = size == Size::Large && !self.is_busy_for(lane, payload_bytes);
-            let (control, payload, token) = (control.clone(), payload.cloned(), token.map(Box::new));
+            let (control, payload, token) = (control.clone(), payload.cloned(), token.cloned().map(Box::new));
             let item = Item { control, payload, token, size, class: lane.class, exempt, fragments: None };
             self.schedule.push(lane.sender, item);
         }
