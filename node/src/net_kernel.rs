@@ -35,6 +35,7 @@ use crate::config::{DistAutoConnect, Reconnect};
 use crate::net::endpoint::{Identity, ListeningSlot};
 use crate::net::{ConnectError, DownReason, Established, Link, dialer};
 use crate::node::NodeInner;
+use crate::process::AtomHash;
 use crate::{random, signal};
 
 /// How often a lost peer is dialled at first, and for how long.
@@ -64,7 +65,7 @@ type Outcome = Result<Arc<Link>, ConnectError>;
 /// The links of a node, and how it gets them.
 pub struct NetKernel {
     identity: Identity,
-    links: ArcSwap<HashMap<Atom, Arc<Link>>>,
+    links: ArcSwap<HashMap<Atom, Arc<Link>, AtomHash>>,
     peers: Mutex<BTreeMap<Atom, Peer>>,
     /// One link is put in place at a time, because that may have to wait for another one to go.
     installing: tokio::sync::Mutex<()>,

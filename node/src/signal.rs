@@ -6,6 +6,8 @@
 //!
 //! The reader of a connection calls these functions itself; none of them waits for anything.
 
+mod batch;
+
 use std::sync::Arc;
 
 use foundation_proto::dist::control::{altact, spawn_reply};
@@ -20,6 +22,8 @@ use crate::node::NodeInner;
 use crate::process::{
     AddError, ExitKind, Monitor, Reason, SeqTraceToken, Watcher, WatcherKind, lane_of, transmit,
 };
+
+pub(crate) use batch::Batch;
 
 /// The connection is set up. Called once, before anything is delivered through it, and after [`down`] of the connection
 /// to the same node before it.

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use foundation_proto::Error;
 use foundation_proto::dist::Inbound;
-use foundation_proto::{Error, Mono};
 use tracing::{Instrument, Span, debug, info, warn};
 
 use super::Clock;
-use super::link::{DownReason, Flushed, Link};
+use super::link::{DownReason, Flushed, Link, Writer};
 use crate::node::NodeInner;
-use crate::signal;
+use crate::signal::{self, Batch};
 
 /// Bytes of a read. Frames of small messages come by the hundred in it; larger frames grow the buffer as they arrive.
 const READ: usize = 64 << 10;
@@ -87,9 +87,11 @@ async fn receive(
 ) -> Result<(), DownReason> {
     let undelivered = Arc::clone(link.mld().undelivered());
     let mut reads = 0;
+    let mut batch = Batch::default();
     loop {
         if !buffer.is_empty() {
-            deliver(node, link, inbound, buffer, clock.now()).map_err(down_reason)?;
+            inbound.handle_input(clock.now(), buffer);
+            batch.deliver(node, link, inbound).map_err(down_reason)?;
         }
         if link.is_closing() {
             return Ok(());
@@ -116,8 +118,9 @@ async fn receive(
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 if buffer.is_empty() {
-                    // An idle connection holds no buffer.
+                    // An idle connection holds no buffers.
                     *buffer = BytesMut::new();
+                    batch = Batch::default();
                 }
                 tokio::select! {
                     ready = link.stream.readable() => {
@@ -138,21 +141,6 @@ async fn receive(
             }
         }
     }
-}
-
-/// Takes the frames out of the buffer and hands their signals on. A bad frame does not take back the ones before it.
-fn deliver(
-    node: &Arc<NodeInner>,
-    link: &Arc<Link>,
-    inbound: &mut Inbound,
-    buffer: &mut BytesMut,
-    now: Mono,
-) -> Result<(), Error> {
-    inbound.handle_input(now, buffer);
-    while let Some(signal) = inbound.poll_signal()? {
-        signal::deliver(node, link, signal)?;
-    }
-    Ok(())
 }
 
 fn down_reason(error: Error) -> DownReason {
@@ -183,7 +171,10 @@ async fn write(link: Arc<Link>, clock: Clock) {
                 heard_at_tick = heard;
             }
             let flushed = link.flush(&mut out, now);
-            out.writer_has_it = matches!(flushed, Flushed::Blocked);
+            out.writer = match flushed {
+                Flushed::Blocked => Writer::WaitsForSocket,
+                _ => Writer::Sleeps,
+            };
             (flushed, out.outbound.poll_timeout())
         };
         match flushed {

@@ -20,6 +20,10 @@ use crate::process::MonLnkDist;
 /// then in one system call. A lone signal, or one of a request-response exchange, leaves from the caller's own task.
 const COALESCE: Duration = Duration::from_micros(15);
 
+/// What waits for the writer task is written by a sender itself once there is this much: the peer starts on it while more is
+/// made, and the buffers are used again while they are still in the processor's cache.
+const WRITE_AT: usize = 64 << 10;
+
 /// Slices handed to the system in one write; more than the 1,024 of Linux's IOV_MAX are never useful.
 pub(super) const SLICES: usize = 64;
 
@@ -145,9 +149,19 @@ pub struct Link {
 /// What is on its way out, under one lock.
 pub(super) struct Out {
     pub(super) outbound: Outbound,
-    /// The writer task has been woken or waits for the socket: whoever adds something leaves the writing to it.
-    pub(super) writer_has_it: bool,
+    pub(super) writer: Writer,
     last_write: Mono,
+}
+
+/// What the writer task does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Writer {
+    /// It sleeps: whoever adds something writes it, or wakes the task.
+    Sleeps,
+    /// It has been woken and takes what is there when its turn comes.
+    Woken,
+    /// It waits for the socket, which is full.
+    WaitsForSocket,
 }
 
 impl Link {
@@ -164,7 +178,7 @@ impl Link {
             mld: MonLnkDist::new(undelivered),
             clock,
             stream,
-            out: Mutex::new(Out { outbound, writer_has_it: false, last_write: Mono::ZERO }),
+            out: Mutex::new(Out { outbound, writer: Writer::Sleeps, last_write: Mono::ZERO }),
             work: Notify::new(),
             queued: AtomicUsize::new(0),
             busy_limit: limits.busy_limit,
@@ -242,12 +256,23 @@ impl Link {
             }
             Err(error) => return Err(SendError::Refused(error)),
         }
-        if !out.writer_has_it {
-            let now = self.clock.now();
-            if now.saturating_since(out.last_write) < COALESCE || self.flush(&mut out, now).is_pending() {
-                out.writer_has_it = true;
-                self.work.notify_one();
+        let much = out.outbound.queued_bytes() >= WRITE_AT;
+        match out.writer {
+            Writer::Sleeps => {
+                let now = self.clock.now();
+                let soon = now.saturating_since(out.last_write) < COALESCE;
+                if (soon && !much) || self.flush(&mut out, now).is_pending() {
+                    out.writer = Writer::Woken;
+                    self.work.notify_one();
+                }
             }
+            // Woken, the task finds out by itself that the socket is full or has failed; until then nobody else has to try.
+            Writer::Woken if much => {
+                if self.flush(&mut out, self.clock.now()).is_pending() {
+                    out.writer = Writer::WaitsForSocket;
+                }
+            }
+            Writer::Woken | Writer::WaitsForSocket => {}
         }
         self.note_queued(&out);
         Ok(())

@@ -208,7 +208,7 @@ impl NodeInner {
             state.references.remove(&words);
         }
         let down = Down { reference: self.ids.restore(words), object, reason: reason.clone() };
-        overflow(watcher, Message::Down(down), priority)
+        overflow(watcher, Message::Down(Box::new(down)), priority)
     }
 
     /// Tells a process that a connection is gone: exit signals of links first, then `DOWN`s of pids, then those of names.

@@ -136,8 +136,17 @@ impl Handle {
         let Some(node) = self.node.remote_node(&to) else {
             return self.send_local(&to, message, priority, token).await;
         };
-        let link = self.node.connection(node).await?;
-        link.writable_for(self.proc.lane(), message.as_bytes().len()).await;
+        let link = match self.node.net_kernel.link(node) {
+            Some(link) => link,
+            None => self.node.connection(node).await?,
+        };
+        let size = message.as_bytes().len();
+        if self.proc.has_had_its_turn(size) {
+            tokio::task::yield_now().await;
+        }
+        if link.is_busy() {
+            link.writable_for(self.proc.lane(), size).await;
+        }
         self.send_over(&link, to, &message, priority, token)
     }
 
@@ -258,14 +267,16 @@ impl Handle {
             Dest::Remote { name, .. } | Dest::Name(name) => ControlMessage::RegSend { from, to: name },
             Dest::Alias(alias) => ControlMessage::AliasSend { from, alias },
         };
-        let message = message.to_plain();
+        // What came from another connection names atoms of that one.
+        let plain = if message.atoms().is_empty() { None } else { Some(message.to_plain()) };
+        let message = plain.as_ref().unwrap_or(message);
         let state = self.proc.state();
         if let Some(reason) = &state.exited {
             return Err(Error::Exited(reason.clone()));
         }
         let sent = match token {
-            None => link.send(self.proc.lane(), &control, Some(&message)),
-            Some(token) => link.send_traced(self.proc.lane(), &control, &message, &token.to_raw()?),
+            None => link.send(self.proc.lane(), &control, Some(message)),
+            Some(token) => link.send_traced(self.proc.lane(), &control, message, &token.to_raw()?),
         };
         sent.map_err(|error| not_sent(link, error))
     }

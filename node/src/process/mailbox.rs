@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use foundation_proto::etf::RawTerm;
 use tokio::sync::Notify;
 
 use super::message::Message;
 use super::seq_trace::SeqTraceToken;
-use super::undelivered::Credit;
+use super::undelivered::{Credit, Undelivered};
 
 /// How much a mailbox holds, and what happens to the process when it gets more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,12 +91,38 @@ pub(crate) enum Push {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     limit: MailboxLimit,
-    /// Counts include what the receiver has taken over but not handed out yet.
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
+    /// What was ever appended; written under the lock.
+    appended: Count,
     /// Whether priority messages wait in `shared`: the receiver looks here before it hands out what it has taken over.
     priority: AtomicBool,
     shared: Mutex<Shared>,
+    /// What the receiver has ever handed out; written by it alone. On a cache line of its own, so that receiving and appending
+    /// do not take it from each other with every message.
+    handed_out: Alone,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Alone(Count);
+
+/// Messages and the bytes of encoded terms in them.
+#[derive(Debug, Default)]
+struct Count {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Count {
+    fn get(&self) -> (usize, usize) {
+        (self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// For the one who may write.
+    fn add(&self, messages: usize, bytes: usize) {
+        let before = self.get();
+        self.messages.store(before.0.wrapping_add(messages), Ordering::Relaxed);
+        self.bytes.store(before.1.wrapping_add(bytes), Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -112,10 +139,10 @@ impl Mailbox {
     pub(crate) fn new(limit: MailboxLimit) -> Self {
         Self {
             limit,
-            messages: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            appended: Count::default(),
             priority: AtomicBool::new(false),
             shared: Mutex::default(),
+            handed_out: Alone::default(),
         }
     }
 
@@ -123,13 +150,20 @@ impl Mailbox {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Messages that were not handed out, and their bytes; the receiver may have taken them over.
+    fn waiting(&self) -> (usize, usize) {
+        let (out, bytes_out) = self.handed_out.0.get();
+        let (messages, bytes) = self.appended.get();
+        (difference(messages, out), difference(bytes, bytes_out))
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.messages.load(Ordering::Relaxed)
+        self.waiting().0
     }
 
     /// Bytes of encoded terms in the messages.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.waiting().1
     }
 
     /// Whether the process waits for a message.
@@ -142,8 +176,8 @@ impl Mailbox {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.messages.load(Ordering::Relaxed) >= self.limit.messages
-            || self.bytes.load(Ordering::Relaxed) >= self.limit.bytes
+        let (messages, bytes) = self.waiting();
+        messages >= self.limit.messages || bytes >= self.limit.bytes
     }
 
     /// Appends a message. Never waits.
@@ -154,10 +188,9 @@ impl Mailbox {
             return Push::Done;
         }
         if self.is_full() {
-            return Push::Full(self.messages.load(Ordering::Relaxed));
+            return Push::Full(self.len());
         }
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(size, Ordering::Relaxed);
+        self.appended.add(1, size);
         if envelope.priority {
             shared.priority.push_back(envelope);
             self.priority.store(true, Ordering::Release);
@@ -170,6 +203,41 @@ impl Mailbox {
             waker.wake();
         }
         Push::Done
+    }
+
+    /// Appends ordinary messages that came together through one connection, as far as there is room; leaves none. What is
+    /// appended counts as undelivered there. Never waits.
+    pub(crate) fn push_all(&self, messages: &mut Vec<RawTerm>, undelivered: &Arc<Undelivered>) -> Push {
+        let mut shared = self.lock();
+        if shared.closed {
+            drop(shared);
+            messages.clear();
+            return Push::Done;
+        }
+        let (had, had_bytes) = self.waiting();
+        let (mut count, mut bytes) = (0, 0);
+        for message in messages.iter() {
+            if had + count >= self.limit.messages || had_bytes + bytes >= self.limit.bytes {
+                break;
+            }
+            count += 1;
+            bytes += message.as_bytes().len();
+        }
+        // Counted first: the receiver gives back as soon as it has them.
+        undelivered.count(bytes);
+        shared.queue.extend(messages.drain(..count).map(|message| {
+            let credit = undelivered.counted(message.as_bytes().len());
+            Envelope { message: Message::Term(message), credit: Some(credit), priority: false, token: None }
+        }));
+        self.appended.add(count, bytes);
+        let waker = shared.waker.take();
+        drop(shared);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        let full = !messages.is_empty();
+        messages.clear();
+        if full { Push::Full(had + count) } else { Push::Done }
     }
 
     /// Waits until there is room, or the process has ended.
@@ -199,11 +267,12 @@ impl Mailbox {
         let dropped = (core::mem::take(&mut shared.queue), core::mem::take(&mut shared.priority));
         let waker = shared.waker.take();
         let room = shared.room.take();
+        let (messages, bytes) = self.handed_out.0.get();
+        self.appended.messages.store(messages, Ordering::Relaxed);
+        self.appended.bytes.store(bytes, Ordering::Relaxed);
         drop(shared);
         // Outside the lock: dropping a message can be long work.
         drop(dropped);
-        self.messages.store(0, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -212,15 +281,22 @@ impl Mailbox {
         }
     }
 
-    fn taken(&self, envelope: &Envelope) {
-        self.messages.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(envelope.message.encoded_len(), Ordering::Relaxed);
+    /// The receiver, of which there is one, has handed out a message of this size.
+    fn taken(&self, bytes: usize) {
+        self.handed_out.0.add(1, bytes);
         if self.limit.overflow == Overflow::Block
             && let Some(room) = &self.lock().room
         {
             room.notify_waiters();
         }
     }
+}
+
+/// How far one counter is ahead of another. Counters wrap: 32-bit machines count 4 GiB within seconds. The receiver of a mailbox
+/// that was closed may hand out one more, so that its counter is ahead; nothing waits then.
+fn difference(ahead: usize, behind: usize) -> usize {
+    let difference = ahead.wrapping_sub(behind);
+    if difference > usize::MAX / 2 { 0 } else { difference }
 }
 
 /// The end that the process receives from.
@@ -232,6 +308,9 @@ pub(crate) struct Receiver {
     priority: VecDeque<Envelope>,
     /// That of the message received last.
     token: Option<Box<SeqTraceToken>>,
+    /// What messages that were handed out held back on their connection. Given back in sums, not one by one, because the
+    /// reader of the connection counts in the same place.
+    credit: Option<Credit>,
 }
 
 /// How many messages one receive has refused already. They stay refused; what arrives meanwhile is looked at.
@@ -240,6 +319,11 @@ pub(crate) struct Scanned {
     ready: usize,
     priority: usize,
 }
+
+/// A sum of credits that is given back although more messages are at hand. Small, because a process may go on to wait for
+/// something else that has to come through the same connection. However many processes do, they never keep more than half of
+/// what a connection may have undelivered: see [`Credit::is_short`].
+const CREDIT: usize = 4 << 10;
 
 impl Receiver {
     /// The first message that `wanted` accepts; the others keep their places. `scanned` is how many were refused already and
@@ -260,9 +344,8 @@ impl Receiver {
             let found = take_first(&mut self.priority, &mut scanned.priority, &mut wanted)
                 .or_else(|| take_first(&mut self.ready, &mut scanned.ready, &mut wanted));
             if let Some(envelope) = found {
-                mailbox.taken(&envelope);
-                // Dropping the credit lets the connection read on.
-                drop(envelope.credit);
+                mailbox.taken(envelope.message.encoded_len());
+                self.give_back(envelope.credit);
                 self.token = envelope.token;
                 return Poll::Ready(Some(envelope.message));
             }
@@ -271,12 +354,15 @@ impl Receiver {
                 drop(shared);
                 self.ready.clear();
                 self.priority.clear();
+                self.credit = None;
                 return Poll::Ready(None);
             }
             if !shared.priority.is_empty() {
                 continue;
             }
             if shared.queue.is_empty() {
+                // What is left in `ready` is not wanted: that may last.
+                self.credit = None;
                 if !shared.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                     shared.waker = Some(context.waker().clone());
                 }
@@ -295,6 +381,18 @@ impl Receiver {
         self.token.as_deref()
     }
 
+    /// A message was handed out that held this back.
+    fn give_back(&mut self, credit: Option<Credit>) {
+        if let Some(credit) = credit {
+            match &mut self.credit {
+                Some(sum) => sum.add(credit),
+                None => self.credit = Some(credit),
+            }
+        }
+        let all_at_once = self.ready.is_empty();
+        self.credit.take_if(|sum| all_at_once || sum.bytes() > CREDIT || sum.is_short());
+    }
+
     /// Removes what `unwanted` accepts from everything that has arrived.
     pub(crate) fn flush(&mut self, mailbox: &Mailbox, mut unwanted: impl FnMut(&Message) -> bool) {
         {
@@ -306,7 +404,7 @@ impl Receiver {
         let mut keep = |envelope: &Envelope| {
             let keep = !unwanted(&envelope.message);
             if !keep {
-                mailbox.taken(envelope);
+                mailbox.taken(envelope.message.encoded_len());
             }
             keep
         };
@@ -323,9 +421,12 @@ fn take_first(
 ) -> Option<Envelope> {
     while let Some(envelope) = queue.get(*scanned) {
         if wanted(&envelope.message) {
-            return queue.remove(*scanned);
+            return if *scanned == 0 { queue.pop_front() } else { queue.remove(*scanned) };
         }
         *scanned += 1;
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

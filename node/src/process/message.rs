@@ -19,7 +19,7 @@ pub enum Message {
         reason: Reason,
     },
     /// `{'DOWN', Ref, process, Object, Reason}`: a process that is monitored has ended.
-    Down(Down),
+    Down(Box<Down>),
 }
 
 /// A monitored process has ended, could not be found, or cannot be reached any more.

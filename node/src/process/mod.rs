@@ -36,4 +36,4 @@ pub(crate) use id::{Ids, RefWords};
 pub(crate) use mon_lnk_dist::AddError;
 pub(crate) use proc::{Answer, Entry, Monitor, Proc, SpawnWait, Watcher, WatcherKind};
 pub(crate) use relate::Call;
-pub(crate) use table::{Names, ProcessTable};
+pub(crate) use table::{AtomHash, Names, ProcessTable};

@@ -17,6 +17,12 @@ use super::reason::Reason;
 use crate::error::Error;
 use crate::net::Link;
 
+/// How much a process sends to other nodes before others get their turn: some 2,000 small messages, which take well under 1 ms.
+const TURN: usize = 256 << 10;
+
+/// What the smallest message counts for, because it costs more than its bytes.
+const SENT_AT_LEAST: usize = 64;
+
 /// A process of this node, as the table holds it.
 ///
 /// Locks are taken in one order: the states of two processes by ascending number, then a mailbox or the outbound side of a
@@ -31,6 +37,8 @@ pub(crate) struct Proc {
     system: bool,
     /// How urgent what it sends is; a [`LaneClass`].
     class: AtomicU8,
+    /// Bytes sent to other nodes since it last let others have their turn.
+    sent: AtomicUsize,
 }
 
 /// Everything about a process that others change. All maps are empty once it has ended.
@@ -156,6 +164,7 @@ impl Proc {
             calls: AtomicUsize::new(0),
             system: false,
             class: AtomicU8::new(LaneClass::Normal as u8),
+            sent: AtomicUsize::new(0),
         }
     }
 
@@ -199,6 +208,16 @@ impl Proc {
     /// How urgent what it sends from now on is, compared with what others send. Its own messages stay in order.
     pub(crate) fn set_lane_class(&self, class: LaneClass) {
         self.class.store(class as u8, Ordering::Relaxed);
+    }
+
+    /// Counts what the process is about to send to another node. Whether it has sent so much without waiting that others of
+    /// its thread should get their turn first: the reader and the ticks of connections are among them, and a socket whose
+    /// other end is fast never makes a sender wait.
+    pub(crate) fn has_had_its_turn(&self, bytes: usize) -> bool {
+        let sent = self.sent.load(Ordering::Relaxed).saturating_add(bytes).saturating_add(SENT_AT_LEAST);
+        let long = sent > TURN;
+        self.sent.store(if long { 0 } else { sent }, Ordering::Relaxed);
+        long
     }
 
     /// The states of two different processes, the first one's first. Taken in the order that makes it safe.

@@ -15,7 +15,7 @@ use super::message::{Message, Monitored};
 use super::proc::{AliasKind, Answer, Entry, Monitor, Proc, Watcher, WatcherKind};
 use super::reason::Reason;
 use super::seq_trace::SeqTraceToken;
-use super::undelivered::Credit;
+use super::undelivered::{Credit, Undelivered};
 use crate::error::Error;
 use crate::net::{Link, SendError};
 use crate::node::NodeInner;
@@ -277,6 +277,18 @@ impl NodeInner {
         }
         let envelope = Envelope { message: Message::Term(message), credit, priority: false, token };
         if let Push::Full(messages) = to.mailbox.push(envelope) {
+            self.exit(to, super::exit::overflow_reason(messages));
+        }
+    }
+
+    /// Ordinary messages arrive together for a process that has no calls under way. Never waits.
+    pub(crate) fn deliver_all(
+        &self,
+        to: &Arc<Proc>,
+        messages: &mut Vec<RawTerm>,
+        undelivered: &Arc<Undelivered>,
+    ) {
+        if let Push::Full(messages) = to.mailbox.push_all(messages, undelivered) {
             self.exit(to, super::exit::overflow_reason(messages));
         }
     }

@@ -13,7 +13,7 @@ use super::proc::Proc;
 const SHARDS: usize = 64;
 
 type Shard = RwLock<HashMap<u64, Arc<Proc>, BuildHasherDefault<NumberHasher>>>;
-type NameShard = RwLock<HashMap<Atom, Arc<Proc>>>;
+type NameShard = RwLock<HashMap<Atom, Arc<Proc>, AtomHash>>;
 
 /// The processes of a node by number.
 #[derive(Debug)]
@@ -90,16 +90,68 @@ impl Hasher for NumberHasher {
     }
 }
 
+/// Hashes atoms eight bytes at a time, with a seed of its own. For tables whose keys are this program's own names, or those of
+/// peers that have proved the cookie: nobody else chooses what is in them.
+#[derive(Clone, Debug)]
+pub(crate) struct AtomHash(u64);
+
+impl Default for AtomHash {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0))
+    }
+}
+
+impl BuildHasher for AtomHash {
+    type Hasher = AtomHasher;
+
+    fn build_hasher(&self) -> AtomHasher {
+        AtomHasher(self.0)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct AtomHasher(u64);
+
+impl AtomHasher {
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+impl Hasher for AtomHasher {
+    fn finish(&self) -> u64 {
+        // Tables take the index from the low bits and a tag from the high ones.
+        self.0 ^ self.0 >> 32
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        match bytes.last_chunk::<8>() {
+            Some(last) => {
+                // The last word overlaps the one before it, so that no bytes are left over.
+                for word in bytes.as_chunks::<8>().0 {
+                    self.mix(u64::from_le_bytes(*word));
+                }
+                self.mix(u64::from_le_bytes(*last));
+            }
+            None => self.mix(bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))),
+        }
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.mix(length as u64);
+    }
+}
+
 /// The registered names of a node.
 #[derive(Debug)]
 pub(crate) struct Names {
     shards: Box<[NameShard]>,
-    hasher: RandomState,
+    hasher: AtomHash,
 }
 
 impl Names {
     pub(crate) fn new() -> Self {
-        Self { shards: (0..16).map(|_| RwLock::default()).collect(), hasher: RandomState::new() }
+        Self { shards: (0..16).map(|_| RwLock::default()).collect(), hasher: AtomHash::default() }
     }
 
     fn shard(&self, name: &Atom) -> &NameShard {

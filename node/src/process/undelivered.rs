@@ -43,8 +43,18 @@ impl Undelivered {
 
     /// Counts `bytes` until the returned value is dropped.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Credit {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.count(bytes);
+        self.counted(bytes)
+    }
+
+    /// A part of the bytes that [`Self::count`] has counted.
+    pub(crate) fn counted(self: &Arc<Self>, bytes: usize) -> Credit {
         Credit { of: Arc::clone(self), bytes }
+    }
+
+    /// Counts bytes that are split up afterwards.
+    pub(crate) fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -55,8 +65,33 @@ pub(crate) struct Credit {
     bytes: usize,
 }
 
+impl Credit {
+    /// How many.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether more than half of what may be undelivered is, so that nobody should keep what could be given back.
+    pub(crate) fn is_short(&self) -> bool {
+        self.of.bytes() > self.of.limit / 2
+    }
+
+    /// Takes over the bytes of another.
+    pub(crate) fn add(&mut self, mut other: Self) {
+        if Arc::ptr_eq(&self.of, &other.of) {
+            self.bytes += core::mem::take(&mut other.bytes);
+        } else {
+            // Of another connection: that one is counted down now, and this one at its time.
+            drop(core::mem::replace(self, other));
+        }
+    }
+}
+
 impl Drop for Credit {
     fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
         let before = self.of.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         if before > self.of.limit && before - self.bytes <= self.of.limit {
             self.of.below.notify_waiters();

@@ -11,7 +11,7 @@ use crate::config::{EpmdMode, NodeConfig, Reconnect};
 use crate::node::Node;
 use crate::process::{AliasKind, Message};
 
-async fn pair() -> [Node; 2] {
+pub(super) async fn pair() -> [Node; 2] {
     let epmd_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut nodes = Vec::new();
     for name in ["a@127.0.0.1", "b@127.0.0.1"] {

@@ -1,17 +1,22 @@
 //! Two nodes: everything that works within one works between them, and ends when the connection does.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foundation_node::Node;
+use foundation_node::config::{EpmdMode, NodeConfig, Reconnect};
 use foundation_node::error::{Class, Error, Raised};
 use foundation_node::event::Event;
-use foundation_node::process::{AliasKind, Dest, Message, Monitored, Process, Reason};
+use foundation_node::process::{
+    AliasKind, Dest, MailboxLimit, Message, Monitored, Process, Reason, SpawnOptions,
+};
 use foundation_proto::Limits;
 use foundation_proto::etf::{Atom, Term};
 
 use crate::gen_server::Counter;
 use crate::support::{
-    DEADLINE, assert_empty, cluster, eventually, recv, recv_down, recv_exit, recv_term, relations,
+    DEADLINE, assert_empty, cluster, eventually, free_port, recv, recv_down, recv_exit, recv_term, relations,
 };
 
 /// Waits until everything that `from` has sent to `to` has arrived: told by an answered call.
@@ -465,4 +470,55 @@ async fn a_lost_connection_makes_one_gap_and_the_down_stands_in_it() {
         assert_eq!(downs, i32::from(broken));
     }
     agree(&a, &b, 0).await;
+}
+
+/// A peer that takes everything at once never makes a sender wait. The other tasks of its thread, which read connections and
+/// keep their ticks, run all the same.
+#[tokio::test]
+async fn a_sender_that_never_waits_leaves_others_their_turn() {
+    const MESSAGES: i64 = 100_000;
+    let epmd_port = free_port();
+    let config = |name: &str| {
+        NodeConfig::new(format!("{name}@127.0.0.1"))
+            .cookie("secret")
+            .epmd(EpmdMode::Embedded)
+            .epmd_port(epmd_port)
+            .reconnect(Reconnect::Never)
+    };
+    let a = Node::start(config("a")).await.unwrap();
+    let far_config = config("b");
+    let (ready, started) = tokio::sync::oneshot::channel();
+    let far = std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let b = Node::start(far_config).await.unwrap();
+            let unbounded = SpawnOptions::default().mailbox(MailboxLimit::UNBOUNDED);
+            let mut sink = b.process_opt(&unbounded).unwrap();
+            ready.send(sink.pid().clone()).unwrap();
+            for n in 0..MESSAGES {
+                assert_eq!(recv_term(&mut sink).await, Term::Integer(n));
+            }
+            b.stop().await;
+        });
+    });
+    let sink = started.await.unwrap();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&turns);
+    let other = tokio::spawn(async move {
+        loop {
+            counter.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let (mut seen, mut without) = (0, 0);
+    for n in 0..MESSAGES {
+        a.send_term(&sink, &Term::Integer(n)).await.unwrap();
+        let now = turns.load(Ordering::Relaxed);
+        without = if now == seen { without + 1 } else { 0 };
+        seen = now;
+        assert!(without < 5000, "{without} messages in a row without a turn for anybody else");
+    }
+    // What was sent last leaves while this waits.
+    tokio::task::spawn_blocking(move || far.join().unwrap()).await.unwrap();
+    other.abort();
+    a.stop().await;
 }

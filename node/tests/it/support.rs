@@ -55,7 +55,7 @@ pub(crate) async fn recv_term(process: &mut Process) -> Term {
 
 pub(crate) async fn recv_down(process: &mut Process) -> Down {
     match recv(process).await {
-        Message::Down(down) => down,
+        Message::Down(down) => *down,
         other => panic!("expected DOWN, not {other:?}"),
     }
 }
