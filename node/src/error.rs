@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use foundation_cluster::tracker::TrackError;
 use foundation_proto::etf::{Atom, Term};
 
 use crate::process::Reason;
@@ -24,6 +25,7 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 /// | [`Error::NameTaken`] | `badarg` | once the other has ended |
 /// | [`Error::Full`] | `nosuspend` | yes, later |
 /// | [`Error::SystemLimit`] | `system_limit` | once processes have ended |
+/// | [`Error::Track`] | `{already_tracked, …}`, `nopresence`, `badarg` | no |
 /// | [`Error::Term`], [`Error::Value`] | `badarg` | no |
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -55,6 +57,8 @@ pub enum Error {
     Full,
     /// The node has as many processes as it may have.
     SystemLimit,
+    /// A presence could not be tracked or changed.
+    Track(TrackError),
     /// A term could not be read or written.
     Term(foundation_proto::Error),
     /// A value has no term, or a term is not the value that was asked for.
@@ -124,6 +128,7 @@ impl fmt::Display for Error {
             Self::NameTaken(name) => write!(f, "the name {} is taken", name.as_str()),
             Self::Full => f.write_str("the receiver can take no more now"),
             Self::SystemLimit => f.write_str("system_limit: too many processes"),
+            Self::Track(error) => error.fmt(f),
             Self::Term(error) => error.fmt(f),
             Self::Value(error) => error.fmt(f),
         }
@@ -133,6 +138,7 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
+            Self::Track(error) => Some(error),
             Self::Term(error) => Some(error),
             Self::Value(error) => Some(error),
             _ => None,

@@ -19,13 +19,29 @@ pub(crate) const TOPIC: &str = "ecosystem";
 
 /// The folder of a library; `None`, said aloud, if it is not there.
 pub(crate) fn source(library: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("FOUNDATION_ECOSYSTEM").map(|root| Path::new(&root).join(library));
-    let folder =
-        folder.filter(|folder| ["mix.exs", "rebar.config"].iter().any(|file| folder.join(file).is_file()));
-    if folder.is_none() {
+    sources(library).into_iter().next()
+}
+
+/// The folders of all versions of a library that are there: `LIBRARY`, then `LIBRARY-VERSION`. Says so if there are none.
+pub(crate) fn sources(library: &str) -> Vec<PathBuf> {
+    let root = std::env::var_os("FOUNDATION_ECOSYSTEM").map(PathBuf::from);
+    let entries = root.and_then(|root| std::fs::read_dir(root).ok()).into_iter().flatten().flatten();
+    let is_version = |name: &str| {
+        let rest = name.strip_prefix(library)?.strip_prefix('-')?;
+        rest.starts_with(|first: char| first.is_ascii_digit()).then_some(())
+    };
+    let mut folders: Vec<PathBuf> = entries
+        .filter(|entry| {
+            entry.file_name().to_str().is_some_and(|name| name == library || is_version(name).is_some())
+        })
+        .map(|entry| entry.path())
+        .filter(|folder| ["mix.exs", "rebar.config"].iter().any(|file| folder.join(file).is_file()))
+        .collect();
+    folders.sort();
+    if folders.is_empty() {
         println!("ecosystem {library}: not run: source absent");
     }
-    folder
+    folders
 }
 
 /// A node with Elixir on which the libraries are compiled and loaded, each after those that it needs.
@@ -52,7 +68,7 @@ pub(crate) fn node_with(release: &Release, epmd: &Epmd, name: &str, sources: &[P
     beam
 }
 
-fn start_pubsub(beam: &Beam, pool_size: usize) {
+pub(crate) fn start_pubsub(beam: &Beam, pool_size: usize) {
     beam.elixir(&format!(
         "Application.put_env(:elixir, :ansi_enabled, false)\n\
          {{:ok, _}} = :pg.start_link(Phoenix.PubSub)\n\
@@ -63,68 +79,76 @@ fn start_pubsub(beam: &Beam, pool_size: usize) {
 
 #[test]
 fn phoenix_pubsub() {
-    let Some(source) = source("phoenix_pubsub") else { return };
-    case(
-        Case::Smoke,
-        TOPIC,
-        "Phoenix.PubSub: broadcasts both ways, direct, pools of one and three",
-        |release| {
-            if release.number < 25 {
-                return Err(Unsupported("Phoenix.PubSub 2.2 wants Elixir 1.12"));
-            }
-            let epmd = Epmd::start(release);
-            let rust = Rust::start(&epmd, "rust");
-            let sources = [source.clone()];
-            let one = node_with(release, &epmd, "one", &sources);
-            let three = node_with(release, &epmd, "three", &sources);
-            start_pubsub(&one, 1);
-            start_pubsub(&three, 3);
-            let pubsub: PubSub = rust.run(async { rust.node.pubsub("MyApp.PubSub") }).unwrap();
-            for node in ["one@127.0.0.1", "three@127.0.0.1"] {
-                assert!(rust.run(rust.node.connect(node)).is_ok());
-            }
-            let mut subscription = pubsub.subscribe("room:1").unwrap();
-            eventually_true("all three are members", WAIT, || pubsub.nodes().len() == 3);
-            for beam in [&one, &three] {
-                let members = "Enum.any?(:pg.get_members(Phoenix.PubSub, MyApp.PubSub.Adapter), &(node(&1) == :\"rust@127.0.0.1\"))";
-                eventually_true("the BEAM sees our worker", WAIT, || beam.elixir(members) == "true");
-            }
+    for source in sources("phoenix_pubsub") {
+        let version = source.file_name().expect("a folder").to_string_lossy().into_owned();
+        case(
+            Case::Smoke,
+            TOPIC,
+            &format!("Phoenix.PubSub ({version}): broadcasts both ways, direct, pools of one and three"),
+            |release| {
+                if release.number < 25 {
+                    return Err(Unsupported("Phoenix.PubSub wants a later Elixir"));
+                }
+                broadcasts(release, &source);
+                Ok(())
+            },
+        );
+    }
+}
 
-            rust.run(pubsub.broadcast("room:1", &Term::from((Term::atom("from_rust"), 1)))).unwrap();
-            for beam in [&one, &three] {
-                assert_eq!(beam.elixir("receive do {:from_rust, n} -> n after 5000 -> :nothing end"), "1");
-            }
-            let own = rust.run(subscription.next()).unwrap();
-            assert_eq!(shown(&own.to_term(&Limits::default()).unwrap()), "{from_rust,1}");
+fn broadcasts(release: &Release, source: &Path) {
+    let epmd = Epmd::start(release);
+    let rust = Rust::start(&epmd, "rust");
+    let sources = [source.to_owned()];
+    let one = node_with(release, &epmd, "one", &sources);
+    let three = node_with(release, &epmd, "three", &sources);
+    start_pubsub(&one, 1);
+    start_pubsub(&three, 3);
+    let pubsub: PubSub = rust.run(async { rust.node.pubsub("MyApp.PubSub") }).unwrap();
+    for node in ["one@127.0.0.1", "three@127.0.0.1"] {
+        assert!(rust.run(rust.node.connect(node)).is_ok());
+    }
+    let mut subscription = pubsub.subscribe("room:1").unwrap();
+    eventually_true("all three are members", WAIT, || pubsub.nodes().len() == 3);
+    for beam in [&one, &three] {
+        let members = "Enum.any?(:pg.get_members(Phoenix.PubSub, MyApp.PubSub.Adapter), &(node(&1) == :\"rust@127.0.0.1\"))";
+        eventually_true("the BEAM sees our worker", WAIT, || beam.elixir(members) == "true");
+    }
 
-            // From each shard of the pool: the group depends on the sender, and we listen on all of them.
-            let joined = "Enum.all?([:\"Elixir.MyApp.PubSub.Adapter_2\", :\"Elixir.MyApp.PubSub.Adapter_3\"], fn g -> Enum.any?(:pg.get_members(Phoenix.PubSub, g), &(node(&1) == :\"rust@127.0.0.1\")) end)";
-            eventually_true("we join the groups of the larger pool", WAIT, || three.elixir(joined) == "true");
-            three.elixir(
+    rust.run(pubsub.broadcast("room:1", &Term::from((Term::atom("from_rust"), 1)))).unwrap();
+    for beam in [&one, &three] {
+        assert_eq!(beam.elixir("receive do {:from_rust, n} -> n after 5000 -> :nothing end"), "1");
+    }
+    let own = rust.run(subscription.next()).unwrap();
+    assert_eq!(shown(&own.to_term(&Limits::default()).unwrap()), "{from_rust,1}");
+
+    // From each shard of the pool: the group depends on the sender, and we listen on all of them.
+    let joined = "Enum.all?([:\"Elixir.MyApp.PubSub.Adapter_2\", :\"Elixir.MyApp.PubSub.Adapter_3\"], fn g -> Enum.any?(:pg.get_members(Phoenix.PubSub, g), &(node(&1) == :\"rust@127.0.0.1\")) end)";
+    // 2.0 has no pools.
+    let pools = three.elixir("Code.ensure_loaded?(Phoenix.PubSub.PG2Worker)") == "true";
+    if pools {
+        eventually_true("we join the groups of the larger pool", WAIT, || three.elixir(joined) == "true");
+    }
+    three.elixir(
             "for n <- 1..30, do: Task.async(fn -> Phoenix.PubSub.broadcast(MyApp.PubSub, \"room:1\", {:from_pool, n}) end) |> Task.await()\n:ok",
         );
-            let mut seen = Vec::new();
-            rust.run(async {
-                while seen.len() < 30 {
-                    let term = subscription.next().await.unwrap().to_term(&Limits::default()).unwrap();
-                    if let Some([tag, n]) = term.as_tuple()
-                        && *tag == Term::atom("from_pool")
-                    {
-                        seen.extend(n.as_i64());
-                    }
-                }
-            });
-            seen.sort_unstable();
-            assert_eq!(seen, (1..=30).collect::<Vec<_>>());
+    let mut seen = Vec::new();
+    rust.run(async {
+        while seen.len() < 30 {
+            let term = subscription.next().await.unwrap().to_term(&Limits::default()).unwrap();
+            if let Some([tag, n]) = term.as_tuple()
+                && *tag == Term::atom("from_pool")
+            {
+                seen.extend(n.as_i64());
+            }
+        }
+    });
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=30).collect::<Vec<_>>());
 
-            one.elixir(
-                "Phoenix.PubSub.direct_broadcast(:\"rust@127.0.0.1\", MyApp.PubSub, \"room:1\", :direct)",
-            );
-            let direct = rust.run(subscription.next()).unwrap();
-            assert_eq!(direct.to_term(&Limits::default()).unwrap(), Term::atom("direct"));
-            rust.run(pubsub.direct_broadcast("one@127.0.0.1", "room:1", &Term::atom("only_one"))).unwrap();
-            assert_eq!(one.elixir("receive do :only_one -> true after 5000 -> :nothing end"), "true");
-            Ok(())
-        },
-    );
+    one.elixir("Phoenix.PubSub.direct_broadcast(:\"rust@127.0.0.1\", MyApp.PubSub, \"room:1\", :direct)");
+    let direct = rust.run(subscription.next()).unwrap();
+    assert_eq!(direct.to_term(&Limits::default()).unwrap(), Term::atom("direct"));
+    rust.run(pubsub.direct_broadcast("one@127.0.0.1", "room:1", &Term::atom("only_one"))).unwrap();
+    assert_eq!(one.elixir("receive do :only_one -> true after 5000 -> :nothing end"), "true");
 }

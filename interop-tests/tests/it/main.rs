@@ -10,6 +10,7 @@ mod discovery;
 mod ecosystem;
 mod ecosystem_delta_crdt;
 mod ecosystem_horde;
+mod ecosystem_tracker;
 mod epmd;
 mod faults;
 mod gen_server;

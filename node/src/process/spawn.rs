@@ -109,7 +109,7 @@ impl From<Error> for Reason {
             )),
             Error::Spawn(reason) => Self::Atom(reason),
             Error::Raised(raised) => Self::from(raised.reason),
-            Error::NameTaken(_) | Error::Term(_) | Error::Value(_) => Self::from("badarg"),
+            Error::NameTaken(_) | Error::Track(_) | Error::Term(_) | Error::Value(_) => Self::from("badarg"),
             Error::Full => Self::from("nosuspend"),
             Error::SystemLimit => Self::from("system_limit"),
         }

@@ -11,6 +11,7 @@
 //! | [`monitors`] | the monitors of a machine, by its numbers |
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
+//! | [`tracker`] | presences, shared with Phoenix.Tracker and Phoenix.Presence |
 
 pub mod channels;
 pub mod delta_crdt;
@@ -19,6 +20,7 @@ pub mod horde;
 mod monitors;
 pub mod pg;
 pub mod pubsub;
+pub mod tracker;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +33,7 @@ use delta_crdt::DeltaCrdt;
 use horde::HordeRegistry;
 use pg::Groups;
 use pubsub::PubSub;
+use tracker::{Options, Tracker};
 
 use crate::error::{Error, Result};
 use crate::gen_server::CallFrom;
@@ -46,6 +49,7 @@ pub(crate) struct Services {
     channels: Mutex<Option<Channels>>,
     maps: Mutex<BTreeMap<Atom, DeltaCrdt>>,
     registries: Mutex<BTreeMap<Atom, HordeRegistry>>,
+    trackers: Mutex<BTreeMap<Atom, Tracker>>,
 }
 
 impl Node {
@@ -124,6 +128,23 @@ impl Node {
         }
         let started = HordeRegistry::start(self, &name)?;
         registries.insert(name, started.clone());
+        Ok(started)
+    }
+
+    /// A tracker, shared with the trackers of the same name on all connected nodes: with those of `Phoenix.Tracker` and of
+    /// `Phoenix.Presence` modules. It talks over the PubSub of that name. The options count when it is first asked for.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn tracker(&self, pubsub: &str, name: &str, options: Options) -> Result<Tracker> {
+        let pubsub = self.pubsub(pubsub)?;
+        let name = elixir_name(name)?;
+        let mut trackers = self.inner().services.trackers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = trackers.get(&name).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = Tracker::start(self, &pubsub, &name, &options)?;
+        trackers.insert(name, started.clone());
         Ok(started)
     }
 }
