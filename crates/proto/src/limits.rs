@@ -13,8 +13,6 @@ pub struct Limits {
     pub max_frame: usize,
     /// Bytes of one handshake message. 4,096: the longest legal one holds a name of 1,020 bytes; OTP takes 65,535.
     pub max_handshake_message: usize,
-    /// Bytes of one answer of an EPMD. 2 MiB: twice what 1,024 names of the greatest length take.
-    pub max_epmd_response: usize,
     /// Nesting of a term. 65,536: OTP has no bound; every walk here is iterative, so this bounds memory, not the stack.
     pub max_depth: usize,
     /// Nodes of one term. 16 Mi: a view needs 16 bytes a node and an owned term 40, so this is at most 640 MiB, for a frame
@@ -53,7 +51,6 @@ impl Default for Limits {
         Self {
             max_frame: 128 << 20,
             max_handshake_message: 4096,
-            max_epmd_response: 2 << 20,
             max_depth: 65_536,
             max_nodes: 16 << 20,
             max_integer_bytes: 524_280,
