@@ -66,6 +66,8 @@ struct Building {
     /// Its node, and where that is.
     node: Node,
     index: u32,
+    /// It is a list whose tail has not been reached.
+    tailed: bool,
     /// Where its elements start among the values.
     start: usize,
     /// For a container that is filled in place, the values so far; they are set aside meanwhile.
@@ -165,8 +167,10 @@ fn build_nodes(root: View<'_>, values: &mut Vec<Term>, binaries: &mut Binaries<'
         let view = View { node, index, ..root };
         index += 1;
         if node.next > index {
-            if !(tailed && node.next == end && is_list(node.kind)) {
-                open.push(begin(view, values));
+            match open.last_mut() {
+                // The tail of a list that is a list itself: its elements are those of the list.
+                Some(list) if tailed && node.next == end && is_list(node.kind) => list.tailed = node.tailed,
+                _ => open.push(begin(view, values)),
             }
             (end, tailed) = (node.next, node.tailed);
             // Names and the like are read at the end.
@@ -191,7 +195,7 @@ fn build_nodes(root: View<'_>, values: &mut Vec<Term>, binaries: &mut Binaries<'
             let Some(built) = open.pop() else { return };
             finish(built, root, values);
             (end, tailed) =
-                open.last().map_or((root.node.next, false), |outer| (outer.node.next, outer.node.tailed));
+                open.last().map_or((root.node.next, false), |outer| (outer.node.next, outer.tailed));
         }
     }
 }
@@ -209,7 +213,7 @@ fn begin(view: View<'_>, values: &mut Vec<Term>) -> Building {
     };
     let outer =
         if len < FILL_IN_PLACE { None } else { Some(core::mem::replace(values, Vec::with_capacity(len))) };
-    Building { node: view.node, index: view.index, start: values.len(), outer }
+    Building { node: view.node, index: view.index, tailed: view.node.tailed, start: values.len(), outer }
 }
 
 fn bytes_as_integers<'a>(string: View<'a>) -> impl Iterator<Item = Term> + use<'a> {

@@ -5,6 +5,7 @@
 //! 3. The two orders are total: antisymmetric and transitive. The exact one is `Equal` only for equal terms.
 //! 4. Views compare as the trees they show.
 //! 5. The order of pairs in a map makes no difference.
+//! 6. A list that goes on in its tail is the list of all the elements.
 
 use std::cmp::Ordering;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -42,6 +43,59 @@ fn encoding_and_copies() {
         let copy = term.clone();
         assert_eq!(copy, term);
         assert_eq!(hash(&copy), hash(&term));
+    }
+}
+
+/// OTP writes no list this way, but reads it.
+#[test]
+fn lists_that_go_on_in_their_tails() {
+    let mut random = Random(13);
+    let limits = Limits::default();
+    // [1,131,[[[]]],[]]: 65,504,431 is what erlang:phash2/1 of OTP 25 says.
+    let bytes = b"\x83l\0\0\0\x02a\x01a\x83l\0\0\0\x02l\0\0\0\x01l\0\0\0\x01jjjjj";
+    let term_of_otp = decode(bytes, &limits).unwrap();
+    assert_eq!(term_of_otp.as_list().map(<[Term]>::len), Some(4));
+    assert_eq!(phash2(&term_of_otp), 65_504_431);
+
+    for case in 0..CASES {
+        // Whatever stands around it, also beyond the levels that are built by recursion.
+        let around = if case % 3 == 0 { random.below(50) } else { 0 };
+        let mut bytes = [&[131][..], &[104, 1].repeat(around)].concat();
+        let mut elements = Vec::new();
+        for _ in 0..1 + random.below(4) {
+            let part: Vec<Term> = (0..random.below(4)).map(|_| term(&mut random, 2)).collect();
+            bytes.push(108);
+            bytes.extend((part.len() as u32).to_be_bytes());
+            for element in &part {
+                let mut encoded = Vec::new();
+                encode(element, &mut encoded).unwrap();
+                bytes.extend(&encoded[1..]);
+            }
+            elements.extend(part);
+        }
+        let mut expected = match random.below(3) {
+            0 => {
+                bytes.extend(b"k\0\x02hi");
+                elements.extend([Term::from(104), Term::from(105)]);
+                Term::list(elements)
+            }
+            1 if !elements.is_empty() => {
+                bytes.extend([97, 7]);
+                Term::list_with_tail(elements, Term::from(7))
+            }
+            _ => {
+                bytes.push(106);
+                Term::list(elements)
+            }
+        };
+        for _ in 0..around {
+            expected = Term::tuple([expected]);
+        }
+        let decoded = decode(&bytes, &limits).unwrap();
+        assert_eq!(decoded, expected, "{bytes:?}");
+        let raw = RawTerm::from_external(&bytes, &limits).unwrap();
+        let mut tape = Tape::new();
+        assert_eq!(raw.view(&mut tape).unwrap().phash2(), phash2(&expected), "{bytes:?}");
     }
 }
 
