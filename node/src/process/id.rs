@@ -126,6 +126,20 @@ mod tests {
         assert_eq!(ids.number(&Pid { node: Atom::new_static("other@127.0.0.1"), ..ids.pid(1) }), None);
     }
 
+    /// Else a reply to a call of the incarnation before would be taken for one of this.
+    #[test]
+    fn references_of_other_nodes_and_incarnations_are_nobodys() {
+        let ids = ids(false);
+        let (words, reference) = ids.reference(5);
+        let with = |node: &'static str, creation| {
+            Reference::new(Atom::new_static(node), creation, reference.words()).unwrap()
+        };
+        assert_eq!(ids.words(&with("rs@127.0.0.1", 7)), Some((words, 5)));
+        assert_eq!(ids.words(&with("rs@127.0.0.1", 6)), None);
+        assert_eq!(ids.words(&with("rs@127.0.0.1", 0)), None);
+        assert_eq!(ids.words(&with("other@127.0.0.1", 7)), None);
+    }
+
     #[test]
     fn numbers_wrap_past_zero() {
         let ids = ids(false);
