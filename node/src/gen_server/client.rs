@@ -123,6 +123,21 @@ impl Handle {
         }
     }
 
+    /// A call in the name of this very process also towards peers without aliases, for servers that note who asks. An answer of
+    /// such a peer that comes after the time is up lands in the mailbox.
+    pub(crate) async fn call_as_self<R: DeserializeOwned>(
+        &self,
+        server: impl Into<Dest>,
+        request: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<R> {
+        let call = self.call_by_alias(Atom::new_static("$gen_call"), server.into(), to_raw(request)?);
+        match tokio::time::timeout(timeout, call).await {
+            Ok(reply) => reply_of(&reply?),
+            Err(_) => Err(Error::Timeout),
+        }
+    }
+
     async fn call_by_alias(&self, label: Atom, server: Dest, request: RawTerm) -> Result<RawTerm> {
         let node = self.node.remote_node(&server).unwrap_or(&self.node.name).clone();
         let (entry, answer) = Entry::waiting(Some(AliasKind::ReplyDemonitor));

@@ -318,7 +318,8 @@ impl GlobalThrough {
         nodes.sort_by(|a, b| b.cmp(a));
         for (done, node) in nodes.iter().enumerate() {
             let server = (Atom::new_static(NAME), node.clone());
-            let outcome: Result<Term> = owner.call(server, &request, THROUGH_TIMEOUT).await;
+            // The lock belongs to the process that asks.
+            let outcome: Result<Term> = owner.call_as_self(server, &request, THROUGH_TIMEOUT).await;
             if !outcome.as_ref().is_ok_and(|answer| answer.as_bool() == Some(true)) {
                 self.del_lock(resource, requester, owner, nodes.get(..done).unwrap_or_default()).await?;
                 return outcome.map(|_| false);
@@ -341,7 +342,7 @@ impl GlobalThrough {
         let request = (Atom::new_static("del_lock"), (resource, requester));
         for node in nodes {
             let server = (Atom::new_static(NAME), node.clone());
-            let _: Term = owner.call(server, &request, THROUGH_TIMEOUT).await?;
+            let _: Term = owner.call_as_self(server, &request, THROUGH_TIMEOUT).await?;
         }
         Ok(())
     }
