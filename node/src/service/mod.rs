@@ -57,8 +57,8 @@ impl Node {
     /// default scope.
     ///
     /// # Errors
-    /// [`Error::NameTaken`](crate::Error::NameTaken) if another process of this node has the name of the scope;
-    /// [`Error::SystemLimit`](crate::Error::SystemLimit).
+    /// [`Error::NameTaken`] if another process of this node has the name of the scope;
+    /// [`Error::SystemLimit`].
     pub fn groups(&self, scope: &str) -> Result<Groups> {
         let scope = crate::node::atom(scope)?;
         let mut groups = self.inner().services.groups.lock().unwrap_or_else(PoisonError::into_inner);
