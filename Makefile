@@ -4,7 +4,7 @@
 #   make test     everything: unit, property, golden bytes, fuzz smoke, real BEAM nodes
 #   make matrix   every interop case on OTP 23, 25, 27 and 29; writes docs/compatibility.md
 #   make ecosystem   the ecosystem's own libraries beside our node (sources from $FOUNDATION_ECOSYSTEM)
-#   make bench    a node beside BEAM nodes and C nodes, every line of docs/performance.md; writes benches/results/
+#   make bench    a node beside BEAM nodes and nodes of other libraries, every line of docs/performance.md; writes benches/results/
 #   make bench-codec   the term codec beside OTP's and the field's, times and instructions (valgrind)
 #   make soak     random schedules, the message law, faults, connections and partitions, at length; leaves dated tables in interop-tests/results/
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
@@ -44,6 +44,7 @@ ecosystem:
 	    FOUNDATION_HOST_LIBRARIES=$$libraries mix test --only host_libraries:true'
 
 bench:
+	script/jinterface
 	$(ERLANG) cargo run --release --quiet -p foundation-bench-macro -- \
 	    --save benches/results/$$(date -u +%Y-%m-%d-%H%M).txt $(BENCH)
 

@@ -10,7 +10,7 @@ mod set_up;
 mod tls;
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use foundation_interop_tests::Release;
 
@@ -27,6 +27,8 @@ pub(crate) struct Request {
     pub(crate) rounds: usize,
     /// How long one sample of a throughput lasts, in milliseconds.
     pub(crate) millis: f64,
+    /// Another build of this program, whose Rust nodes take part in each line.
+    pub(crate) against: Option<PathBuf>,
 }
 
 impl Request {
@@ -63,7 +65,7 @@ pub(crate) fn run(request: &Request, show: &mut dyn FnMut(&str)) {
     let mut subjects = SUBJECTS.iter().filter(|(name, ..)| request.wants(name)).peekable();
     while let Some((_, placement, _)) = subjects.peek() {
         let placement = *placement;
-        let stage = Stage::start(placement, &request.release, None);
+        let stage = Stage::start(placement, request, None);
         while let Some((_, _, lines)) = subjects.next_if(|(_, next, _)| *next == placement) {
             lines(request, &stage, &mut |line| show(&line.run(request.rounds)));
         }
@@ -81,7 +83,7 @@ pub(crate) fn run(request: &Request, show: &mut dyn FnMut(&str)) {
 
 /// A stage whose nodes speak TLS.
 fn tls_stage(request: &Request, optfile: &Path) -> Stage {
-    Stage::start(Placement::Unpinned, &request.release, Some(optfile))
+    Stage::start(Placement::Unpinned, request, Some(optfile))
 }
 
 /// Sends as many messages as take about `millis`, and reports them per second, with the processor time of both sides.

@@ -1,6 +1,6 @@
 //! Measurements of a Rust node beside real BEAM nodes, in one run, in turns.
 //!
-//! `cargo run --release -p foundation-bench-macro -- [--long] [--otp N] [--rounds N] [--save FILE] [SUBJECT…]`; see
+//! `cargo run --release -p foundation-bench-macro -- [--long] [--otp N] [--rounds N] [--against PROGRAM] [--save FILE] [SUBJECT…]`; see
 //! `docs/performance.md` for what each line means. Nothing here is a test: a goal that is missed is printed, not raised.
 #![allow(
     clippy::expect_used,
@@ -10,7 +10,7 @@
     reason = "a measurement that cannot be made ends with a message; nothing here runs in production"
 )]
 
-mod ei;
+mod foreign;
 mod lines;
 mod peer;
 mod placement;
@@ -26,9 +26,16 @@ use lines::Request;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(("peer", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        peer::main(rest);
-        return ExitCode::SUCCESS;
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some(("peer", rest)) => {
+            peer::main(rest);
+            return ExitCode::SUCCESS;
+        }
+        Some(("erl_dist", rest)) => {
+            foreign::main(rest);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     match parse(&arguments) {
         Ok((request, save)) => {
@@ -44,6 +51,7 @@ fn main() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
     let (mut rounds, mut millis, mut otp, mut save, mut subjects) = (None, 300.0, None, None, Vec::new());
+    let mut against = None;
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{argument} needs a value"));
@@ -54,6 +62,7 @@ fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
             }
             "--rounds" => rounds = Some(value()?.parse().map_err(|_| "--rounds wants a number")?),
             "--otp" => otp = Some(value()?.parse().map_err(|_| "--otp wants a number")?),
+            "--against" => against = Some(PathBuf::from(value()?)),
             "--save" => save = Some(PathBuf::from(value()?)),
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
             subject => subjects.push(subject.to_owned()),
@@ -66,7 +75,7 @@ fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
         return Err(format!("unknown subject {subject}"));
     }
     let release = stage::release(otp);
-    Ok((Request { release, subjects, rounds: rounds.unwrap_or(3), millis }, save))
+    Ok((Request { release, subjects, rounds: rounds.unwrap_or(3), millis, against }, save))
 }
 
 fn run(request: &Request, save: Option<PathBuf>, arguments: &[String]) {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use foundation_interop_tests::{Beam, Epmd, Release, beam, otp, work_dir};
 
+use crate::lines::Request;
 use crate::placement::{Placement, cpu_time};
 use crate::stats::{self, Numbers};
 
@@ -139,19 +140,52 @@ pub(crate) struct Stage {
     pub(crate) rust: Told,
     /// On side 1.
     pub(crate) far_rust: Told,
+    /// The same two of another build, if the run was asked to compare with one.
+    earlier: Option<[Told; 2]>,
 }
+
+/// Who sends to whom, under which name.
+pub(crate) type Pair<'a> = (String, &'a dyn Peer, &'a dyn Peer);
 
 impl Stage {
     /// Starts them, over TLS if there are options for it.
-    pub(crate) fn start(placement: Placement, release: &Release, optfile: Option<&Path>) -> Self {
+    pub(crate) fn start(placement: Placement, request: &Request, optfile: Option<&Path>) -> Self {
+        let release = &request.release;
         let epmd = Epmd::start(release);
         let start = |side, name| placement.place(side, || start_beam(release, epmd.port, name, optfile));
         let (beam, far_beam) = (start(0, "a"), start(1, "b"));
-        let start = |side, name| {
-            placement.place(side, || start_rust(epmd.port, name, optfile)).expect("a Rust node starts")
+        let start = |program: Option<&Path>, side, name| {
+            let started = placement.place(side, || start_rust(program, epmd.port, name, optfile));
+            started.expect("a Rust node starts")
         };
-        let (rust, far_rust) = (start(0, "r"), start(1, "s"));
-        Self { placement, beam, far_beam, rust, far_rust, epmd }
+        let (rust, far_rust) = (start(None, 0, "r"), start(None, 1, "s"));
+        let against = request.against.as_deref();
+        let earlier = against.map(|program| [start(Some(program), 0, "er"), start(Some(program), 1, "es")]);
+        Self { placement, beam, far_beam, rust, far_rust, earlier, epmd }
+    }
+
+    /// Behind each pair with a Rust node the same pair with the nodes of the other build, if there is one.
+    pub(crate) fn with_earlier<'a>(
+        &'a self,
+        pairs: [(&str, &'a dyn Peer, &'a dyn Peer); 4],
+    ) -> Vec<Pair<'a>> {
+        let mut all = Vec::new();
+        for (name, from, to) in pairs {
+            all.push((name.to_owned(), from, to));
+            let Some([near, far]) = &self.earlier else { continue };
+            let earlier = |peer: &'a dyn Peer| -> Option<&'a dyn Peer> {
+                match peer.name() {
+                    name if name == self.rust.name() => Some(near),
+                    name if name == self.far_rust.name() => Some(far),
+                    _ => None,
+                }
+            };
+            let (before, after) = (earlier(from), earlier(to));
+            if before.is_some() || after.is_some() {
+                all.push((format!("earlier {name}"), before.unwrap_or(from), after.unwrap_or(to)));
+            }
+        }
+        all
     }
 }
 
@@ -170,10 +204,18 @@ pub(crate) fn start_beam(release: &Release, epmd_port: u16, name: &str, optfile:
     BeamPeer { beam, out_of_step: AtomicBool::new(false) }
 }
 
-/// A Rust node of this very binary.
-pub(crate) fn start_rust(epmd_port: u16, name: &str, optfile: Option<&Path>) -> Result<Told, String> {
+/// A Rust node of this very binary, or of another build of it.
+pub(crate) fn start_rust(
+    program: Option<&Path>,
+    epmd_port: u16,
+    name: &str,
+    optfile: Option<&Path>,
+) -> Result<Told, String> {
     let name = format!("{name}@127.0.0.1");
-    let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+    let mut command = match program {
+        Some(program) => Command::new(program),
+        None => Command::new(std::env::current_exe().map_err(|error| error.to_string())?),
+    };
     command.args(["peer", "--name", &name, "--epmd-port", &epmd_port.to_string()]);
     if let Some(optfile) = optfile {
         command.arg("--optfile").arg(optfile);

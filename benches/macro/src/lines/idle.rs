@@ -21,8 +21,8 @@ fn measure(request: &Request) -> Result<String, String> {
     let epmd = Epmd::start(&request.release);
     let mut text = "\nmemory and idle time\n".to_owned();
     let beam = start_beam(&request.release, epmd.port, "a", None);
-    let rust = start_rust(epmd.port, "r", None)?;
-    let far = start_rust(epmd.port, "s", None)?;
+    let rust = start_rust(None, epmd.port, "r", None)?;
+    let far = start_rust(None, epmd.port, "s", None)?;
     sleep(Duration::from_secs(1));
     let pids = [rust.pid(), beam.pid()];
     let before = pids.map(cpu_time);
@@ -62,8 +62,8 @@ fn measure(request: &Request) -> Result<String, String> {
     line(monitor < 1024.0, format!("each of 10,000 monitors of a remote process: {monitor:.0} bytes"));
 
     // A node of its own, so that the memory of the processes above is not reused.
-    let hub = start_rust(epmd.port, "hub", None)?;
-    let crowd = start_rust(epmd.port, "crowd", None)?;
+    let hub = start_rust(None, epmd.port, "hub", None)?;
+    let crowd = start_rust(None, epmd.port, "crowd", None)?;
     let connect = |first: usize, count: usize| {
         crowd.op(&format!("crowd node={} first={first} count={count} epmd={}", hub.name(), epmd.port))
     };

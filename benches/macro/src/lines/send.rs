@@ -1,7 +1,7 @@
 //! One-way messages.
 
 use super::{Request, Unit, limits, throughput};
-use crate::ei::Ei;
+use crate::foreign::Foreign;
 use crate::placement::Placement;
 use crate::stage::{Peer, Stage};
 use crate::table::{Line, at_least, at_most, reaches, within};
@@ -11,37 +11,31 @@ const SMALL: usize = 16;
 /// `{msg, N, <<_:16/binary>>}`, encoded one by one, checked for order at the receiver.
 pub(super) fn small(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<'_>)) {
     for senders in [1, 8, 64] {
-        let ei = (senders == 1).then(|| Ei::start(stage));
-        let mut line = four_ways(request, stage, senders, SMALL, Unit::Messages)
+        let foreign = if senders == 1 { Foreign::all(stage) } else { Vec::new() };
+        let line = four_ways(request, stage, senders, SMALL, Unit::Messages)
             .goal(at_least("Rust→BEAM", 1.8, "BEAM→BEAM"))
             .goal(at_least("Rust→Rust", 10.0, "BEAM→BEAM"))
             .goal(reaches("Rust→Rust", 5e6));
-        if let Some(ei) = &ei {
-            line = with_ei(line, request, stage, ei, SMALL, Unit::Messages);
-        }
-        show(cpu_goals(line));
+        show(cpu_goals(with_foreign(line, request, stage, &foreign, SMALL, Unit::Messages)));
     }
 }
 
 /// The same on stated processors.
 pub(super) fn small_placed(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<'_>)) {
-    let ei = Ei::start(stage);
+    let foreign = Foreign::all(stage);
     let mut line = four_ways(request, stage, 1, SMALL, Unit::Messages);
     if stage.placement == Placement::TwoCpus {
         line = line.goal(at_least("Rust→BEAM", 3.0, "BEAM→BEAM"));
     }
-    show(cpu_goals(with_ei(line, request, stage, &ei, SMALL, Unit::Messages)));
+    show(cpu_goals(with_foreign(line, request, stage, &foreign, SMALL, Unit::Messages)));
 }
 
 /// Larger messages, in megabytes a second.
 pub(super) fn sizes(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<'_>)) {
     for (size, senders) in [(1 << 10, 1), (64 << 10, 1), (1 << 20, 1), (1 << 20, 8)] {
-        let ei = (senders == 1).then(|| Ei::start(stage));
-        let mut line = four_ways(request, stage, senders, size, Unit::Megabytes);
-        if let Some(ei) = &ei {
-            line = with_ei(line, request, stage, ei, size, Unit::Megabytes);
-        }
-        line = line
+        let foreign = if senders == 1 { Foreign::all(stage) } else { Vec::new() };
+        let line = four_ways(request, stage, senders, size, Unit::Megabytes);
+        let mut line = with_foreign(line, request, stage, &foreign, size, Unit::Megabytes)
             .with("raw TCP", limits::raw_tcp(stage.placement, size.max(64 << 10), request.millis))
             .goal(at_least("Rust→BEAM", 2.0, "BEAM→BEAM"))
             .goal(at_least("BEAM→Rust", 2.0, "BEAM→BEAM"))
@@ -66,29 +60,36 @@ fn four_ways<'a>(request: &Request, stage: &'a Stage, senders: usize, size: usiz
         ("BEAM→Rust", &stage.beam, &stage.far_rust),
         ("Rust→Rust", &stage.rust, &stage.far_rust),
     ];
-    for (name, from, to) in pairs {
+    for (name, from, to) in stage.with_earlier(pairs) {
         line = line.with(name, throughput(from, to, senders, size, request.millis, unit));
     }
     line
 }
 
-fn with_ei<'a>(
-    line: Line<'a>,
+fn with_foreign<'a>(
+    mut line: Line<'a>,
     request: &Request,
     stage: &'a Stage,
-    ei: &'a Result<Ei, String>,
+    foreign: &'a [Foreign],
     size: usize,
     unit: Unit,
 ) -> Line<'a> {
-    match ei {
-        Ok(ei) => line
-            .with("libei→BEAM", throughput(&ei.sender, &stage.far_beam, 1, size, request.millis, unit))
-            .with("BEAM→libei", throughput(&stage.beam, &ei.receiver, 1, size, request.millis, unit)),
-        Err(why) => {
-            let (one, other) = (why.clone(), why.clone());
-            line.with("libei→BEAM", move || Err(one.clone())).with("BEAM→libei", move || Err(other.clone()))
+    for nodes in foreign {
+        let pairs = [
+            (
+                format!("{}→BEAM", nodes.library),
+                nodes.sender().map(|from| (from, &stage.far_beam as &dyn Peer)),
+            ),
+            (format!("BEAM→{}", nodes.library), nodes.receiver().map(|to| (&stage.beam as &dyn Peer, to))),
+        ];
+        for (name, pair) in pairs {
+            line = match pair {
+                Ok((from, to)) => line.with(name, throughput(from, to, 1, size, request.millis, unit)),
+                Err(why) => line.with(name, move || Err(why.clone())),
+            };
         }
     }
+    line
 }
 
 fn cpu_goals(line: Line<'_>) -> Line<'_> {

@@ -17,7 +17,7 @@ pub(super) fn line<'a>(request: &Request, stage: &'a Stage, title: &str) -> Line
         ("Rust→BEAM", &stage.rust, &stage.far_beam),
         ("Rust→Rust", &stage.rust, &stage.far_rust),
     ];
-    for (name, from, to) in pairs {
+    for (name, from, to) in stage.with_earlier(pairs) {
         line = line.with(name, times(from, format!("connect node={} count={count}", to.name())));
     }
     line.goal(at_most("Rust→BEAM", 0.5, "BEAM→BEAM"))
