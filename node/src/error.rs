@@ -157,3 +157,9 @@ impl From<foundation_proto::etf::serde::Error> for Error {
         Self::Value(error)
     }
 }
+
+impl From<TrackError> for Error {
+    fn from(error: TrackError) -> Self {
+        Self::Track(error)
+    }
+}

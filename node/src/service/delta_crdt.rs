@@ -25,6 +25,7 @@ use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
+use super::changes::Changes;
 use super::monitors::Monitors;
 use crate::error::{Error, Result};
 use crate::event;
@@ -35,8 +36,6 @@ use crate::process::{Dest, Message, Process};
 
 /// Writes that wait for the map before their callers do.
 const COMMANDS: usize = 1024;
-/// Changes that wait for a slow [`Monitor`] before the oldest are dropped and it has to look at the whole again.
-const CHANGES: usize = 4096;
 
 /// A replicated map of this node, member among the maps of its neighbours; cheap to clone.
 ///
@@ -53,8 +52,7 @@ pub struct DeltaCrdt {
 }
 
 /// Changes of the values of a map, from the moment of [`DeltaCrdt::monitor`] on (`on_diffs` of `DeltaCrdt`).
-#[derive(Debug)]
-pub struct Monitor(broadcast::Receiver<Change>);
+pub type Monitor = Changes<Change>;
 
 #[derive(Debug)]
 struct Command {
@@ -66,7 +64,7 @@ impl DeltaCrdt {
     /// Starts the map's process under its name.
     pub(super) fn start(node: &Node, name: &Atom) -> Result<Self> {
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (changes, _) = broadcast::channel(CHANGES);
+        let changes = Changes::channel();
         let (raise, progress) = watch::channel(0);
         let process = node.process()?;
         process.register(name.clone())?;
@@ -214,7 +212,7 @@ impl DeltaCrdt {
 
     /// What changes from now on.
     pub fn monitor(&self) -> Monitor {
-        Monitor(self.changes.subscribe())
+        Changes::of(&self.changes)
     }
 
     /// What was counted since the start.
@@ -224,20 +222,6 @@ impl DeltaCrdt {
 
     fn read(&self) -> RwLockReadGuard<'_, CausalCrdt> {
         self.crdt.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Monitor {
-    /// The next change. Nothing is lost if this is cancelled.
-    ///
-    /// # Errors
-    /// [`Error::Full`] if changes were dropped because they were not received fast enough: look at the map again, and go on.
-    /// [`Error::NoProc`] once the map has ended.
-    pub async fn next(&mut self) -> Result<Change> {
-        self.0.recv().await.map_err(|error| match error {
-            broadcast::error::RecvError::Lagged(_) => Error::Full,
-            broadcast::error::RecvError::Closed => Error::NoProc,
-        })
     }
 }
 

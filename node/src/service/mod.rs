@@ -4,6 +4,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`changes`] | what services tell whoever listens |
 //! | [`channels`] | classes of traffic over topics, with delivery promises between our own nodes |
 //! | [`global`] | names and locks, shared with OTP's `global` |
 //! | [`delta_crdt`] | replicated maps, shared with `DeltaCrdt` |
@@ -13,6 +14,7 @@
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
 //! | [`tracker`] | presences, shared with Phoenix.Tracker and Phoenix.Presence |
 
+pub mod changes;
 pub mod channels;
 pub mod delta_crdt;
 pub mod global;

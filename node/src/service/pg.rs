@@ -23,6 +23,7 @@ use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, warn};
 
+use super::changes::Changes;
 use super::monitors::Monitors;
 use crate::error::{Error, Result};
 use crate::event;
@@ -33,8 +34,6 @@ use crate::process::{Dest, Message, Process};
 
 /// Joins and leaves that wait for the scope before their callers do.
 const COMMANDS: usize = 1024;
-/// Changes that wait for a slow [`Monitor`] before the oldest are dropped and it has to look at the whole again.
-const CHANGES: usize = 4096;
 
 /// The groups of one scope; cheap to clone.
 ///
@@ -59,8 +58,7 @@ pub struct Change {
 }
 
 /// Changes of the members of all groups of a scope, from the moment of [`Groups::monitor`] on (`pg:monitor_scope/1`).
-#[derive(Debug)]
-pub struct Monitor(broadcast::Receiver<Change>);
+pub type Monitor = Changes<Change>;
 
 #[derive(Debug)]
 struct Command {
@@ -72,7 +70,7 @@ impl Groups {
     /// Starts the scope's process under the scope's name.
     pub(super) fn start(node: &Node, name: &Atom) -> Result<Self> {
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (changes, _) = broadcast::channel(CHANGES);
+        let changes = Changes::channel();
         let process = node.process()?;
         process.register(name.clone())?;
         let scope = Arc::new(RwLock::new(Scope::new(process.pid().clone())));
@@ -152,25 +150,11 @@ impl Groups {
 
     /// What changes from now on.
     pub fn monitor(&self) -> Monitor {
-        Monitor(self.changes.subscribe())
+        Changes::of(&self.changes)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Scope> {
         self.scope.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Monitor {
-    /// The next change. Nothing is lost if this is cancelled.
-    ///
-    /// # Errors
-    /// [`Error::Full`] if changes were dropped because they were not received fast enough: look at the members again, and go on.
-    /// [`Error::NoProc`] once the scope has ended.
-    pub async fn next(&mut self) -> Result<Change> {
-        self.0.recv().await.map_err(|error| match error {
-            broadcast::error::RecvError::Lagged(_) => Error::Full,
-            broadcast::error::RecvError::Closed => Error::NoProc,
-        })
     }
 }
 

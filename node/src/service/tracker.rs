@@ -26,6 +26,7 @@ use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 use tokio::sync::{Notify, broadcast};
 use tracing::{debug, warn};
 
+use super::changes::Changes;
 use super::monitors::Monitors;
 use super::pubsub::PubSub;
 use crate::error::{Error, Result};
@@ -33,8 +34,6 @@ use crate::net::Clock;
 use crate::node::Node;
 use crate::process::{Dest, Handle, Message, Process};
 
-/// Changes that wait for a slow [`Monitor`] before the oldest are dropped and it has to look at the whole again.
-const CHANGES: usize = 4096;
 /// The most shards of a tracker. Phoenix has one by default, and as many as schedulers for very large ones.
 const MAX_POOL: u32 = 1024;
 
@@ -93,12 +92,11 @@ impl Slot {
 }
 
 /// Presences that come and go, from the moment of [`Tracker::monitor`] on (`handle_diff/2`).
-#[derive(Debug)]
-pub struct Monitor(broadcast::Receiver<Diff>);
+pub type Monitor = Changes<Diff>;
 
 impl Tracker {
     pub(super) fn start(node: &Node, pubsub: &PubSub, name: &Atom, options: &Options) -> Result<Self> {
-        let (changes, _) = broadcast::channel(CHANGES);
+        let changes = Changes::channel();
         let vsn = vsn();
         let clock = Clock::start();
         let mut hosts = Vec::new();
@@ -201,7 +199,7 @@ impl Tracker {
 
     /// What changes from now on.
     pub fn monitor(&self) -> Monitor {
-        Monitor(self.0.changes.subscribe())
+        Changes::of(&self.0.changes)
     }
 
     /// Tells all others that this node will not come back, so that they drop its presences at once
@@ -213,30 +211,10 @@ impl Tracker {
     }
 }
 
-impl Monitor {
-    /// The next change. Nothing is lost if this is cancelled.
-    ///
-    /// # Errors
-    /// [`Error::Full`] if changes were dropped because they were not received fast enough: list what is present again, and go
-    /// on. [`Error::NoProc`] once the tracker has ended.
-    pub async fn next(&mut self) -> Result<Diff> {
-        self.0.recv().await.map_err(|error| match error {
-            broadcast::error::RecvError::Lagged(_) => Error::Full,
-            broadcast::error::RecvError::Closed => Error::NoProc,
-        })
-    }
-}
-
 /// A number above that of every earlier run: the time of day in microseconds, as Phoenix has it.
 fn vsn() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
-impl From<TrackError> for Error {
-    fn from(error: TrackError) -> Self {
-        Self::Track(error)
-    }
 }
 
 struct Host {

@@ -192,17 +192,15 @@ impl Shard {
         if pid.node != self.state.replica.node {
             return Err(TrackError::NotLocal);
         }
-        let subject = Subject { topic: topic.as_bytes().to_vec(), key: Key(key), pid: pid.clone() };
+        let subject = subject(pid, topic, key);
         if self.state.get(&subject).is_some() {
             return Err(TrackError::AlreadyTracked);
         }
-        let meta = with(meta, [("phx_ref", Term::binary(phx_ref.as_bytes()))])?;
-        if self.state.subjects(pid).is_empty() {
+        let first = self.state.subjects(pid).is_empty();
+        self.set(now, subject, None, meta, phx_ref)?;
+        if first {
             self.actions.push_back(Action::Monitor(pid.clone()));
         }
-        self.report(topic.as_bytes(), vec![presence(&subject, &meta)], Vec::new());
-        self.state.join(subject, meta);
-        self.changed(now);
         Ok(())
     }
 
@@ -219,22 +217,43 @@ impl Shard {
         meta: Term,
         phx_ref: &str,
     ) -> Result<(), TrackError> {
-        let subject = Subject { topic: topic.as_bytes().to_vec(), key: Key(key), pid: pid.clone() };
+        let subject = subject(pid, topic, key);
         let known = self.state.get(&subject).filter(|(_, tag)| tag.0 == self.state.replica);
         let (before, _) = known.cloned().ok_or(TrackError::NoPresence)?;
-        let previous = wire::field(&before, "phx_ref").cloned().unwrap_or_else(|| atom("nil"));
-        let phx_ref = Term::binary(phx_ref.as_bytes());
-        let meta = with(meta, [("phx_ref", phx_ref), ("phx_ref_prev", previous)])?;
-        self.report(topic.as_bytes(), vec![presence(&subject, &meta)], vec![presence(&subject, &before)]);
-        self.state.leave_join(&subject, meta);
+        self.set(now, subject, Some(&before), meta, phx_ref)
+    }
+
+    /// Gives a presence its metadata, in place of those before.
+    fn set(
+        &mut self,
+        now: Mono,
+        subject: Subject,
+        before: Option<&Term>,
+        meta: Term,
+        phx_ref: &str,
+    ) -> Result<(), TrackError> {
+        let phx_ref = ("phx_ref", Term::binary(phx_ref.as_bytes()));
+        let meta = match before {
+            Some(before) => {
+                let previous = wire::field(before, "phx_ref").cloned().unwrap_or_else(|| atom("nil"));
+                with(meta, [phx_ref, ("phx_ref_prev", previous)])?
+            }
+            None => with(meta, [phx_ref])?,
+        };
+        let left = before.map(|before| presence(&subject, before));
+        self.report(&subject.topic, vec![presence(&subject, &meta)], left.into_iter().collect());
+        if before.is_some() {
+            self.state.leave_join(&subject, meta);
+        } else {
+            self.state.join(subject, meta);
+        }
         self.changed(now);
         Ok(())
     }
 
     /// Ends a presence of this node, if there is one.
     pub fn untrack(&mut self, now: Mono, pid: &Pid, topic: &str, key: Term) {
-        let subject = Subject { topic: topic.as_bytes().to_vec(), key: Key(key), pid: pid.clone() };
-        self.leave(now, &subject);
+        self.leave(now, &subject(pid, topic, key));
         if self.state.subjects(pid).is_empty() {
             self.actions.push_back(Action::Demonitor(pid.clone()));
         }
@@ -494,6 +513,10 @@ impl Machine for Shard {
 fn dominates(one: &Context, other: &Context) -> bool {
     one.len() >= other.len()
         && other.iter().all(|(replica, clock)| one.get(replica).copied().unwrap_or_default() >= *clock)
+}
+
+fn subject(pid: &Pid, topic: &str, key: Term) -> Subject {
+    Subject { topic: topic.as_bytes().to_vec(), key: Key(key), pid: pid.clone() }
 }
 
 fn presence(subject: &Subject, meta: &Term) -> Presence {

@@ -47,14 +47,13 @@ use tokio::sync::broadcast;
 use self::line::Line;
 use self::meter::Meter;
 pub use self::meter::{Latency, Metrics};
+use super::changes::Changes;
 use super::pubsub::{PubSub, Subscription, Tap};
 use crate::error::{Error, Result};
 use crate::node::Node;
 
 /// How long a sender waits at most, unless it says otherwise: for room, and for acknowledgements where they are promised.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
-/// Events that wait for a slow listener before the oldest are dropped.
-const EVENTS: usize = 4096;
 
 /// The channels of a node; cheap to clone.
 #[derive(Clone, Debug)]
@@ -248,21 +247,7 @@ pub enum Event {
 }
 
 /// Events from the moment of [`Channels::events`] on.
-#[derive(Debug)]
-pub struct Events(broadcast::Receiver<Event>);
-
-impl Events {
-    /// The next event. Nothing is lost if this is cancelled.
-    ///
-    /// # Errors
-    /// [`Error::Full`] if events were dropped because they were not received fast enough; [`Error::NoProc`] once the node has ended.
-    pub async fn next(&mut self) -> Result<Event> {
-        self.0.recv().await.map_err(|error| match error {
-            broadcast::error::RecvError::Lagged(_) => Error::Full,
-            broadcast::error::RecvError::Closed => Error::NoProc,
-        })
-    }
-}
+pub type Events = Changes<Event>;
 
 /// The messages of one channel as values; dropping it ends the subscription.
 ///
@@ -308,7 +293,7 @@ impl<T> Deref for Messages<T> {
 impl Channels {
     pub(super) fn start(node: &Node) -> Result<Self> {
         let pubsub = node.pubsub(PUBSUB)?;
-        let (events, _) = broadcast::channel(EVENTS);
+        let events = Changes::channel();
         let mut lines = BTreeMap::new();
         for channel in Channel::ALL {
             lines.insert(channel, Line::start(node, &pubsub, channel, events.clone())?);
@@ -448,7 +433,7 @@ impl Channels {
 
     /// What happens from now on.
     pub fn events(&self) -> Events {
-        Events(self.shared.events.subscribe())
+        Changes::of(&self.shared.events)
     }
 
     /// The nodes that take part: with this service, and as BEAM nodes or not yet known as more.
