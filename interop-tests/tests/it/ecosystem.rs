@@ -49,7 +49,7 @@ pub(crate) fn node_with(release: &Release, epmd: &Epmd, name: &str, sources: &[P
     let beam = Options::new(release, epmd.port, name).elixir().start();
     // The libraries log, and look at Mix when they are compiled.
     beam.elixir(
-        "for app <- [:logger, :mix] do\n\
+        "for app <- [:logger, :eex, :ex_unit, :mix] do\n\
            true = :code.add_path(String.to_charlist(Path.join([:code.lib_dir(:elixir), \"..\", \"#{app}\", \"ebin\"])))\n\
            {:ok, _} = Application.ensure_all_started(app)\n\
          end\nMix.env(:prod)\n:ok",
@@ -60,9 +60,9 @@ pub(crate) fn node_with(release: &Release, epmd: &Epmd, name: &str, sources: &[P
         };
         beam.elixir(&format!(
             "for f <- {} do {{:ok, m, b}} = :compile.file(String.to_charlist(f), [:binary]); {{:module, _}} = :code.load_binary(m, ~c\"x\", b) end\n\
-             {{:ok, _, _}} = Kernel.ParallelCompiler.compile({}, return_diagnostics: true); :ok",
+             {{:ok, _, _}} = File.cd!({source:?}, fn -> Kernel.ParallelCompiler.compile({}, return_diagnostics: true) end); :ok",
             files("src/*.erl"),
-            files("lib/**/*.ex")
+            files("lib/**/*.ex"),
         ));
     }
     beam

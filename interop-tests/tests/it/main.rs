@@ -8,6 +8,7 @@ mod connection;
 mod differential;
 mod discovery;
 mod ecosystem;
+mod ecosystem_channels;
 mod ecosystem_delta_crdt;
 mod ecosystem_horde;
 mod ecosystem_tracker;

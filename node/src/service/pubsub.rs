@@ -11,13 +11,15 @@
 //! # }
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+pub use foundation_cluster::pubsub::Broadcast;
 use foundation_cluster::pubsub::{
-    DISPATCHER, Forward, MAX_POOL, SCOPE, Subscriptions, adapter, group_number, pool_mismatch,
+    CHANNEL_DISPATCHER, DISPATCHER, Forward, MAX_POOL, SCOPE, Subscriptions, adapter, group_number,
+    listeners, pool_mismatch,
 };
 use foundation_proto::etf::{Atom, Pid, RawTerm, Tape, Term};
 use tokio::sync::mpsc;
@@ -144,22 +146,56 @@ impl PubSub {
     /// # Errors
     /// As [`PubSub::broadcast`].
     pub async fn broadcast_raw(&self, topic: &str, message: RawTerm, but: Option<&Pid>) -> Result<()> {
-        let Shared { groups, adapter, sender, node, .. } = &*self.shared;
-        let members = groups.members(&Term::Atom(adapter.clone()));
-        let remote = members.into_iter().filter(|member| member.node != *node.name());
+        self.dispatch(topic, &message, but, &DISPATCHER).await
+    }
+
+    /// As [`PubSub::broadcast`], for the other nodes to deliver by a module of theirs (`Phoenix.PubSub.broadcast/4`). The
+    /// subscribers of this node get the message as it is.
+    ///
+    /// A node that does not have the module loses its PubSub worker, and with it what else is on its way to that worker.
+    ///
+    /// # Errors
+    /// As [`PubSub::broadcast`].
+    pub async fn broadcast_with(&self, topic: &str, message: &Term, dispatcher: &str) -> Result<()> {
+        let dispatcher = super::elixir_name(dispatcher)?;
+        self.dispatch(topic, &RawTerm::from_term(message)?, None, &dispatcher).await
+    }
+
+    /// Sends to the clients, channels and LiveViews that are on a topic, as `Phoenix.Endpoint.broadcast/3` does. All nodes with this
+    /// PubSub have to have Phoenix: see [`PubSub::broadcast_with`].
+    ///
+    /// The subscribers of this node get the message of [`Broadcast::to_term`].
+    ///
+    /// # Errors
+    /// As [`PubSub::broadcast`].
+    pub async fn endpoint_broadcast(&self, topic: &str, event: &str, payload: &Term) -> Result<()> {
+        let broadcast =
+            Broadcast { topic: topic.to_owned(), event: event.to_owned(), payload: payload.clone() };
+        let message = RawTerm::from_term(&broadcast.to_term())?;
+        self.dispatch(topic, &message, None, &CHANNEL_DISPATCHER).await
+    }
+
+    async fn dispatch(
+        &self,
+        topic: &str,
+        message: &RawTerm,
+        but: Option<&Pid>,
+        dispatcher: &Atom,
+    ) -> Result<()> {
+        let Shared { sender, node, .. } = &*self.shared;
         let mut forward = None;
-        for member in remote {
+        for worker in self.remote_workers() {
             let message = match &forward {
                 Some(forward) => RawTerm::clone(forward),
-                None => self.shared.forward(topic, &message)?,
+                None => Forward::encode(topic.as_bytes(), message, dispatcher, node.inner().limits())?,
             };
             forward = Some(message.clone());
             // A node that goes away now has its members removed next; broadcasts do not wait for it.
-            if let Err(error) = sender.send_raw(Dest::from(member), message).await {
+            if let Err(error) = sender.send_raw(Dest::from(worker), message).await {
                 debug!(%error, "a broadcast did not reach a node");
             }
         }
-        self.shared.deliver(topic.as_bytes(), &message, but);
+        self.shared.deliver(topic.as_bytes(), message, but);
         Ok(())
     }
 
@@ -213,6 +249,12 @@ impl PubSub {
         let _ = self.shared.tap.set(tap);
     }
 
+    /// The size of the pool of each BEAM node, if these are not all equal. BEAM nodes whose `:pool_size` differs lose messages to
+    /// each other; what they send to this node, and it to them, arrives. A warning in the log says so when it is noticed.
+    pub fn pool_mismatch(&self) -> Option<BTreeMap<Atom, usize>> {
+        self.shared.pool_mismatch()
+    }
+
     /// The nodes that have a PubSub of this name.
     pub fn nodes(&self) -> Vec<Atom> {
         let members = self.shared.groups.members(&Term::Atom(self.shared.adapter.clone()));
@@ -247,6 +289,10 @@ impl Shared {
         group: Atom,
         mut watched: Option<mpsc::UnboundedReceiver<Pid>>,
     ) {
+        if watched.is_some() {
+            // Before the group, so that nobody takes it for a pool.
+            let _ = self.groups.join(&listeners(&self.adapter), worker.pid()).await;
+        }
         if self.groups.join(&Term::Atom(group), worker.pid()).await.is_err() {
             return;
         }
@@ -334,24 +380,25 @@ impl Shared {
         }
     }
 
-    fn report_pools(&self, reported: &mut Option<String>) {
-        let groups = self.groups.which_groups();
-        let members: Vec<(Atom, Vec<Pid>)> = groups
+    fn pool_mismatch(&self) -> Option<BTreeMap<Atom, usize>> {
+        let listeners = self.groups.members(&listeners(&self.adapter));
+        let is_pool =
+            |pid: &Pid| pid.node != *self.node.name() && !listeners.iter().any(|l| l.node == pid.node);
+        let members: Vec<(Atom, Vec<Pid>)> = self
+            .groups
+            .which_groups()
             .into_iter()
-            .filter_map(|group| match &group {
-                Term::Atom(name) => {
-                    let others =
-                        self.groups.members(&group).into_iter().filter(|pid| pid.node != *self.node.name());
-                    Some((name.clone(), others.collect()))
-                }
-                _ => None,
+            .filter_map(|group| {
+                let pids = self.groups.members(&group).into_iter().filter(is_pool).collect();
+                let Term::Atom(name) = group else { return None };
+                Some((name, pids))
             })
             .collect();
-        let own =
-            members.iter().filter_map(|(group, _)| group_number(&self.adapter, group)).max().unwrap_or(1);
-        let mismatch =
-            pool_mismatch(&self.adapter, own, members.iter().map(|(group, pids)| (group, pids.as_slice())));
-        let text = mismatch.map(|sizes| {
+        pool_mismatch(&self.adapter, members.iter().map(|(group, pids)| (group, pids.as_slice())))
+    }
+
+    fn report_pools(&self, reported: &mut Option<String>) {
+        let text = self.pool_mismatch().map(|sizes| {
             let sizes: Vec<String> =
                 sizes.iter().map(|(node, size)| format!("{}: {size}", node.as_str())).collect();
             sizes.join(", ")

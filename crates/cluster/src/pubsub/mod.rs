@@ -14,7 +14,7 @@
 //! One only: `{forward_to_local, Topic, Message, Dispatcher}`, sent to every member of one group on other nodes (`broadcast`),
 //! or to the name of the group on one node (`direct_broadcast`). The receiver calls
 //! `Dispatcher:dispatch(Subscribers, none, Message)`. `Phoenix.PubSub` as dispatcher delivers the message as it is;
-//! `Phoenix.Channel.Server` delivers a `%Phoenix.Socket.Broadcast{}`. A dispatcher that the receiver has not loaded stops its
+//! `Phoenix.Channel.Server` delivers a `%Phoenix.Socket.Broadcast{}` ([`Broadcast`]). A dispatcher that the receiver has not loaded stops its
 //! worker, so this side sends no other unless told to. The sender of `broadcast_from` is not transmitted, nothing is
 //! acknowledged or replayed, and order holds for one sender and group.
 //!
@@ -23,15 +23,18 @@
 //! A BEAM sends to the group numbered `phash2(self(), n)`. If the sizes of the pools differ, messages to a group that a node has
 //! not joined are lost without a sign (phoenix_pubsub issues 59 and 197). This side joins every group that any other node
 //! has joined, so it misses nothing, sends to `N.Adapter`, which every member since 2.0 but 2.1.0 has, and
-//! [reports](pool_mismatch) sizes that differ.
+//! [reports](pool_mismatch) sizes that differ. Its first worker is also member of [`listeners`], which Phoenix.PubSub does not look at,
+//! so that others of its kind do not take the groups that it listens on for a pool.
 
+mod broadcast;
 mod subscriptions;
 
 use std::collections::BTreeMap;
 
-use foundation_proto::etf::{Atom, Pid, RawTerm, Tape, put_atom, put_binary, put_tuple_header};
+use foundation_proto::etf::{Atom, Pid, RawTerm, Tape, Term, put_atom, put_binary, put_tuple_header};
 use foundation_proto::{Limits, Result};
 
+pub use broadcast::Broadcast;
 pub use subscriptions::{Subscriber, Subscriptions};
 
 /// The scope of `pg` that all PubSubs of a node share.
@@ -42,6 +45,7 @@ pub const DISPATCHER: Atom = Atom::new_static("Elixir.Phoenix.PubSub");
 pub const CHANNEL_DISPATCHER: Atom = Atom::new_static("Elixir.Phoenix.Channel.Server");
 
 const FORWARD: Atom = Atom::new_static("forward_to_local");
+const LISTENERS: Atom = Atom::new_static("foundation_pubsub");
 /// More workers than any pool has; a bound on what a peer's groups can make this side join.
 pub const MAX_POOL: usize = 256;
 
@@ -57,6 +61,11 @@ pub fn groups(adapter: &Atom, pool_size: usize) -> Vec<Atom> {
     std::iter::once(adapter.clone()).chain(numbered).collect()
 }
 
+/// The group of the workers that listen on the groups of all pools of an adapter.
+pub fn listeners(adapter: &Atom) -> Term {
+    Term::tuple([Term::Atom(LISTENERS), Term::Atom(adapter.clone())])
+}
+
 /// The number of a group in the pool of an adapter: 1 for `N.Adapter` and `N.Adapter_1`; `None` if it is not one of them.
 pub fn group_number(adapter: &Atom, group: &Atom) -> Option<usize> {
     let rest = group.as_str().strip_prefix(adapter.as_str())?;
@@ -68,10 +77,9 @@ pub fn group_number(adapter: &Atom, group: &Atom) -> Option<usize> {
     digits.parse().ok().filter(|n| plain && (1..=MAX_POOL).contains(n))
 }
 
-/// The sizes of the pools of an adapter by node, from the members of its groups, if they are not all equal to `own`.
+/// The sizes of the pools of an adapter by node, from the members of its groups, if they are not all equal.
 pub fn pool_mismatch<'a>(
     adapter: &Atom,
-    own: usize,
     members: impl IntoIterator<Item = (&'a Atom, &'a [Pid])>,
 ) -> Option<BTreeMap<Atom, usize>> {
     let mut sizes: BTreeMap<Atom, usize> = BTreeMap::new();
@@ -82,7 +90,8 @@ pub fn pool_mismatch<'a>(
             *size = (*size).max(number);
         }
     }
-    sizes.values().any(|size| *size != own).then_some(sizes)
+    let first = sizes.values().next().copied();
+    sizes.values().any(|size| Some(*size) != first).then_some(sizes)
 }
 
 /// What one node forwards to another.
@@ -131,8 +140,6 @@ impl Forward {
 
 #[cfg(test)]
 mod tests {
-    use foundation_proto::etf::Term;
-
     use super::*;
 
     fn name(text: &str) -> Atom {
@@ -165,9 +172,9 @@ mod tests {
         let (first, second) = (vec![pid("a@h", 1), pid("b@h", 1)], vec![pid("a@h", 2)]);
         let groups = [(name("A"), first), (name("A_2"), second), (name("Other"), vec![pid("c@h", 1)])];
         let members = || groups.iter().map(|(group, pids)| (group, pids.as_slice()));
-        let sizes = pool_mismatch(&adapter, 1, members()).unwrap();
+        let sizes = pool_mismatch(&adapter, members()).unwrap();
         assert_eq!(sizes, BTreeMap::from([(name("a@h"), 2), (name("b@h"), 1)]));
-        assert_eq!(pool_mismatch(&adapter, 1, members().take(1)), None);
+        assert_eq!(pool_mismatch(&adapter, members().take(1)), None);
     }
 
     #[test]
