@@ -3,6 +3,8 @@ use foundation_proto::etf::{
 };
 use foundation_proto::{Limits, Result};
 
+use super::relay::{Gossip, Relay};
+
 const ENVELOPE: Atom = Atom::new_static("foundation_channel");
 const ACK: Atom = Atom::new_static("foundation_channel_ack");
 const LEAVE: Atom = Atom::new_static("foundation_channel_leave");
@@ -66,6 +68,10 @@ pub enum Received {
     Envelope(Envelope),
     /// An acknowledgement.
     Ack(Ack),
+    /// A message that is to be passed on to certain nodes.
+    Relay(Relay),
+    /// A message that is to be passed on to some nodes.
+    Gossip(Gossip),
     /// The channel process does not come back.
     Leave(Pid),
 }
@@ -84,34 +90,69 @@ impl Received {
             let ours = tag.is_atom(LEAVE.as_str()) && version.as_i64() == Some(VERSION);
             return Ok(sender.as_pid().filter(|_| ours).map(Self::Leave));
         }
-        Ok(view.tuple::<8>().and_then(ack).map(Self::Ack))
+        let Some(elements) = view.tuple::<8>() else { return Ok(None) };
+        Ok(ack(elements)
+            .map(Self::Ack)
+            .or_else(|| Relay::decode(raw, elements).map(Self::Relay))
+            .or_else(|| Gossip::decode(raw, elements).map(Self::Gossip)))
     }
 }
 
 fn envelope(raw: &RawTerm, elements: [View<'_>; 9]) -> Option<Envelope> {
     let [tag, version, sender, seq, base, sent_at, clock, ack_ms, payload] = elements;
     let ours = tag.is_atom(ENVELOPE.as_str()) && version.as_i64() == Some(VERSION);
-    let [encoding, content] = payload.tuple::<2>()?;
-    let compressed = encoding.is_atom(COMPRESSED.as_str()) && content.as_binary().is_some();
-    if !ours || !(compressed || encoding.is_atom(PLAIN.as_str())) {
+    if !ours {
         return None;
     }
-    let clock = match clock.tuple::<2>() {
-        Some([offset, error]) => Some(Clock { offset: offset.as_i64()?, error: error.as_i64()? }),
-        None => None,
-    };
+    let (payload, compressed) = self::payload(raw, payload)?;
     let (seq, base) = (u64::try_from(seq.as_i64()?).ok()?, u64::try_from(base.as_i64()?).ok()?);
     Some(Envelope {
         sender: sender.as_pid()?,
         seq,
         base,
         sent_at: sent_at.as_i64()?,
-        clock,
-        ack_ms: u32::try_from(ack_ms.as_i64()?.clamp(0, ACK_MS_MAX)).ok()?,
-        payload: raw.inner(content)?,
+        clock: self::clock(clock)?,
+        ack_ms: self::ack_ms(ack_ms)?,
+        payload,
         compressed,
     })
     .filter(|envelope| envelope.base <= envelope.seq)
+}
+
+/// The message inside, and whether it is compressed.
+pub(super) fn payload(raw: &RawTerm, payload: View<'_>) -> Option<(RawTerm, bool)> {
+    let [encoding, content] = payload.tuple::<2>()?;
+    let compressed = encoding.is_atom(COMPRESSED.as_str()) && content.as_binary().is_some();
+    (compressed || encoding.is_atom(PLAIN.as_str())).then_some((raw.inner(content)?, compressed))
+}
+
+pub(super) fn clock(clock: View<'_>) -> Option<Option<Clock>> {
+    match clock.tuple::<2>() {
+        Some([offset, error]) => Some(Some(Clock { offset: offset.as_i64()?, error: error.as_i64()? })),
+        None => Some(None),
+    }
+}
+
+pub(super) fn ack_ms(ack_ms: View<'_>) -> Option<u32> {
+    u32::try_from(ack_ms.as_i64()?.clamp(0, ACK_MS_MAX)).ok()
+}
+
+pub(super) fn put_payload(bytes: &mut Vec<u8>, payload: &RawTerm, compressed: bool) {
+    put_tuple_header(bytes, 2);
+    let encoding = if compressed { COMPRESSED } else { PLAIN };
+    put_atom(bytes, &encoding);
+    bytes.extend_from_slice(payload.as_bytes());
+}
+
+pub(super) fn put_clock(bytes: &mut Vec<u8>, clock: Option<Clock>) {
+    match clock {
+        Some(Clock { offset, error }) => {
+            put_tuple_header(bytes, 2);
+            put_i64(bytes, offset);
+            put_i64(bytes, error);
+        }
+        None => put_atom(bytes, &Atom::new_static("undefined")),
+    }
 }
 
 fn ack(elements: [View<'_>; 8]) -> Option<Ack> {
@@ -144,19 +185,9 @@ impl Envelope {
         put_i64(&mut bytes, number(self.seq));
         put_i64(&mut bytes, number(self.base));
         put_i64(&mut bytes, self.sent_at);
-        match self.clock {
-            Some(Clock { offset, error }) => {
-                put_tuple_header(&mut bytes, 2);
-                put_i64(&mut bytes, offset);
-                put_i64(&mut bytes, error);
-            }
-            None => put_atom(&mut bytes, &Atom::new_static("undefined")),
-        }
+        put_clock(&mut bytes, self.clock);
         put_i64(&mut bytes, i64::from(self.ack_ms));
-        put_tuple_header(&mut bytes, 2);
-        let encoding = if self.compressed { COMPRESSED } else { PLAIN };
-        put_atom(&mut bytes, &encoding);
-        bytes.extend_from_slice(payload.as_bytes());
+        put_payload(&mut bytes, &payload, self.compressed);
         RawTerm::new(bytes.into(), None, limits)
     }
 
@@ -216,6 +247,6 @@ impl Ack {
 }
 
 /// A number of a message; it would take centuries to exceed what an `i64` holds.
-fn number(seq: u64) -> i64 {
+pub(super) fn number(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }

@@ -6,8 +6,9 @@ use foundation_proto::{Limits, Mono};
 
 use super::envelope::{compressed, leave};
 use super::peer::{Item, Peer};
+use super::relay::{Gossip, Heard, Receiver, Relay};
 use super::source::{Source, Verdict};
-use super::{Config, Envelope, Received, Reliability};
+use super::{Config, Envelope, Fanout, Received, Reliability};
 use crate::Machine;
 
 /// How long the numbers of a sender are remembered after its last message, at least: longer than any sender keeps its messages.
@@ -71,6 +72,13 @@ pub enum Action {
         /// The message.
         message: RawTerm,
     },
+    /// The same for a message of another process that is passed on: to be dropped if the connection is busy.
+    Relay {
+        /// The process.
+        to: Pid,
+        /// The message.
+        message: RawTerm,
+    },
     /// Hand a message to the subscribers of this node.
     Deliver {
         /// The node that it comes from.
@@ -115,6 +123,8 @@ pub struct Statistics {
     pub sent: u64,
     /// Envelopes sent again.
     pub resent: u64,
+    /// Messages of others that were passed on.
+    pub relayed: u64,
     /// Messages delivered from envelopes.
     pub received: u64,
     /// Messages that had been received before.
@@ -135,6 +145,9 @@ pub struct Exchange {
     /// Where the numbers for a node begin that is not among the peers: above all that were ever used.
     first: u64,
     sources: BTreeMap<Pid, Source>,
+    /// The number of the next message of gossip.
+    gossip: u64,
+    heard: Heard,
     tickets: BTreeMap<u64, Ticket>,
     actions: VecDeque<Action>,
     statistics: Statistics,
@@ -159,6 +172,8 @@ impl Exchange {
             peers: BTreeMap::new(),
             first: 1,
             sources: BTreeMap::new(),
+            gossip: 1,
+            heard: Heard::default(),
             tickets: BTreeMap::new(),
             actions: VecDeque::new(),
             statistics: Statistics::default(),
@@ -235,16 +250,36 @@ impl Exchange {
         if let Some(ticket) = ticket {
             self.tickets.insert(ticket, Ticket::default());
         }
-        for node in nodes {
-            self.send_to(now, node, item.clone());
+        let in_reach = self.peers().count();
+        match self.config.fanout {
+            Fanout::Gossip(fanout) if nodes.len() > 1 && !self.config.is_reliable() => {
+                self.gossip(fanout.max(1).into(), in_reach, &item);
+            }
+            Fanout::Staged(fanout) | Fanout::Gossip(fanout)
+                if nodes.len() > 1 && in_reach > usize::from(fanout.max(1)) =>
+            {
+                let mut receivers = Vec::with_capacity(in_reach);
+                for node in nodes {
+                    receivers.extend(self.send_to(now, node, item.clone(), true));
+                }
+                let relay =
+                    Relay { body: self.body(&item), fanout: fanout.max(1).into(), receivers: Vec::new() };
+                self.pass_on(&relay, &receivers, true);
+            }
+            _ => {
+                for node in nodes {
+                    self.send_to(now, node, item.clone(), false);
+                }
+            }
         }
         if let Some(ticket) = ticket {
             self.settle_if_done(ticket);
         }
     }
 
-    fn send_to(&mut self, now: Mono, node: &Atom, mut item: Item) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
+    /// Sends to a node what is due, directly; with `staged` the item itself is left to the stages, if nothing is before it.
+    fn send_to(&mut self, now: Mono, node: &Atom, mut item: Item, staged: bool) -> Option<Receiver> {
+        let peer = self.peers.get_mut(node)?;
         let gone = peer.gone_since.is_some();
         if self.config.is_reliable() {
             if let Some(ticket) = item.ticket.and_then(|ticket| self.tickets.get_mut(&ticket)) {
@@ -259,40 +294,116 @@ impl Exchange {
             self.statistics.sent += 1;
             let given_up = peer.push(now, item, &self.config);
             self.give_up(node, given_up);
-            self.transmit(now, node);
+            self.transmit(now, node, staged)
         } else if !gone {
             let seq = peer.number();
-            let (pid, clock) = (peer.pid.clone(), peer.clock());
+            let receiver = Receiver { pid: peer.pid.clone(), seq, base: seq, clock: peer.clock() };
             self.statistics.sent += 1;
-            self.envelope(pid, seq, seq, clock, &item);
+            if staged {
+                return Some(receiver);
+            }
+            self.envelope(receiver, &item);
+            None
+        } else {
+            None
         }
     }
 
-    /// Puts on its way to a node whatever its window allows.
-    fn transmit(&mut self, now: Mono, node: &Atom) {
+    /// Puts on its way to a node whatever its window allows; with `staged` the newest message is left to the stages.
+    fn transmit(&mut self, now: Mono, node: &Atom, staged: bool) -> Option<Receiver> {
         while let Some(peer) = self.peers.get_mut(node) {
-            let Some((seq, item, again)) = peer.transmit(now) else { return };
-            let (pid, base, clock) = (peer.pid.clone(), peer.base(), peer.clock());
+            let (seq, item, again) = peer.transmit(now)?;
+            let receiver = Receiver { pid: peer.pid.clone(), seq, base: peer.base(), clock: peer.clock() };
+            if staged && !again && seq + 1 == peer.next {
+                return Some(receiver);
+            }
             self.statistics.resent += u64::from(again);
-            self.envelope(pid, seq, base, clock, &item);
+            self.envelope(receiver, &item);
         }
+        None
     }
 
-    fn envelope(&mut self, to: Pid, seq: u64, base: u64, clock: Option<super::Clock>, item: &Item) {
-        let envelope = Envelope {
+    /// A message without what is different for each receiver.
+    fn body(&self, item: &Item) -> Envelope {
+        Envelope {
             sender: self.me.clone(),
-            seq,
-            base,
+            seq: 0,
+            base: 0,
             sent_at: item.sent_at,
-            clock,
+            clock: None,
             ack_ms: self.config.ack_ms(),
             payload: item.payload.clone(),
             compressed: item.compressed,
-        };
-        match envelope.encode(&self.limits) {
-            Ok(message) => self.actions.push_back(Action::Send { to, message }),
+        }
+    }
+
+    fn envelope(&mut self, to: Receiver, item: &Item) {
+        let Receiver { pid, seq, base, clock } = to;
+        let message = Envelope { seq, base, clock, ..self.body(item) }.encode(&self.limits);
+        self.push(pid, message, true);
+    }
+
+    /// Sends a message, of this process or of another.
+    fn push(&mut self, to: Pid, message: foundation_proto::Result<RawTerm>, own: bool) {
+        match message {
+            Ok(message) if own => self.actions.push_back(Action::Send { to, message }),
+            Ok(message) => {
+                self.statistics.relayed += 1;
+                self.actions.push_back(Action::Relay { to, message });
+            }
             // The host has checked the message; only nesting at the very limit comes here.
             Err(_) => self.statistics.ignored += 1,
+        }
+    }
+
+    /// Sends a message to the first of each stage.
+    fn pass_on(&mut self, relay: &Relay, receivers: &[Receiver], own: bool) {
+        for stage in relay.stages(receivers) {
+            let message = match stage.receivers.as_slice() {
+                [only] => stage.envelope(only).encode(&self.limits),
+                _ => stage.encode(&self.limits),
+            };
+            if let Some(first) = stage.receivers.first() {
+                self.push(first.pid.clone(), message, own);
+            }
+        }
+    }
+
+    fn gossip(&mut self, fanout: usize, nodes: usize, item: &Item) {
+        let body = Envelope { seq: self.gossip, base: self.gossip, ..self.body(item) };
+        self.gossip += 1;
+        let gossip = Gossip { body, fanout, hops: Gossip::hops(fanout, nodes) };
+        self.statistics.sent += 1;
+        self.tell(&gossip, true);
+    }
+
+    fn tell(&mut self, gossip: &Gossip, own: bool) {
+        for to in gossip.choose(&self.me, self.peers()) {
+            let message = gossip.encode(&self.limits);
+            self.push(to, message, own);
+        }
+    }
+
+    fn relayed(&mut self, now: Mono, relay: &Relay) {
+        let mut receivers = relay.receivers.iter();
+        match receivers.next() {
+            Some(first) if first.pid == self.me => self.delivered(now, &relay.envelope(first)),
+            _ => return self.statistics.ignored += 1,
+        }
+        // To nobody else than who would be sent to anyhow: a message cannot make this process send wherever it says.
+        let known = |receiver: &&Receiver| self.peer(&receiver.pid.node) == Some(&receiver.pid);
+        let others: Vec<Receiver> = receivers.filter(known).cloned().collect();
+        self.pass_on(relay, &others, false);
+    }
+
+    fn heard(&mut self, now: Mono, mut gossip: Gossip) {
+        if gossip.body.sender == self.me || !self.heard.is_new(now, &gossip.body.sender, gossip.body.seq) {
+            return;
+        }
+        self.deliver(&gossip.body);
+        if let Some(hops) = gossip.hops.checked_sub(1) {
+            gossip.hops = hops;
+            self.tell(&gossip, false);
         }
     }
 
@@ -308,8 +419,10 @@ impl Exchange {
                 for ticket in done.into_iter().filter_map(|item| item.ticket) {
                     self.settle(ticket, true);
                 }
-                self.transmit(now, &node);
+                self.transmit(now, &node, false);
             }
+            Ok(Some(Received::Relay(relay))) => self.relayed(now, &relay),
+            Ok(Some(Received::Gossip(gossip))) => self.heard(now, gossip),
             Ok(Some(Received::Leave(pid))) => {
                 if self.peers.get(&pid.node).is_some_and(|peer| peer.pid == pid) {
                     self.remove(&pid.node);
@@ -342,22 +455,26 @@ impl Exchange {
                         outgoing: false,
                     });
                 }
-                match envelope.message(&self.limits) {
-                    Ok(message) => {
-                        self.statistics.received += 1;
-                        let latency = envelope.clock.map(|clock| {
-                            let here = self.wall.0.saturating_sub(clock.offset);
-                            (here.saturating_sub(envelope.sent_at).max(0), clock.error)
-                        });
-                        self.actions.push_back(Action::Deliver { from: from.node.clone(), message, latency });
-                    }
-                    Err(_) => self.statistics.ignored += 1,
-                }
+                self.deliver(envelope);
             }
             Verdict::Duplicate => self.statistics.duplicates += 1,
             Verdict::Early => {}
         }
         self.acknowledge(now, &from);
+    }
+
+    fn deliver(&mut self, envelope: &Envelope) {
+        let Ok(message) = envelope.message(&self.limits) else {
+            self.statistics.ignored += 1;
+            return;
+        };
+        self.statistics.received += 1;
+        let latency = envelope.clock.map(|clock| {
+            let here = self.wall.0.saturating_sub(clock.offset);
+            (here.saturating_sub(envelope.sent_at).max(0), clock.error)
+        });
+        let from = envelope.sender.node.clone();
+        self.actions.push_back(Action::Deliver { from, message, latency });
     }
 
     fn acknowledge(&mut self, now: Mono, source: &Pid) {
@@ -409,7 +526,7 @@ impl Exchange {
         }
         let first = self.first;
         self.peers.entry(node.clone()).or_insert_with(|| Peer::new(pid.clone(), first, now)).up(now, pid);
-        self.transmit(now, &node);
+        self.transmit(now, &node, false);
     }
 
     fn peer_down(&mut self, now: Mono, pid: &Pid) {
@@ -481,10 +598,11 @@ impl Machine for Exchange {
                 self.remove(&node);
             } else if peer.retry_at().is_some_and(|at| at <= now) {
                 peer.handle_timeout(now);
-                self.transmit(now, &node);
+                self.transmit(now, &node, false);
             }
         }
         self.sources.retain(|_, source| now.saturating_since(source.heard_at) < REMEMBER);
+        self.heard.retain(|heard_at| now.saturating_since(heard_at) < REMEMBER);
         let due: Vec<Pid> = self
             .sources
             .iter()

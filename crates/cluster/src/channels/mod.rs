@@ -10,6 +10,8 @@
 //! | message | meaning |
 //! |---|---|
 //! | `{foundation_channel, 1, Sender, Seq, Base, SentAt, Clock, AckMs, Payload}` | message number `Seq` of the channel process `Sender` |
+//! | `{foundation_channel_relay, 1, Sender, SentAt, AckMs, Fanout, Payload, [{Receiver, Seq, Base, Clock}, …]}` | the same for several receivers; the first, which gets it, passes it on to the others |
+//! | `{foundation_channel_gossip, 1, Sender, Number, SentAt, Fanout, Hops, Payload}` | message `Number` of `Sender`, for whoever does not know it yet |
 //! | `{foundation_channel_leave, 1, Sender}` | nothing need be kept for `Sender` any more: it does not come back |
 //! | `{foundation_channel_ack, 1, Receiver, Expected, Gap, SentAt, ReceivedAt, AckedAt}` | all numbers below `Expected` have arrived |
 //!
@@ -29,13 +31,27 @@
 //! | [`AtLeastOnce`](Reliability::AtLeastOnce) | kept and sent again until acknowledged, also across a lost connection, for [`Config::retain`] | at most once |
 //! | [`Guaranteed`](Reliability::Guaranteed) | the same, acknowledged at once; the sender learns of it | at most once |
 //!
-//! Messages of one sender and channel arrive in order, whatever the reliability. A receiving process takes each message once; the
+//! Messages of one sender and channel arrive in order, whatever the reliability, but for [`Fanout::Gossip`]. A receiving process takes each message once; the
 //! process that follows it after a restart of its node may be given again what the first had not acknowledged. What is given up
 //! (more than [`Config::buffer_size`] waiting, or out of reach for longer than `retain`) is counted as lost on both sides.
+
+//!
+//! # Fan-out
+//!
+//! A broadcast is one message from the sender to each node, unless [`Config::fanout`] has others pass it on.
+//!
+//! * In stages ([`Fanout::Staged`]): the nodes that are in reach and wait for nothing else are cut into a few parts. The first of each gets
+//!   the message with the list of its part, cuts that likewise, and so on. What is to be kept is kept by the sender alone: every receiver
+//!   acknowledges to it, and what is sent again goes directly. So a stage that fails costs time and no message, where the channel
+//!   promises its messages. A node passes on only to channel processes that it knows, and not over a busy connection.
+//! * As gossip ([`Fanout::Gossip`]): each node that hears of a message for the first time passes it on to a few others, drawn anew by each
+//!   node for each message. No list travels and no single failure costs much; but a node may be left out (with five, of 1,000
+//!   about 1 %), nothing is acknowledged, and messages may pass each other.
 
 mod envelope;
 mod exchange;
 mod peer;
+mod relay;
 mod source;
 
 use core::fmt;
@@ -46,6 +62,7 @@ use foundation_proto::etf::{Atom, Term};
 
 pub use envelope::{Ack, Clock, Envelope, Received};
 pub use exchange::{Action, Event, Exchange, Receipt, Statistics};
+pub use relay::{Gossip, Relay};
 
 /// The PubSub whose topics the channels are.
 pub const PUBSUB: &str = "Elixir.Foundation.PubSub";
@@ -162,6 +179,30 @@ pub enum Reliability {
     Guaranteed,
 }
 
+/// Which connections the messages of a channel take. The order of one sender's messages holds also when this is changed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Connection {
+    /// Those of the node, with all other traffic.
+    #[default]
+    Shared,
+    /// To nodes with this machine, connections of the channel's own.
+    Own,
+    /// To all nodes.
+    OwnToAll,
+}
+
+/// Who sends a broadcast to whom; see the [module documentation](self).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Fanout {
+    /// The sender to each node.
+    #[default]
+    Direct,
+    /// Each node to at most so many, until all have it. Up to this many nodes it is direct.
+    Staged(u8),
+    /// Each node to so many others that are drawn, at most once and in no order. On a channel that promises more, in stages.
+    Gossip(u8),
+}
+
 /// How a channel behaves.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -180,6 +221,10 @@ pub struct Config {
     pub compression: bool,
     /// How long messages are kept for a node that is out of reach.
     pub retain: Duration,
+    /// Which connections its messages take.
+    pub connection: Connection,
+    /// How broadcasts reach nodes with this machine.
+    pub fanout: Fanout,
 }
 
 impl Config {
@@ -203,6 +248,8 @@ impl Config {
             compression,
             // Longer than a restart or a lost connection takes, shorter than anybody waits for an event.
             retain: Duration::from_secs(60),
+            connection: Connection::Shared,
+            fanout: Fanout::Direct,
         }
     }
 
@@ -210,6 +257,18 @@ impl Config {
     #[must_use]
     pub fn reliability(self, reliability: Reliability) -> Self {
         Self { reliability, ..self }
+    }
+
+    /// The same with other connections.
+    #[must_use]
+    pub fn connection(self, connection: Connection) -> Self {
+        Self { connection, ..self }
+    }
+
+    /// The same with another fan-out.
+    #[must_use]
+    pub fn fanout(self, fanout: Fanout) -> Self {
+        Self { fanout, ..self }
     }
 
     /// How long a receiver may hold its acknowledgement back, in milliseconds.

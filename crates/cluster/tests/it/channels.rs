@@ -10,16 +10,20 @@
 //! 4. Accounts: what did not arrive is no more than what senders counted as lost.
 //! 5. No growth: after the rest nothing waits, no time-out is pending but those of acknowledgements, and each ticket was settled once.
 //!
-//! Best effort: invariants 2 and 3, and nothing is ever kept or sent again.
+//! Best effort: invariants 2 and 3, and nothing is ever kept or sent again. Gossip: invariant 2, and the same.
+//!
+//! All of it whether a sender sends to each node, or others pass its messages on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use foundation_cluster::Machine;
-use foundation_cluster::channels::{Action, Channel, Config, Event, Exchange, Reliability};
+use foundation_cluster::channels::{Action, Channel, Config, Event, Exchange, Fanout, Reliability};
 use foundation_cluster::sim::{Conditions, Host, Io, Network, NodeId, Random};
 use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 use foundation_proto::{Limits, Mono};
+
+type Promise = (Reliability, Fanout);
 
 #[derive(Clone, Debug)]
 enum Wire {
@@ -50,9 +54,9 @@ fn node_id(name: &Atom) -> NodeId {
 }
 
 impl Node {
-    fn new(id: NodeId, creation: u32, reliability: Reliability, faults: usize) -> Self {
+    fn new(id: NodeId, creation: u32, (reliability, fanout): Promise, faults: usize) -> Self {
         let pid = Pid { node: Atom::new(&format!("n{id}@sim")).unwrap(), id: 1, serial: 0, creation };
-        let mut config = Config::of(Channel::Events).reliability(reliability);
+        let mut config = Config::of(Channel::Events).reliability(reliability).fanout(fanout);
         config.buffer_size = 200;
         Self {
             id,
@@ -66,6 +70,11 @@ impl Node {
             lost: 0,
             tickets: (0, 0),
         }
+    }
+
+    fn is_gossip(&self) -> bool {
+        let config = self.exchange.config();
+        config.reliability == Reliability::BestEffort && matches!(config.fanout, Fanout::Gossip(_))
     }
 
     fn wall(now: Mono) -> i64 {
@@ -93,7 +102,7 @@ impl Node {
     fn carry_out(&mut self, io: &mut Io<Wire>) {
         while let Some(action) = self.exchange.poll_action() {
             match action {
-                Action::Send { to, message } => {
+                Action::Send { to, message } | Action::Relay { to, message } => {
                     if !self.random.chance(self.faults) {
                         io.send(node_id(&to.node), Wire::Message(message.clone()));
                     }
@@ -105,9 +114,14 @@ impl Node {
                     let number = message.to_term(&Limits::default()).unwrap().as_i64().unwrap();
                     // The number says which process of the node it was.
                     let sender = Pid { node: from, id: 1, serial: 0, creation: (number / 1_000_000) as u32 };
+                    let gossip = self.is_gossip();
                     let before = self.received.entry(sender).or_default();
                     assert!(
-                        before.last().is_none_or(|last| *last < number),
+                        if gossip {
+                            !before.contains(&number)
+                        } else {
+                            before.last().is_none_or(|l| *l < number)
+                        },
                         "invariants 2 and 3: {number} after {before:?}"
                     );
                     before.push(number);
@@ -165,7 +179,7 @@ impl Host for Node {
 /// What the nodes that stopped had received, by receiver; sends of processes that stopped are promised no more.
 type Past = BTreeMap<NodeId, Vec<i64>>;
 
-fn check(seed: u64, network: &Network<Node>, past: &Past, reliability: Reliability) -> u64 {
+fn check(seed: u64, network: &Network<Node>, past: &Past, (reliability, _): Promise) -> u64 {
     let nodes: BTreeMap<NodeId, &Node> = network.nodes().collect();
     let mut arrived_in_all = 0;
     for sender in nodes.values() {
@@ -199,13 +213,13 @@ fn check(seed: u64, network: &Network<Node>, past: &Past, reliability: Reliabili
     arrived_in_all
 }
 
-fn run(seed: u64, size: usize, steps: usize, reliability: Reliability, faults: usize) -> u64 {
+fn run(seed: u64, size: usize, steps: usize, promise: Promise, faults: usize) -> u64 {
     let mut network = Network::new(seed, Conditions::default());
     let mut random = Random::new(!seed);
     let mut creation = 4;
     let mut past = Past::new();
     for id in 0..size {
-        network.start(id, Node::new(id, creation + id as u32, reliability, faults));
+        network.start(id, Node::new(id, creation + id as u32, promise, faults));
     }
     creation += size as u32;
     let mut number = 0;
@@ -223,7 +237,7 @@ fn run(seed: u64, size: usize, steps: usize, reliability: Reliability, faults: u
                     past.entry(a).or_default().extend(node.received.into_values().flatten());
                 }
                 network.run_for(random.duration(Duration::ZERO..Duration::from_secs(1)));
-                network.start(a, Node::new(a, creation, reliability, faults));
+                network.start(a, Node::new(a, creation, promise, faults));
                 creation += 1;
             }
             _ => {
@@ -243,14 +257,15 @@ fn run(seed: u64, size: usize, steps: usize, reliability: Reliability, faults: u
         }
     }
     network.run_for(Duration::from_secs(300));
-    check(seed, &network, &past, reliability)
+    check(seed, &network, &past, promise)
 }
 
 #[test]
 fn every_message_arrives_or_is_counted() {
     let arrived: u64 = super::seeds(40)
         .map(|seed| {
-            run(seed, 2 + (seed % 4) as usize, 150, Reliability::AtLeastOnce, (seed % 3 * 5) as usize)
+            let promise = (Reliability::AtLeastOnce, Fanout::Direct);
+            run(seed, 2 + (seed % 4) as usize, 150, promise, (seed % 3 * 5) as usize)
         })
         .sum();
     println!("channels, at least once: {arrived} messages arrived, each counted");
@@ -258,14 +273,103 @@ fn every_message_arrives_or_is_counted() {
 
 #[test]
 fn guaranteed_is_no_less() {
-    super::seeds(15).for_each(|seed| assert!(run(seed, 3, 150, Reliability::Guaranteed, 5) > 0));
+    super::seeds(15)
+        .for_each(|seed| assert!(run(seed, 3, 150, (Reliability::Guaranteed, Fanout::Direct), 5) > 0));
 }
 
 #[test]
 fn best_effort_never_repeats_and_never_reorders() {
     super::seeds(15).for_each(|seed| {
-        assert!(run(seed, 3, 150, Reliability::BestEffort, (seed % 3 * 5) as usize) > 0);
+        assert!(run(seed, 3, 150, (Reliability::BestEffort, Fanout::Direct), (seed % 3 * 5) as usize) > 0);
     });
+}
+
+#[test]
+fn stages_keep_what_is_promised() {
+    let arrived: u64 = super::seeds(20)
+        .map(|seed| {
+            let reliability = if seed % 4 == 0 { Reliability::Guaranteed } else { Reliability::AtLeastOnce };
+            let promise = (reliability, Fanout::Staged(1 + (seed % 3) as u8));
+            run(seed, 4 + (seed % 5) as usize, 120, promise, (seed % 3 * 5) as usize)
+        })
+        .sum();
+    println!("channels in stages: {arrived} messages arrived, each counted");
+    super::seeds(10).for_each(|seed| {
+        let promise = (Reliability::BestEffort, Fanout::Staged(2));
+        assert!(run(seed, 6, 100, promise, (seed % 3 * 5) as usize) > 0);
+    });
+}
+
+#[test]
+fn gossip_is_given_to_nobody_twice() {
+    super::seeds(15).for_each(|seed| {
+        let promise = (Reliability::BestEffort, Fanout::Gossip(1 + (seed % 4) as u8));
+        assert!(run(seed, 3 + (seed % 6) as usize, 100, promise, (seed % 3 * 5) as usize) > 0);
+    });
+}
+
+/// A cluster of `size` nodes that all know each other, and one broadcast after the other from node 0. Returns for each way how many nodes
+/// got it of those that could, the most messages that one node sent for one broadcast, and how long until the last had it.
+fn spread(size: usize, promise: Promise, broadcasts: i64) -> (f64, u64, Duration) {
+    let mut nodes: Vec<Node> = (0..size).map(|id| Node::new(id, 4 + id as u32, promise, 0)).collect();
+    let pids: Vec<Pid> = nodes.iter().map(|node| node.pid.clone()).collect();
+    for node in &mut nodes {
+        for pid in &pids {
+            node.exchange.handle(Mono::ZERO, Event::PeerUp(pid.clone()));
+        }
+    }
+    let mut random = Random::new(7);
+    let (mut reached, mut most, mut longest) = (0_usize, 0, Duration::ZERO);
+    for number in 0..broadcasts {
+        let start = Mono::ZERO + Duration::from_secs(number as u64 + 1);
+        let mut agenda: BTreeMap<(Mono, u64), (NodeId, RawTerm)> = BTreeMap::new();
+        let mut sent = vec![0_u64; size];
+        let mut sequence = 0;
+        let message = RawTerm::from_term(&Term::Integer(4_000_000 + number)).unwrap();
+        let broadcast = Event::Broadcast { message, compress: false, wall: 0, ticket: None };
+        nodes[0].exchange.handle(start, broadcast);
+        let (mut at, mut now) = (0, start);
+        loop {
+            while let Some(action) = nodes[at].exchange.poll_action() {
+                match action {
+                    Action::Send { to, message } | Action::Relay { to, message } => {
+                        sent[at] += 1;
+                        sequence += 1;
+                        let latency = Conditions::default().latency;
+                        agenda
+                            .insert((now + random.duration(latency), sequence), (node_id(&to.node), message));
+                    }
+                    Action::Deliver { .. } => {
+                        reached += 1;
+                        longest = longest.max(now.saturating_since(start));
+                    }
+                    _ => {}
+                }
+            }
+            let Some(((time, _), (to, message))) = agenda.pop_first() else { break };
+            (at, now) = (to, time);
+            nodes[at].exchange.handle(now, Event::Message { message, wall: 0 });
+        }
+        most = most.max(sent.into_iter().max().unwrap_or_default());
+    }
+    (reached as f64 / (broadcasts as usize * (size - 1)) as f64, most, longest)
+}
+
+/// What the fan-outs are for, in a thousand nodes. In stages, a node also acknowledges.
+#[test]
+fn others_spread_what_one_node_would_have_to_send() {
+    let size = 1_000;
+    for (fanout, enough, most) in
+        [(Fanout::Direct, 1.0, 999), (Fanout::Staged(8), 1.0, 9), (Fanout::Gossip(6), 0.99, 6)]
+    {
+        let (reached, sent, longest) = spread(size, (Reliability::BestEffort, fanout), 5);
+        println!(
+            "{size} nodes, {fanout:?}: {:.2} % reached, at most {sent} messages by one node, {longest:?}",
+            100.0 * reached
+        );
+        assert!(reached >= enough, "{fanout:?} reached {reached}");
+        assert!(sent <= most, "{fanout:?}: one node sent {sent}");
+    }
 }
 
 /// Without breaks and without faults nothing is sent twice, and nothing is lost.
@@ -273,7 +377,7 @@ fn best_effort_never_repeats_and_never_reorders() {
 fn a_quiet_network_has_no_repetitions() {
     let mut network = Network::new(1, Conditions::default());
     for id in 0..4 {
-        network.start(id, Node::new(id, 4 + id as u32, Reliability::AtLeastOnce, 0));
+        network.start(id, Node::new(id, 4 + id as u32, (Reliability::AtLeastOnce, Fanout::Direct), 0));
     }
     network.run_for(Duration::from_secs(2));
     for number in 0..1_000 {
