@@ -1,18 +1,23 @@
-%% A worker of a Phoenix.PubSub that answers what is broadcast on one channel and counts what comes on another.
+%% A worker of a Phoenix.PubSub that answers what is broadcast on `control`, counts what comes on `data`, and takes the numbers on `events` down.
 -module(foundation_channels).
 -export([worker/0]).
 
 worker() ->
-    worker(0).
+    worker(0, 0, 0).
 
-worker(Bulk) ->
+%% Last is the last number, Gaps how many did not follow the one before.
+worker(Bulk, Last, Gaps) ->
     receive
         {forward_to_local, <<"foundation:control">>, {From, N}, _} ->
             From ! N,
-            worker(Bulk);
+            worker(Bulk, Last, Gaps);
         {forward_to_local, <<"foundation:data">>, _, _} ->
-            worker(Bulk + 1);
+            worker(Bulk + 1, Last, Gaps);
+        {forward_to_local, <<"foundation:events">>, N, _} when N =:= Last + 1 ->
+            worker(Bulk, N, Gaps);
+        {forward_to_local, <<"foundation:events">>, N, _} ->
+            worker(Bulk, N, Gaps + 1);
         {count, From} ->
-            From ! {count, Bulk},
-            worker(Bulk)
+            From ! {count, Bulk, Last, Gaps},
+            worker(Bulk, Last, Gaps)
     end.

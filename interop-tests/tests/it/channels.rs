@@ -2,12 +2,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use foundation_interop_tests::eventually::eventually_true;
-use foundation_interop_tests::{Beam, Case, Epmd, beam, case};
+use foundation_interop_tests::{Beam, Case, Epmd, Release, beam, case};
 use foundation_node::process::Process;
-use foundation_node::service::channels::Channel;
+use foundation_node::service::channels::{Channel, Channels, Connection};
 use foundation_proto::Limits;
 use foundation_proto::etf::Term;
 
@@ -137,7 +139,49 @@ fn shown(times: &[Duration]) -> String {
     format!("p50 {:?}, p99 {:?}, max {:?}", at(50), at(99), at(100))
 }
 
-/// The receiver is a bare process in the group that Phoenix.PubSub's worker would be in: this is about the connection.
+/// A BEAM node that takes part with a bare process in the group that Phoenix.PubSub's worker would be in: this is about connections.
+fn bare_worker(release: &Release, epmd: &Epmd, rust: &Rust) -> (Beam, Channels) {
+    let beam = Beam::visible(release, epmd, "beam");
+    // Compiled: a receive that erl_eval interprets crashed the emulator of OTP 29.1.1 in garbage collection, every other run.
+    beam.eval(
+        "{ok, _} = pg:start('Elixir.Phoenix.PubSub'), Worker = spawn(foundation_channels, worker, []), \
+         ok = pg:join('Elixir.Phoenix.PubSub', 'Elixir.Foundation.PubSub.Adapter', Worker)",
+    );
+    let channels = rust.run(async { rust.node.channels() }).unwrap();
+    assert!(rust.run(rust.node.connect("beam@127.0.0.1")).is_ok());
+    eventually_true("the BEAM takes part", WAIT, || channels.nodes(Channel::Control).1.len() == 1);
+    (beam, channels)
+}
+
+/// Round trips on `control` while 8 MiB messages on `data` keep these connections busy, sorted; and how many of those were sent.
+fn round_trips_beside_bulk(
+    rust: &Rust,
+    inbox: &mut Process,
+    is_busy: impl Fn() -> bool,
+) -> (Vec<Duration>, u64) {
+    let channels = rust.node.channels().unwrap();
+    let before = channels.metrics()[&Channel::Data].sent;
+    let data = channels.clone();
+    let bulk = rust.spawn(async move {
+        // Bytes that do not compress; a BEAM node gets them as they are in any case.
+        let message = Term::binary(&vec![0xA5; 8 << 20]);
+        let mut sent = 0_u64;
+        loop {
+            data.broadcast(Channel::Data, &message).await.unwrap();
+            sent += 1;
+            if sent == u64::MAX {
+                return;
+            }
+        }
+    });
+    eventually_true("the connection is busy", WAIT, is_busy);
+    let busy = round_trips(rust, inbox, 500);
+    bulk.abort();
+    let sent = channels.metrics()[&Channel::Data].sent - before;
+    assert!(sent > 0, "something large was on its way");
+    (busy, sent)
+}
+
 #[test]
 fn control_passes_bulk() {
     case(
@@ -147,44 +191,87 @@ fn control_passes_bulk() {
         |release| {
             let epmd = Epmd::start(release);
             let rust = Rust::start(&epmd, "rust");
-            let beam = Beam::visible(release, &epmd, "beam");
-            // Compiled: a receive that erl_eval interprets crashed the emulator of OTP 29.1.1 in garbage collection, every other run.
-            beam.eval(
-                "{ok, _} = pg:start('Elixir.Phoenix.PubSub'), Worker = spawn(foundation_channels, worker, []), \
-                 ok = pg:join('Elixir.Phoenix.PubSub', 'Elixir.Foundation.PubSub.Adapter', Worker)",
-            );
-            let channels = rust.run(async { rust.node.channels() }).unwrap();
-            assert!(rust.run(rust.node.connect("beam@127.0.0.1")).is_ok());
-            eventually_true("the BEAM takes part", WAIT, || channels.nodes(Channel::Control).1.len() == 1);
+            let (beam, _channels) = bare_worker(release, &epmd, &rust);
             let mut inbox = rust.node.process().unwrap();
             let idle = round_trips(&rust, &mut inbox, 500);
-
-            let data = channels.clone();
-            let bulk = rust.spawn(async move {
-                // Bytes that do not compress; a BEAM node gets them as they are in any case.
-                let message = Term::binary(&vec![0xA5; 8 << 20]);
-                let mut sent = 0_u64;
-                loop {
-                    data.broadcast(Channel::Data, &message).await.unwrap();
-                    sent += 1;
-                    if sent == u64::MAX {
-                        return;
-                    }
-                }
-            });
-            eventually_true("the connection is busy", WAIT, || {
-                rust.node.links().iter().any(|link| link.queued_bytes() > 1 << 20)
-            });
-            let busy = round_trips(&rust, &mut inbox, 500);
-            bulk.abort();
-            let sent = channels.metrics()[&Channel::Data].sent;
+            let is_busy = || rust.node.links().iter().any(|link| link.queued_bytes() > 1 << 20);
+            let (busy, sent) = round_trips_beside_bulk(&rust, &mut inbox, is_busy);
             println!(
                 "control round trip: idle {}; beside {sent} messages of 8 MiB {}",
                 shown(&idle),
                 shown(&busy)
             );
-            assert!(sent > 0, "something large was on its way");
             assert_eq!(beam.eval(&format!("length({MEMBERS})")), "2");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn connections_of_a_channels_own() {
+    case(
+        Case::Full,
+        TOPIC,
+        "a channel takes a connection of its own and leaves it without losing or reordering anything; `control` beside 8 MiB messages there",
+        |release| {
+            let epmd = Epmd::start(release);
+            let rust = Rust::start(&epmd, "rust");
+            let (beam, channels) = bare_worker(release, &epmd, &rust);
+            let stop = Arc::new(AtomicBool::new(false));
+            let sender = rust.spawn({
+                let (channels, stop) = (channels.clone(), Arc::clone(&stop));
+                async move {
+                    let mut number = 0_i64;
+                    while !stop.load(Ordering::Acquire) {
+                        number += 1;
+                        channels.broadcast(Channel::Events, &number).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    number
+                }
+            });
+            let connect = |channel, connection| {
+                let config = channels.config(channel).connection(connection);
+                rust.run(async { channels.configure(channel, config) });
+            };
+            connect(Channel::Events, Connection::OwnToAll);
+            eventually_true("the channel has its connection", WAIT, || {
+                channels.own_links(Channel::Events).len() == 1
+            });
+            assert_eq!(
+                beam.eval("lists:sort(nodes(hidden))"),
+                "['rust@127.0.0.1','rust_channel_events@127.0.0.1']"
+            );
+            assert_eq!(beam.eval("nodes()"), "[]");
+            let sent = channels.own_links(Channel::Events)[0].bytes().1;
+            eventually_true("it is used", WAIT, || {
+                channels.own_links(Channel::Events).iter().any(|link| link.bytes().1 > sent + 10_000)
+            });
+            connect(Channel::Events, Connection::Shared);
+            eventually_true("it is left", WAIT, || beam.eval("nodes(hidden)") == "['rust@127.0.0.1']");
+            stop.store(true, Ordering::Release);
+            let numbers = rust.run(sender).unwrap();
+            let count = "(fun() -> Worker ! {count, self()}, receive {count, _, L, G} -> {L, G} after 10000 -> none end end)()";
+            eventually_true("each number has come, after the one before", WAIT, || {
+                beam.eval(count) == format!("{{{numbers},0}}")
+            });
+
+            connect(Channel::Data, Connection::OwnToAll);
+            rust.run(channels.broadcast(Channel::Data, &1)).unwrap();
+            eventually_true("the channel has its connection", WAIT, || {
+                channels.own_links(Channel::Data).len() == 1 || {
+                    rust.run(channels.broadcast(Channel::Data, &1)).unwrap();
+                    false
+                }
+            });
+            let mut inbox = rust.node.process().unwrap();
+            let is_busy =
+                || channels.own_links(Channel::Data).iter().any(|link| link.queued_bytes() > 1 << 20);
+            let (busy, sent) = round_trips_beside_bulk(&rust, &mut inbox, is_busy);
+            println!(
+                "control round trip beside {sent} messages of 8 MiB on another connection: {}",
+                shown(&busy)
+            );
             Ok(())
         },
     );

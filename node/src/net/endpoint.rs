@@ -141,6 +141,14 @@ impl Identity {
         peer.and_then(|peer| cookies.of_peers.get(peer.as_str())).unwrap_or(&cookies.own).clone()
     }
 
+    /// Takes over the cookies of another identity of the same node.
+    pub(crate) fn take_cookies_of(&self, other: &Self) {
+        let theirs = other.cookies.read().unwrap_or_else(PoisonError::into_inner);
+        let (own, of_peers) = (theirs.own.clone(), theirs.of_peers.clone());
+        drop(theirs);
+        self.change_cookies(|cookies| (cookies.own, cookies.of_peers) = (own, of_peers));
+    }
+
     fn change_cookies(&self, change: impl FnOnce(&mut Cookies)) {
         change(&mut self.cookies.write().unwrap_or_else(PoisonError::into_inner));
     }

@@ -1,10 +1,12 @@
 //! Channels between nodes of ours: promises, routes, order, what is counted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use foundation_node::net_kernel::NodeType;
 use foundation_node::service::channels::{
-    Channel, Channels, Config, Event, Receipt, Reliability, Resolver, Route, RouteError,
+    Channel, Channels, Config, Connection, Event, Fanout, Receipt, Reliability, Resolver, Route, RouteError,
 };
 use foundation_node::{Error, Node};
 use foundation_proto::etf::{Atom, Pid, Term};
@@ -196,4 +198,125 @@ async fn a_node_alone_and_a_value_of_another_type() {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// Numbers are sent without a pause while the channel takes connections of its own, loses one, and leaves them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_a_channels_own_keep_the_order() {
+    let (nodes, channels) = connected(["a", "b"]).await;
+    let mut data = channels[1].subscribe::<i64>(Channel::Data).unwrap();
+    let mut events = channels[1].subscribe::<i64>(Channel::Events).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let sender = tokio::spawn({
+        let (channels, stop) = (channels[0].clone(), Arc::clone(&stop));
+        async move {
+            let mut number = 0;
+            while !stop.load(Ordering::Acquire) {
+                channels.broadcast(Channel::Data, &number).await.unwrap();
+                channels.broadcast(Channel::Events, &number).await.unwrap();
+                number += 1;
+                tokio::task::yield_now().await;
+            }
+            number
+        }
+    });
+    let receiver = tokio::spawn(async move {
+        // The promise of `events`: each, in order. That of `data`: at most once, in order.
+        let (mut next, mut last) = (0, -1);
+        loop {
+            tokio::select! {
+                number = events.next() => match number.unwrap() {
+                    -1 => break (next, last),
+                    number => {
+                        assert_eq!(number, next);
+                        next += 1;
+                    }
+                },
+                number = data.next() => {
+                    let number = number.unwrap();
+                    assert!(number > last, "{number} after {last}");
+                    last = number;
+                }
+            }
+        }
+    });
+    let own = |channel| channels[0].own_links(channel).len();
+    for channel in [Channel::Data, Channel::Events] {
+        let config = channels[0].config(channel).connection(Connection::Own);
+        channels[0].configure(channel, config);
+        eventually("the channel has its connection", || own(channel) == 1).await;
+    }
+    let name = Atom::new_static("a_channel_events@127.0.0.1");
+    assert!(nodes[1].nodes(NodeType::Hidden).contains(&name));
+    let before = channels[0].own_links(Channel::Events)[0].bytes().1;
+    eventually("it is used", || {
+        channels[0].own_links(Channel::Events).iter().any(|link| link.bytes().1 > before + 10_000)
+    })
+    .await;
+
+    // It is lost; the other node's view counts.
+    assert!(nodes[1].disconnect(name.as_str()).await);
+    eventually("it is gone", || own(Channel::Events) == 0).await;
+    eventually("it is back", || own(Channel::Events) == 1).await;
+    for channel in [Channel::Data, Channel::Events] {
+        let config = channels[0].config(channel).connection(Connection::Shared);
+        channels[0].configure(channel, config);
+    }
+    eventually("the other node is left", || nodes[1].nodes(NodeType::Hidden).len() == 1).await;
+    stop.store(true, Ordering::Release);
+    let sent = sender.await.unwrap();
+    eventually("all is acknowledged", || channels[0].metrics()[&Channel::Events].queued == 0).await;
+    channels[0].broadcast(Channel::Events, &-1).await.unwrap();
+    let (next, last) = receiver.await.unwrap();
+    assert_eq!(next, sent, "each event came");
+    assert!(last > 0 && sent > 0, "{last} of {sent}");
+    assert_eq!(channels[1].metrics()[&Channel::Events].lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_takes_its_channels_connections_with_it() {
+    let (nodes, channels) = connected(["a", "b"]).await;
+    let config = channels[0].config(Channel::Data).connection(Connection::OwnToAll);
+    channels[0].configure(Channel::Data, config);
+    eventually("the channel's identity is there", || nodes[1].nodes(NodeType::Hidden).len() == 2).await;
+    nodes[0].stop().await;
+    eventually("nobody is left", || nodes[1].nodes(NodeType::Connected).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_pass_broadcasts_on() {
+    let (_nodes, channels) = connected(["a", "b", "c", "d", "e"]).await;
+    let staged = Config::of(Channel::Events).fanout(Fanout::Staged(1));
+    let gossip = Config::of(Channel::Telemetry).fanout(Fanout::Gossip(4));
+    channels[0].configure(Channel::Events, staged);
+    for of in &channels {
+        of.configure(Channel::Telemetry, gossip.clone());
+    }
+    let mut events: Vec<_> =
+        channels.iter().map(|of| of.subscribe::<i64>(Channel::Events).unwrap()).collect();
+    let mut told: Vec<_> =
+        channels.iter().map(|of| of.subscribe::<i64>(Channel::Telemetry).unwrap()).collect();
+    for number in 0..50 {
+        channels[0].broadcast(Channel::Events, &number).await.unwrap();
+        channels[0].broadcast(Channel::Telemetry, &number).await.unwrap();
+    }
+    for of in &mut events {
+        for number in 0..50 {
+            assert_eq!(of.next().await.unwrap(), number);
+        }
+    }
+    // Four nodes, and each message is told to four.
+    for of in &mut told {
+        let mut all = Vec::new();
+        for _ in 0..50 {
+            all.push(of.next().await.unwrap());
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..50).collect::<Vec<_>>());
+        assert_eq!(of.mailbox_len(), 0);
+    }
+    let relayed = |at: usize| channels[at].metrics()[&Channel::Events].relayed;
+    assert!((1..4).all(|at| relayed(at) > 0), "each stage is one node, which passes on");
+    assert_eq!((relayed(0), relayed(4)), (0, 0));
+    eventually("all is acknowledged", || channels[0].metrics()[&Channel::Events].queued == 0).await;
 }

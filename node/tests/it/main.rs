@@ -9,4 +9,5 @@ mod limits;
 mod local;
 mod pubsub;
 mod remote;
+mod scale;
 mod support;

@@ -1,13 +1,13 @@
 //! One channel of this node: its process, and who sends in its name.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use foundation_cluster::Machine;
 use foundation_cluster::channels::{
-    Action, Channel, Config, Event, Exchange, Priority, Receipt, Reliability,
+    Action, Channel, Config, Connection, Event, Exchange, Priority, Receipt, Reliability,
 };
 use foundation_proto::Mono;
 use foundation_proto::dist::LaneClass;
@@ -16,9 +16,10 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use tracing::debug;
 
 use super::meter::{Meter, Metrics};
+use super::own::{self, FALL_BACK, Own, TRY_AGAIN, Way};
 use super::publish;
 use crate::error::{Error, Result};
-use crate::net::Clock;
+use crate::net::{Clock, Link};
 use crate::node::Node;
 use crate::process::{Dest, Handle, Message, Process};
 use crate::service::pg::{Groups, Monitor};
@@ -45,6 +46,11 @@ pub(super) struct Line {
     wake: Notify,
     tickets: AtomicU64,
     receipts: Mutex<HashMap<u64, oneshot::Sender<Receipt>>>,
+    /// The connections of the channel's own, if it has any.
+    own: RwLock<Option<Arc<Own>>>,
+    keeping: AtomicBool,
+    /// By node: the incarnation that this is about, and which connection its messages take. Others take the shared one.
+    ways: Mutex<BTreeMap<Atom, (u32, Way)>>,
     pub(super) meter: Arc<Meter>,
     events: broadcast::Sender<super::Event>,
 }
@@ -78,6 +84,9 @@ impl Line {
             wake: Notify::new(),
             tickets: AtomicU64::new(0),
             receipts: Mutex::default(),
+            own: RwLock::default(),
+            keeping: AtomicBool::new(false),
+            ways: Mutex::default(),
             meter: Arc::default(),
             events,
         });
@@ -95,11 +104,145 @@ impl Line {
         self.lock().config().clone()
     }
 
-    pub(super) fn configure(&self, config: Config) {
+    pub(super) fn configure(self: &Arc<Self>, config: Config) {
         self.sender.proc.set_lane_class(lane(config.priority));
-        let mut exchange = self.lock();
-        exchange.configure(config);
-        self.carry_out(&mut exchange);
+        if let Some(own) = self.own() {
+            own.sender.proc.set_lane_class(lane(config.priority));
+            own.wake.notify_one();
+        }
+        let wants_own = config.connection != Connection::Shared;
+        {
+            let mut exchange = self.lock();
+            exchange.configure(config);
+            self.carry_out(&mut exchange);
+        }
+        if wants_own && !self.keeping.swap(true, Ordering::AcqRel) {
+            let keeping = own::keep(Arc::clone(self), self.node.clone(), self.channel);
+            self.node.inner().runtime.spawn(keeping);
+        }
+    }
+
+    pub(super) fn wants_own(&self) -> bool {
+        self.lock().config().connection != Connection::Shared
+    }
+
+    /// The nodes that the channel is to have a connection of its own to.
+    pub(super) fn wanted(&self) -> BTreeSet<Atom> {
+        let exchange = self.lock();
+        match exchange.config().connection {
+            Connection::Shared => BTreeSet::new(),
+            Connection::Own => exchange.peers().map(|pid| pid.node.clone()).collect(),
+            Connection::OwnToAll => self.pubsub.remote_workers().map(|worker| worker.node).collect(),
+        }
+    }
+
+    pub(super) fn own_has_started(&self, own: &Arc<Own>) {
+        own.sender.proc.set_lane_class(lane(self.config().priority));
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(own));
+    }
+
+    /// Whether it has to be started again is looked at anew: the configuration may have changed just now.
+    pub(super) fn own_has_ended(self: &Arc<Self>) {
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.ways().clear();
+        self.keeping.store(false, Ordering::Release);
+        if !self.node.inner().net_kernel.is_stopping() {
+            self.configure(self.config());
+        }
+    }
+
+    pub(super) fn now(&self) -> Mono {
+        self.clock.now()
+    }
+
+    fn own(&self) -> Option<Arc<Own>> {
+        self.own.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn ways(&self) -> MutexGuard<'_, BTreeMap<Atom, (u32, Way)>> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connections of the channel's own that messages take now.
+    pub(super) fn own_links(&self) -> Vec<Arc<Link>> {
+        let Some(own) = self.own() else { return Vec::new() };
+        let ways = self.ways();
+        let taken = |node: &Atom| matches!(ways.get(node), Some((_, Way::Own { .. })));
+        own.links().into_iter().filter(|link| taken(&link.peer().name)).collect()
+    }
+
+    /// The identity that the next message for a node comes from, if that is not this node.
+    fn own_way(&self, node: &Atom) -> Option<Arc<Own>> {
+        if !self.keeping.load(Ordering::Acquire) {
+            return None;
+        }
+        let taken = self.ways().get(node).is_some_and(|(_, way)| matches!(way, Way::Own { .. }));
+        self.own().filter(|_| taken)
+    }
+
+    /// Waits until another message for a node can be sent.
+    async fn writable(&self, node: &Atom, bytes: usize) {
+        let own = self.own_way(node);
+        let (sender, link) = match &own {
+            Some(own) => (&own.sender, own.link(node)),
+            None => (&self.sender, self.node.inner().net_kernel.link(node)),
+        };
+        if let Some(link) = link {
+            link.writable_for(sender.proc.lane(), bytes).await;
+        }
+    }
+
+    /// Takes the shared connections again, for all nodes.
+    pub(super) async fn leave_own(&self) {
+        let _turn = self.turn.lock().await;
+        let all = async {
+            for worker in self.pubsub.remote_workers() {
+                self.change_way(&worker).await;
+            }
+        };
+        // Who does not answer by then has lost its order, or its connection.
+        let _ = tokio::time::timeout(own::SETTLE, all).await;
+    }
+
+    /// Changes the connection that messages for a node take, where another one is wanted and there. What went over the one before
+    /// has arrived then.
+    async fn change_way(&self, worker: &Pid) {
+        let node = &worker.node;
+        let known = self.ways().get(node).filter(|(creation, _)| *creation == worker.creation).copied();
+        let shared = Way::Shared { until: Mono::ZERO };
+        let (now, way) = (self.clock.now(), known.map_or(shared, |(_, way)| way));
+        let wanted = match self.config().connection {
+            Connection::Shared => false,
+            Connection::Own => self.lock().serves(worker),
+            Connection::OwnToAll => true,
+        };
+        let own = self.own();
+        let link = own.as_ref().and_then(|own| own.link(node));
+        let next = match (way, own.filter(|_| link.is_some())) {
+            (Way::Shared { until }, Some(_)) if wanted && until <= now => {
+                match own::settled(&self.sender, worker).await {
+                    Ok(()) => Way::Own { lost_at: None },
+                    Err(error) => {
+                        debug!(channel = self.channel.name(), %error, "a node does not say what has arrived");
+                        Way::Shared { until: self.clock.now() + TRY_AGAIN }
+                    }
+                }
+            }
+            (Way::Own { .. }, Some(own)) if !wanted => match own::settled(&own.sender, worker).await {
+                Ok(()) => shared,
+                Err(_) => Way::Own { lost_at: Some(now) },
+            },
+            (Way::Own { .. }, Some(_)) => Way::Own { lost_at: None },
+            (Way::Own { lost_at: None }, None) => Way::Own { lost_at: Some(now) },
+            (Way::Own { lost_at: Some(at) }, None) if now.saturating_since(at) >= FALL_BACK => shared,
+            (other, _) => other,
+        };
+        let mut ways = self.ways();
+        if next == shared {
+            ways.remove(node);
+        } else {
+            ways.insert(node.clone(), (worker.creation, next));
+        }
     }
 
     pub(super) fn metrics(&self) -> Metrics {
@@ -109,6 +252,7 @@ impl Line {
             errors: self.meter.read().errors + statistics.ignored,
             resent: statistics.resent,
             duplicates: statistics.duplicates,
+            relayed: statistics.relayed,
             lost: statistics.lost,
             queued: exchange.waiting(),
             ..self.meter.read()
@@ -197,9 +341,10 @@ impl Line {
             To::Node(node) => self.pubsub.remote_workers().filter(|worker| worker.node == **node).collect(),
         };
         for worker in &workers {
-            if let Some(link) = self.node.inner().net_kernel.link(&worker.node) {
-                link.writable_for(self.sender.proc.lane(), bytes).await;
+            if self.keeping.load(Ordering::Acquire) {
+                self.change_way(worker).await;
             }
+            self.writable(&worker.node, bytes).await;
         }
         let mut exchange = self.lock();
         let plain: Vec<Pid> = workers.into_iter().filter(|worker| !exchange.serves(worker)).collect();
@@ -212,8 +357,12 @@ impl Line {
         if !plain.is_empty() {
             let forward = self.pubsub.forward(self.channel.topic(), message)?;
             for worker in plain {
-                // A node that goes away now has its worker removed next.
-                if let Err(error) = self.sender.send_now(Dest::from(worker), forward.clone()) {
+                // A node that goes away now has its worker removed next. Where the connection of the channel's own is lost, the
+                // shared one could be faster than what is still on its way.
+                let own = self.own_way(&worker.node);
+                let sender = own.as_ref().map_or(&self.sender, |own| &own.sender);
+                if let Err(error) = sender.send_now(Dest::from(worker), forward.clone()) {
+                    self.meter.error();
                     debug!(channel = self.channel.name(), %error, "a message did not reach a node");
                 }
             }
@@ -309,6 +458,9 @@ impl Line {
                         for pid in change.joined {
                             self.handle(&mut exchange, Event::PeerUp(pid));
                         }
+                        if let Some(own) = self.own() {
+                            own.wake.notify_one();
+                        }
                     }
                     Ok(_) => {}
                     Err(Error::Full) => self.look(self.pubsub.groups()),
@@ -351,9 +503,17 @@ impl Line {
         while let Some(action) = exchange.poll_action() {
             match action {
                 Action::Send { to, message } => {
-                    // A lost connection says so through the group.
-                    if let Err(error) = self.sender.send_now(Dest::from(to), message) {
+                    // A lost connection says so through the group. Numbers keep the order, so the shared one serves as well.
+                    let own = self.own_way(&to.node).filter(|own| own.link(&to.node).is_some());
+                    let sender = own.as_ref().map_or(&self.sender, |own| &own.sender);
+                    if let Err(error) = sender.send_now(Dest::from(to), message) {
                         debug!(channel = self.channel.name(), %error, "not sent");
+                    }
+                }
+                Action::Relay { to, message } => {
+                    // Who promised it sends it again.
+                    if let Err(error) = self.sender.try_send_raw(to, message) {
+                        debug!(channel = self.channel.name(), %error, "not passed on");
                     }
                 }
                 Action::Deliver { from, message, latency } => {

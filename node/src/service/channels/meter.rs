@@ -22,6 +22,8 @@ pub struct Metrics {
     pub resent: u64,
     /// Messages that arrived once more and were not delivered again.
     pub duplicates: u64,
+    /// Messages of other nodes that were passed on.
+    pub relayed: u64,
     /// Messages that were given up, here or by their senders.
     pub lost: u64,
     /// Messages that wait for an acknowledgement now, each counted once for each node.

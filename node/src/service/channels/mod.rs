@@ -20,13 +20,17 @@
 //! everywhere, and nothing is promised between channels: a small message on `control` passes a large one on `data` that was sent
 //! before. Until a node's channel process is known, a moment after its PubSub is, it is served as a BEAM node.
 //!
-//! # Not there
+//! # Connections
 //!
-//! All channels share one connection to a node: `max_connections` of the seed's configurations has no counterpart. There are no staged
-//! or gossiping broadcasts: each broadcast is one message to each node.
+//! All channels share the node's connections unless [`Config::connection`] says otherwise. A channel with connections of its own has a hidden
+//! identity, `app_channel_data@host` for the channel `data` of `app@host`, which dials the other nodes, does not listen and stands in no
+//! EPMD; what they answer comes over the shared connections. A connection is taken once it is there and the node has said that all has
+//! arrived that was sent over the one before, so order holds. If it is lost, nodes with this service are reached over the shared one at
+//! once; to a BEAM node nothing goes until it is back, or for 10 seconds.
 
 mod line;
 mod meter;
+mod own;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,7 +41,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use foundation_cluster::channels::PUBSUB;
-pub use foundation_cluster::channels::{Channel, Config, Priority, Receipt, Reliability, UnknownChannel};
+pub use foundation_cluster::channels::{
+    Channel, Config, Connection, Fanout, Priority, Receipt, Reliability, UnknownChannel,
+};
 use foundation_proto::etf::serde::{from_raw, to_raw};
 use foundation_proto::etf::{Atom, Pid, RawTerm};
 use serde::Serialize;
@@ -50,6 +56,7 @@ pub use self::meter::{Latency, Metrics};
 use super::changes::Changes;
 use super::pubsub::{PubSub, Subscription, Tap};
 use crate::error::{Error, Result};
+use crate::net::Link;
 use crate::node::Node;
 
 /// How long a sender waits at most, unless it says otherwise: for room, and for acknowledgements where they are promised.
@@ -445,6 +452,11 @@ impl Channels {
     /// without, and gets what was sent meanwhile.
     pub fn leave(&self) {
         self.shared.lines.values().for_each(|line| line.leave());
+    }
+
+    /// The connections of a channel's own that its messages take now; empty unless [`Config::connection`] asks for them.
+    pub fn own_links(&self, channel: Channel) -> Vec<Arc<Link>> {
+        self.shared.lines.get(&channel).map(|line| line.own_links()).unwrap_or_default()
     }
 
     /// The PubSub underneath.
