@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use foundation_proto::Error;
-use foundation_proto::dist::Inbound;
+use foundation_proto::dist::{Buffers, Inbound};
 use tracing::{Instrument, Span, debug, info, warn};
 
 use super::Clock;
@@ -23,6 +23,12 @@ use crate::signal::{self, Batch};
 
 /// Bytes of a read. Frames of small messages come by the hundred in it; larger frames grow the buffer as they arrive.
 const READ: usize = 64 << 10;
+
+/// The same while frames arrive that are about as large as that: each end of a buffer cuts one, whose start has to be copied.
+const BULK_READ: usize = 256 << 10;
+
+/// How long a connection without traffic holds buffers.
+const IDLE: Duration = Duration::from_millis(200);
 
 /// Room that is worth a read. With less a new buffer is made: messages that nobody has received keep the old one.
 const READ_AT_LEAST: usize = 16 << 10;
@@ -87,6 +93,7 @@ async fn receive(
 ) -> Result<(), DownReason> {
     let undelivered = Arc::clone(link.mld().undelivered());
     let mut reads = 0;
+    let (mut buffers, mut size) = (Buffers::default(), buffer.capacity());
     let mut batch = Batch::default();
     loop {
         if !buffer.is_empty() {
@@ -105,7 +112,8 @@ async fn receive(
         }
         let (hint, room) = (inbound.read_hint(buffer), buffer.capacity() - buffer.len());
         if room < READ_AT_LEAST || (hint > READ && room < hint) {
-            buffer.reserve(hint.max(READ));
+            let chunk = if buffer.len() < READ_AT_LEAST { READ } else { BULK_READ };
+            buffers.make_room(buffer, &mut size, hint.max(chunk));
         }
         match link.stream.try_read_buf(buffer) {
             Ok(0) => return Err(DownReason::ConnectionClosed),
@@ -117,21 +125,27 @@ async fn receive(
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if buffer.is_empty() {
-                    // An idle connection holds no buffers.
-                    *buffer = BytesMut::new();
-                    batch = Batch::default();
-                }
-                tokio::select! {
-                    ready = link.stream.readable() => {
-                        if ready.is_err() {
-                            return Err(DownReason::ConnectionClosed);
+                let mut idle_at = buffer.is_empty().then(|| clock.now() + IDLE);
+                loop {
+                    let timeout = inbound.poll_timeout();
+                    tokio::select! {
+                        ready = link.stream.readable() => {
+                            if ready.is_err() {
+                                return Err(DownReason::ConnectionClosed);
+                            }
+                            break;
                         }
+                        () = clock.sleep_until(idle_at.map_or(timeout, |at| at.min(timeout))) => {
+                            let now = clock.now();
+                            inbound.handle_timeout(now).map_err(down_reason)?;
+                            if idle_at.take_if(|at| *at <= now).is_some() {
+                                (*buffer, batch) = (BytesMut::new(), Batch::default());
+                                buffers.clear();
+                                inbound.release_buffers();
+                            }
+                        }
+                        () = link.closed() => return Ok(()),
                     }
-                    () = clock.sleep_until(inbound.poll_timeout()) => {
-                        inbound.handle_timeout(clock.now()).map_err(down_reason)?;
-                    }
-                    () = link.closed() => return Ok(()),
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -9,8 +9,9 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use super::Buffers;
 use crate::error::PeerMisbehaved;
 use crate::{Error, Limits, Result};
 
@@ -26,6 +27,8 @@ pub(crate) struct Reassembly<T> {
     max_sequences: usize,
     max_fragments: u64,
     max_bytes: usize,
+    /// Payloads of earlier messages, to be used again.
+    buffers: Buffers,
 }
 
 #[derive(Debug)]
@@ -33,7 +36,7 @@ struct Sequence<T> {
     /// The number of the fragment that must come next, at least 1.
     next: u64,
     about: T,
-    payload: Vec<u8>,
+    payload: BytesMut,
 }
 
 impl<T> Reassembly<T> {
@@ -44,6 +47,7 @@ impl<T> Reassembly<T> {
             max_sequences: limits.max_sequences,
             max_fragments: limits.max_fragments,
             max_bytes: limits.max_reassembly,
+            buffers: Buffers::default(),
         }
     }
 
@@ -73,8 +77,10 @@ impl<T> Reassembly<T> {
             return bad("a whole message is no sequence");
         }
         self.charge(OVERHEAD + payload.len())?;
-        let next = fragment - 1;
-        self.sequences.insert(sequence, Sequence { next, about, payload: payload.to_vec() });
+        let mut open = Sequence { next: fragment - 1, about, payload: BytesMut::new() };
+        grow(&mut self.buffers, &mut open.payload, payload.len(), fragment);
+        open.payload.extend_from_slice(payload);
+        self.sequences.insert(sequence, open);
         Ok(())
     }
 
@@ -85,16 +91,30 @@ impl<T> Reassembly<T> {
         if fragment != open.next {
             return bad("out of order");
         }
-        grow(&mut open.payload, part.len(), fragment);
+        grow(&mut self.buffers, &mut open.payload, part.len(), fragment);
         open.payload.extend_from_slice(part);
         if fragment > 1 {
             open.next = fragment - 1;
             return Ok(None);
         }
-        Ok(self.sequences.remove(&sequence).map(|whole| {
-            self.bytes -= OVERHEAD + whole.payload.len();
-            (whole.about, whole.payload.into())
-        }))
+        let Some(Sequence { about, mut payload, .. }) = self.sequences.remove(&sequence) else {
+            return Ok(None);
+        };
+        self.bytes -= OVERHEAD + payload.len();
+        let size = payload.capacity();
+        let whole = if payload.len() < size / 2 {
+            // Less came than the number of fragments made expect: whoever keeps the message must not keep all that room.
+            Bytes::copy_from_slice(&payload)
+        } else {
+            payload.split().freeze()
+        };
+        self.buffers.keep(payload, size);
+        Ok(Some((about, whole)))
+    }
+
+    /// Frees the buffers that are kept for messages to come.
+    pub(crate) fn release_buffers(&mut self) {
+        self.buffers.clear();
     }
 
     /// How many sequences are open.
@@ -112,13 +132,21 @@ impl<T> Reassembly<T> {
     }
 }
 
-/// Makes room for this fragment and, if fragments keep this size, for those after it: never more than was received so far,
-/// whatever number of fragments was announced.
-fn grow(payload: &mut Vec<u8>, part: usize, fragments_left: u64) {
-    if payload.capacity() - payload.len() < part {
-        let expected = part.saturating_mul(usize::try_from(fragments_left).unwrap_or(usize::MAX));
-        payload.reserve_exact(expected.min(payload.len()).max(part));
+/// Makes room for this fragment and, if fragments keep this size, for those after it. A new buffer is never larger than what was
+/// received so far, whatever number of fragments was announced; one that is there already may be.
+fn grow(buffers: &mut Buffers, payload: &mut BytesMut, part: usize, fragments_left: u64) {
+    if payload.capacity() - payload.len() >= part {
+        return;
     }
+    let left = usize::try_from(fragments_left).unwrap_or(usize::MAX);
+    // The last one is seldom full.
+    let least = payload.len().saturating_add(part.saturating_mul(left.saturating_sub(1)).max(part));
+    let mut larger = buffers.reuse(least).unwrap_or_else(|| {
+        buffers.take(payload.len() + part.saturating_mul(left).min(payload.len()).max(part))
+    });
+    larger.extend_from_slice(payload);
+    let size = payload.capacity();
+    buffers.keep(core::mem::replace(payload, larger), size);
 }
 
 #[cold]
@@ -202,5 +230,43 @@ mod tests {
             let payload = &all.sequences.get(&1).unwrap().payload;
             assert!(payload.capacity() <= 2 * payload.len());
         }
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_when_its_message_is_gone() {
+        let mut all = Reassembly::new(&Limits::default());
+        let mut message = |fill: u8| {
+            all.open(1, 3, (), &[fill; 50_000]).unwrap();
+            assert_eq!(all.add(1, 2, &[fill; 50_000]).unwrap(), None);
+            all.add(1, 1, &[fill; 10_000]).unwrap().unwrap().1
+        };
+        let first = message(1);
+        let at = message(2).as_ptr();
+        let third = message(3);
+        assert_eq!(third.as_ptr(), at);
+        assert_ne!(third.as_ptr(), first.as_ptr(), "that one is in use");
+        assert!(first.iter().all(|byte| *byte == 1) && third.iter().all(|byte| *byte == 3));
+        assert_eq!((first.len(), third.len()), (110_000, 110_000));
+    }
+
+    #[test]
+    fn a_small_message_does_not_keep_a_large_buffer() {
+        let mut all = Reassembly::new(&Limits::default());
+        for _ in 0..3 {
+            all.open(1, 20, (), &[1; 50_000]).unwrap();
+            for fragment in (2..20).rev() {
+                all.add(1, fragment, &[1; 50_000]).unwrap();
+            }
+            all.add(1, 1, &[1; 50_000]).unwrap();
+        }
+        // A buffer of that size is there now, and is taken for what looks like another such message.
+        all.open(1, 20, (), &[2; 50_000]).unwrap();
+        for fragment in (2..20).rev() {
+            all.add(1, fragment, b"").unwrap();
+        }
+        let (_, whole) = all.add(1, 1, b"").unwrap().unwrap();
+        assert_eq!(whole.len(), 50_000);
+        let buffer = whole.try_into_mut().unwrap();
+        assert!(buffer.capacity() < 100_000);
     }
 }

@@ -32,8 +32,9 @@ use crate::{Error, Limits, Mono, Result};
 /// it was read into; large binaries in it are not touched.
 ///
 /// # Memory
-/// A payload keeps the whole read buffer alive, up to 64 KiB more than its own size. Who parks many small ones for long copies
-/// them.
+/// A payload keeps the whole read buffer alive, as large as the reader makes it. Who parks many small ones for long copies
+/// them. Buffers of large messages are used again once their receivers are done with them; see
+/// [`release_buffers`](Self::release_buffers).
 #[derive(Debug)]
 pub struct Inbound {
     mode: HeaderMode,
@@ -195,6 +196,11 @@ impl Inbound {
         } else {
             Err(Error::PeerMisbehaved(PeerMisbehaved::TickTimeout))
         }
+    }
+
+    /// Frees the buffers that are kept for large messages to come: nothing is being received.
+    pub fn release_buffers(&mut self) {
+        self.reassembly.release_buffers();
     }
 
     /// How many messages have begun to arrive in fragments and are not complete.

@@ -8,9 +8,11 @@
 //! | [`handshake`] | how a connection is set up, in both roles |
 //! | [`connection`] | one connection from its first byte to its last tick |
 //! | [`control`] | control messages and signals |
+//! | [`Buffers`] | read buffers that are used again |
 //! | [`Inbound`], [`Outbound`] | the two halves of an established connection: frames, atom cache, fragments, lanes, ticks |
 
 pub(crate) mod atom_cache;
+mod buffers;
 mod channel;
 pub mod connection;
 pub mod control;
@@ -25,6 +27,7 @@ mod lane;
 pub mod name;
 mod outbound;
 
+pub use buffers::Buffers;
 pub use channel::ChannelConfig;
 pub use connection::{Connection, ConnectionConfig, Established};
 pub use control::{ControlMessage, Destination, Signal, SpawnRequest, Target};
