@@ -10,7 +10,9 @@ mod set_up;
 mod tls;
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use foundation_interop_tests::Release;
 
@@ -22,6 +24,8 @@ use crate::table::{Line, Sample};
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) release: Release,
+    /// Other releases, whose nodes are measured with each other.
+    pub(crate) others: Vec<Release>,
     /// Parts of names of subjects; all of them if empty.
     pub(crate) subjects: Vec<String>,
     pub(crate) rounds: usize,
@@ -40,7 +44,7 @@ impl Request {
 /// A subject: its name, where its nodes run, and what makes its lines.
 type Subject = (&'static str, Placement, fn(&Request, &Stage, &mut dyn FnMut(Line<'_>)));
 
-/// In the order of the table; those that share a placement share nodes.
+/// In the order of the table.
 const SUBJECTS: &[Subject] = &[
     ("small", Placement::Unpinned, send::small),
     ("sizes", Placement::Unpinned, send::sizes),
@@ -60,24 +64,35 @@ pub(crate) fn names() -> Vec<&'static str> {
     SUBJECTS.iter().map(|(name, ..)| *name).chain(["tls", "idle", "limits"]).collect()
 }
 
-/// Measures everything that was asked for; `show` gets each piece of the table as soon as it is there.
+/// Measures everything that was asked for; `show` gets each piece of the table as soon as it is there. A subject that fails is
+/// shown as such, and the next one starts with nodes of its own.
 pub(crate) fn run(request: &Request, show: &mut dyn FnMut(&str)) {
-    let mut subjects = SUBJECTS.iter().filter(|(name, ..)| request.wants(name)).peekable();
-    while let Some((_, placement, _)) = subjects.peek() {
-        let placement = *placement;
-        let stage = Stage::start(placement, request, None);
-        while let Some((_, _, lines)) = subjects.next_if(|(_, next, _)| *next == placement) {
-            lines(request, &stage, &mut |line| show(&line.run(request.rounds)));
+    for name in names().into_iter().filter(|name| request.wants(name)) {
+        let start = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| subject(name, request, show)));
+        let seconds = start.elapsed().as_secs_f64();
+        show(&match outcome {
+            Ok(()) => format!("\n[{name}: {seconds:.0} s]\n"),
+            Err(panic) => {
+                let why = panic.downcast_ref::<String>().map(String::as_str);
+                let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+                format!("\n{name} — failed after {seconds:.0} s: {why}\n")
+            }
+        });
+    }
+}
+
+fn subject(name: &str, request: &Request, show: &mut dyn FnMut(&str)) {
+    match name {
+        "tls" => tls::lines(request, &mut |line| show(&line.run(request.rounds))),
+        "idle" => show(&idle::text(request)),
+        "limits" => limits::lines(request, &mut |line| show(&line.run(request.rounds))),
+        _ => {
+            for (_, placement, lines) in SUBJECTS.iter().filter(|(subject, ..)| *subject == name) {
+                let stage = Stage::start(*placement, request, None);
+                lines(request, &stage, &mut |line| show(&line.run(request.rounds)));
+            }
         }
-    }
-    if request.wants("tls") {
-        tls::lines(request, &mut |line| show(&line.run(request.rounds)));
-    }
-    if request.wants("idle") {
-        show(&idle::text(request));
-    }
-    if request.wants("limits") {
-        limits::lines(request, &mut |line| show(&line.run(request.rounds)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Measurements of a Rust node beside real BEAM nodes, in one run, in turns.
 //!
-//! `cargo run --release -p foundation-bench-macro -- [--long] [--otp N] [--rounds N] [--against PROGRAM] [--save FILE] [SUBJECT…]`; see
+//! `cargo run --release -p foundation-bench-macro -- [--long] [--otp N|all] [--rounds N] [--against PROGRAM] [--save FILE] [SUBJECT…]`; see
 //! `docs/performance.md` for what each line means. Nothing here is a test: a goal that is missed is printed, not raised.
 #![allow(
     clippy::expect_used,
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
     let (mut rounds, mut millis, mut otp, mut save, mut subjects) = (None, 300.0, None, None, Vec::new());
-    let mut against = None;
+    let (mut against, mut all) = (None, false);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{argument} needs a value"));
@@ -61,7 +61,10 @@ fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
                 millis = 1000.0;
             }
             "--rounds" => rounds = Some(value()?.parse().map_err(|_| "--rounds wants a number")?),
-            "--otp" => otp = Some(value()?.parse().map_err(|_| "--otp wants a number")?),
+            "--otp" => match value()?.as_str() {
+                "all" => all = true,
+                number => otp = Some(number.parse().map_err(|_| "--otp wants a number, or all")?),
+            },
             "--against" => against = Some(PathBuf::from(value()?)),
             "--save" => save = Some(PathBuf::from(value()?)),
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
@@ -75,27 +78,35 @@ fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
         return Err(format!("unknown subject {subject}"));
     }
     let release = stage::release(otp);
-    Ok((Request { release, subjects, rounds: rounds.unwrap_or(3), millis, against }, save))
+    let others = if all { stage::others(&release) } else { Vec::new() };
+    Ok((Request { release, others, subjects, rounds: rounds.unwrap_or(3), millis, against }, save))
 }
 
 fn run(request: &Request, save: Option<PathBuf>, arguments: &[String]) {
     if cfg!(debug_assertions) {
         eprintln!("this is a debug build: the figures mean nothing");
     }
+    let start = std::time::Instant::now();
     let mut all = head(request, arguments);
     print!("{all}");
+    // Saved with every line, so that a run that is stopped leaves what it has measured.
+    let saved = |all: &str| {
+        if let Some(path) = &save
+            && let Err(error) = std::fs::write(path, all)
+        {
+            eprintln!("{}: {error}", path.display());
+        }
+    };
     lines::run(request, &mut |text| {
         print!("{text}");
         all.push_str(text);
+        saved(&all);
     });
-    let end = format!("\nload average at the end: {}\n", load());
+    let end =
+        format!("\n{:.0} s in all; load average at the end: {}\n", start.elapsed().as_secs_f64(), load());
     print!("{end}");
     all.push_str(&end);
-    if let Some(path) = save
-        && let Err(error) = std::fs::write(&path, &all)
-    {
-        eprintln!("{}: {error}", path.display());
-    }
+    saved(&all);
 }
 
 /// Machine, versions, command: what makes a result one that can be compared.
@@ -104,6 +115,7 @@ fn head(request: &Request, arguments: &[String]) -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let others: String = request.others.iter().map(|other| format!("; {}", other.version)).collect();
     let lines = [
         ("date", output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
         ("commit", output("git", &["describe", "--always", "--dirty", "--abbrev=10"])),
@@ -112,7 +124,7 @@ fn head(request: &Request, arguments: &[String]) -> String {
             format!("{cpus} × {}; {}", model.trim_start_matches([' ', '\t', ':']), output("uname", &["-sr"])),
         ),
         ("load average", load()),
-        ("Erlang/OTP", format!("{}, default flags, hidden", request.release.version)),
+        ("Erlang/OTP", format!("{}, default flags, hidden{}", request.release.version, others)),
         ("rustc", output("rustc", &["--version"])),
         ("command", format!("cargo run --release -p foundation-bench-macro -- {}", arguments.join(" "))),
         (

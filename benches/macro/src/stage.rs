@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use foundation_interop_tests::{Beam, Epmd, Release, beam, otp, work_dir};
 
@@ -67,8 +69,12 @@ impl Peer for BeamPeer {
 pub(crate) struct Told {
     name: String,
     child: Child,
-    streams: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    /// Questions, and the lines that come back.
+    streams: Mutex<(ChildStdin, Receiver<String>)>,
 }
+
+/// How long a process may take for one measurement. After that it is ended, so that the rest of the table is still made.
+const ANSWER: Duration = Duration::from_secs(60);
 
 impl Told {
     /// Starts it and waits until it says that it is up.
@@ -81,19 +87,30 @@ impl Told {
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("no pipes".to_owned());
         };
-        let told =
-            Self { name: name.to_owned(), child, streams: Mutex::new((stdin, BufReader::new(stdout))) };
+        let (lines, answers) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let told = Self { name: name.to_owned(), child, streams: Mutex::new((stdin, answers)) };
         told.answer()?;
         Ok(told)
     }
 
     fn answer(&self) -> Result<Numbers, String> {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut line = String::new();
-        streams.1.read_line(&mut line).map_err(|error| error.to_string())?;
-        if line.is_empty() {
-            return Err(format!("{} has ended", self.name));
-        }
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = streams.1.recv_timeout(ANSWER).map_err(|error| match error {
+            RecvTimeoutError::Disconnected => format!("{} has ended", self.name),
+            RecvTimeoutError::Timeout => {
+                let pid = rustix::process::Pid::from_child(&self.child);
+                // Its answer would be taken for that of the next question.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                format!("{} has not answered for {} s", self.name, ANSWER.as_secs())
+            }
+        })?;
         match line.trim_end().strip_prefix("failed: ") {
             Some(why) => Err(why.to_owned()),
             None => stats::parse(&line),
@@ -142,6 +159,8 @@ pub(crate) struct Stage {
     pub(crate) far_rust: Told,
     /// The same two of another build, if the run was asked to compare with one.
     earlier: Option<[Told; 2]>,
+    /// Two BEAM nodes of each other release, if the run was asked for them: its name and the nodes.
+    releases: Vec<(String, [BeamPeer; 2])>,
 }
 
 /// Who sends to whom, under which name.
@@ -161,15 +180,21 @@ impl Stage {
         let (rust, far_rust) = (start(None, 0, "r"), start(None, 1, "s"));
         let against = request.against.as_deref();
         let earlier = against.map(|program| [start(Some(program), 0, "er"), start(Some(program), 1, "es")]);
-        Self { placement, beam, far_beam, rust, far_rust, earlier, epmd }
+        let releases = request.others.iter().map(|other| {
+            let number = other.number;
+            let start = |side, name: &str| {
+                placement.place(side, || start_beam(other, epmd.port, &format!("{name}{number}"), optfile))
+            };
+            (format!("OTP {number}→{number}"), [start(0, "a"), start(1, "b")])
+        });
+        let releases = releases.collect();
+        Self { placement, beam, far_beam, rust, far_rust, earlier, releases, epmd }
     }
 
-    /// Behind each pair with a Rust node the same pair with the nodes of the other build, if there is one.
-    pub(crate) fn with_earlier<'a>(
-        &'a self,
-        pairs: [(&str, &'a dyn Peer, &'a dyn Peer); 4],
-    ) -> Vec<Pair<'a>> {
-        let mut all = Vec::new();
+    /// Behind each pair with a Rust node the same pair with the nodes of the other build, and at the end the BEAM nodes of other
+    /// releases: whatever the run was asked for.
+    pub(crate) fn with_others<'a>(&'a self, pairs: [(&str, &'a dyn Peer, &'a dyn Peer); 4]) -> Vec<Pair<'a>> {
+        let mut all: Vec<Pair<'a>> = Vec::new();
         for (name, from, to) in pairs {
             all.push((name.to_owned(), from, to));
             let Some([near, far]) = &self.earlier else { continue };
@@ -185,6 +210,7 @@ impl Stage {
                 all.push((format!("earlier {name}"), before.unwrap_or(from), after.unwrap_or(to)));
             }
         }
+        all.extend(self.releases.iter().map(|(name, [near, far])| -> Pair<'a> { (name.clone(), near, far) }));
         all
     }
 }
@@ -247,6 +273,11 @@ pub(crate) fn release(number: Option<u32>) -> Release {
             found.unwrap_or_else(|| panic!("no OTP {number} on this machine")).clone()
         }
     }
+}
+
+/// The releases of the matrix but this one.
+pub(crate) fn others(release: &Release) -> Vec<Release> {
+    otp::matrix().iter().filter(|other| other.number != release.number).cloned().collect()
 }
 
 /// The processor time that two sides use per operation while `run` runs, in microseconds.

@@ -19,7 +19,7 @@ pub(super) fn lines(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<
                 ("Rust→BEAM", &stage.rust, &stage.far_beam),
                 ("Rust→Rust", &stage.rust, &stage.far_rust),
             ];
-            for (name, from, to) in stage.with_earlier(pairs) {
+            for (name, from, to) in stage.with_others(pairs) {
                 let text = format!("{op} node={} callers={callers} count={count}", to.name());
                 line = line.with(name, move || {
                     let numbers = from.op(&text)?;

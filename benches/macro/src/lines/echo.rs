@@ -18,7 +18,7 @@ pub(super) fn lines(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<
             ("BEAM↔Rust", &stage.beam, &stage.far_rust),
             ("Rust↔Rust", &stage.rust, &stage.far_rust),
         ];
-        for (name, from, to) in stage.with_earlier(pairs) {
+        for (name, from, to) in stage.with_others(pairs) {
             line = line.with(name, times(from, format!("echo node={} count={count} size={size}", to.name())));
         }
         for nodes in &foreign {

@@ -17,7 +17,7 @@ pub(super) fn line<'a>(request: &Request, stage: &'a Stage, title: &str) -> Line
         ("Rust→Rust", &stage.rust, &stage.far_rust),
         ("BEAM→Rust", &stage.beam, &stage.far_rust),
     ];
-    for (name, from, to) in stage.with_earlier(pairs) {
+    for (name, from, to) in stage.with_others(pairs) {
         let text = format!("hol node={} senders=10 size={} millis={millis}", to.name(), 8 << 20);
         line = line.with(name, move || {
             let numbers = from.op(&text)?;

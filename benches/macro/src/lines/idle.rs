@@ -56,6 +56,13 @@ fn measure(request: &Request) -> Result<String, String> {
     };
     let process = grown("hold processes=100000", 1e5)?;
     line(process < 2048.0, format!("each of 100,000 idle processes: {process:.0} bytes (goal < 2 kB)"));
+    let subscription = grown("subscribe count=50000", 5e4)?;
+    line(
+        subscription < 1024.0,
+        format!("each of 50,000 subscriptions of processes to a topic of a PubSub: {subscription:.0} bytes"),
+    );
+    let member = grown("join count=50000", 5e4)?;
+    line(member < 1024.0, format!("each of 50,000 members of a process group: {member:.0} bytes"));
     let link = format!("link node={}", far.name());
     rust.op(&link)?;
     let monitor = grown(&format!("monitor node={} count=10000", far.name()), 1e4)?;

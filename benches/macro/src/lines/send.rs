@@ -60,7 +60,7 @@ fn four_ways<'a>(request: &Request, stage: &'a Stage, senders: usize, size: usiz
         ("BEAM→Rust", &stage.beam, &stage.far_rust),
         ("Rust→Rust", &stage.rust, &stage.far_rust),
     ];
-    for (name, from, to) in stage.with_earlier(pairs) {
+    for (name, from, to) in stage.with_others(pairs) {
         line = line.with(name, throughput(from, to, senders, size, request.millis, unit));
     }
     line

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use foundation_node::process::{Message, Process};
 use foundation_node::{Error, Node};
 use foundation_proto::etf::serde::{Binary, to_raw};
-use foundation_proto::etf::{Atom, Pid, RawTerm, Tape};
+use foundation_proto::etf::{Atom, Pid, RawTerm, Tape, Term};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -43,6 +43,8 @@ pub(super) async fn run(node: &Node, line: &str) -> Result<Numbers> {
         }
         "hold" => hold(node, get("processes")?).await,
         "crowd" => crowd(node, peer.as_str(), get("first")?, get("count")?, get("epmd")? as u16).await,
+        "subscribe" => subscribe(node, get("count")?),
+        "join" => join(node, get("count")?).await,
         "monitor" => monitor(node, &peer, get("count")?).await,
         other => Err(format!("unknown operation {other}")),
     }
@@ -318,6 +320,26 @@ async fn monitor(node: &Node, peer: &Atom, count: usize) -> Result<Numbers> {
     .map_err(why)?;
     let made = wait.await.map_err(why)?;
     Ok([("monitors".to_owned(), made as f64)].into())
+}
+
+/// Subscribes this many of the processes that wait to one topic.
+fn subscribe(node: &Node, count: usize) -> Result<Numbers> {
+    let pubsub = node.pubsub("Bench.PubSub").map_err(why)?;
+    for pid in node.processes().iter().take(count) {
+        pubsub.subscribe_pid("topic", pid);
+    }
+    Ok(Numbers::new())
+}
+
+/// Lets this many of the processes that wait join one group.
+async fn join(node: &Node, count: usize) -> Result<Numbers> {
+    let groups = node.groups("bench_groups").map_err(why)?;
+    let group = Term::atom("group");
+    for pid in node.processes().iter().take(count) {
+        groups.join(&group, pid).await.map_err(why)?;
+    }
+    let members = groups.members(&group).len();
+    Ok([("members".to_owned(), members as f64)].into())
 }
 
 /// Starts nodes that connect to a node and stay.
