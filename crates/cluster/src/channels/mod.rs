@@ -45,7 +45,7 @@
 //!   acknowledges to it, and what is sent again goes directly. So a stage that fails costs time and no message, where the channel
 //!   promises its messages. A node passes on only to channel processes that it knows, and not over a busy connection.
 //! * As gossip ([`Fanout::Gossip`]): each node that hears of a message for the first time passes it on to a few others, drawn anew by each
-//!   node for each message. No list travels and no single failure costs much; but a node may be left out (with five, of 1,000
+//!   node for each message. No list travels and no single failure costs much; but a node may be left out (with six, of 1,000
 //!   about 1 %), nothing is acknowledged, and messages may pass each other.
 
 mod envelope;

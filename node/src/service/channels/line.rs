@@ -163,6 +163,11 @@ impl Line {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Forgets the nodes that need not be known any more.
+    pub(super) fn retain_ways(&self, keep: impl Fn(&Atom) -> bool) {
+        self.ways().retain(|node, _| keep(node));
+    }
+
     /// The connections of the channel's own that messages take now.
     pub(super) fn own_links(&self) -> Vec<Arc<Link>> {
         let Some(own) = self.own() else { return Vec::new() };
@@ -220,11 +225,14 @@ impl Line {
         let link = own.as_ref().and_then(|own| own.link(node));
         let next = match (way, own.filter(|_| link.is_some())) {
             (Way::Shared { until }, Some(_)) if wanted && until <= now => {
+                // Noted before: whoever sends may not want to wait as long.
+                let later = Way::Shared { until: now + TRY_AGAIN };
+                self.ways().insert(node.clone(), (worker.creation, later));
                 match own::settled(&self.sender, worker).await {
                     Ok(()) => Way::Own { lost_at: None },
                     Err(error) => {
                         debug!(channel = self.channel.name(), %error, "a node does not say what has arrived");
-                        Way::Shared { until: self.clock.now() + TRY_AGAIN }
+                        later
                     }
                 }
             }

@@ -24,7 +24,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// How often it is compared who is to be connected, if nothing else happens.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a node may take to say that all has arrived that was sent over the connection before.
-pub(super) const SETTLE: Duration = Duration::from_secs(5);
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// How long the connection is left that it could not say so over.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// How long nothing goes to a BEAM node whose own connection was lost, before the shared one is taken again: longer than what was
@@ -133,7 +133,9 @@ pub(super) async fn keep(line: Arc<Line>, main: Node, channel: Channel) {
     let mut pauses = Pauses::new();
     let mut events = main.events();
     while line.wants_own() && !main.inner().net_kernel.is_stopping() {
-        own.look(&main, &line.wanted(), &mut pauses, line.now()).await;
+        let wanted = line.wanted();
+        own.look(&main, &wanted, &mut pauses, line.now()).await;
+        line.retain_ways(|node| wanted.contains(node) || own.link(node).is_some());
         tokio::select! {
             () = own.wake.notified() => {}
             _ = events.next() => {}
