@@ -17,6 +17,7 @@ mod faults;
 mod gen_server;
 mod global;
 mod groups;
+mod groups_contract;
 mod harness;
 mod hostile;
 mod inet6;
