@@ -34,7 +34,7 @@ mod membership;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use foundation_proto::Mono;
@@ -143,6 +143,8 @@ pub struct Scope {
     peers: BTreeMap<Pid, Peer>,
     /// The nodes on which the scope is looked for.
     nodes: BTreeMap<Atom, Search>,
+    /// When it is looked for again on which of them.
+    retries: BTreeSet<(Mono, Atom)>,
     monitors: BTreeMap<MonitorId, Watched>,
     next_monitor: u64,
     actions: VecDeque<Action>,
@@ -183,6 +185,7 @@ impl Scope {
             local_monitors: BTreeMap::new(),
             peers: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            retries: BTreeSet::new(),
             monitors: BTreeMap::new(),
             next_monitor: 0,
             actions: VecDeque::new(),
@@ -469,9 +472,14 @@ impl Scope {
     fn search(&mut self, node: Atom) {
         let monitor = self.monitor(Watched::Name(node.clone()), To::Scope(node.clone()));
         self.send(To::Scope(node.clone()), tuple_of([atom("discover"), Term::Pid(self.me.clone())]));
-        let search =
-            self.nodes.entry(node).or_insert(Search { monitor: None, retry_at: None, pause: RETRY_MIN });
-        search.retry_at = None;
+        let search = self.nodes.entry(node.clone()).or_insert(Search {
+            monitor: None,
+            retry_at: None,
+            pause: RETRY_MIN,
+        });
+        if let Some(at) = search.retry_at.take() {
+            self.retries.remove(&(at, node));
+        }
         if let Some(old) = search.monitor.replace(monitor) {
             self.monitors.remove(&old);
             self.actions.push_back(Action::Demonitor(old));
@@ -483,6 +491,7 @@ impl Scope {
             && search.retry_at.is_none()
         {
             search.retry_at = Some(now + search.pause);
+            self.retries.insert((now + search.pause, node.clone()));
             search.pause = (search.pause * 2).min(RETRY_MAX);
         }
     }
@@ -504,7 +513,11 @@ impl Scope {
     }
 
     fn node_down(&mut self, node: &Atom) {
-        if let Some(Search { monitor: Some(monitor), .. }) = self.nodes.remove(node) {
+        let Some(search) = self.nodes.remove(node) else { return };
+        if let Some(at) = search.retry_at {
+            self.retries.remove(&(at, node.clone()));
+        }
+        if let Some(monitor) = search.monitor {
             self.monitors.remove(&monitor);
             self.actions.push_back(Action::Demonitor(monitor));
         }
@@ -543,12 +556,8 @@ impl Machine for Scope {
     }
 
     fn handle_timeout(&mut self, now: Mono) {
-        let due: Vec<Atom> = self
-            .nodes
-            .iter()
-            .filter(|(_, s)| s.retry_at.is_some_and(|at| at <= now))
-            .map(|(n, _)| n.clone())
-            .collect();
+        let due: Vec<Atom> =
+            self.retries.iter().take_while(|(at, _)| *at <= now).map(|(_, node)| node.clone()).collect();
         for node in due {
             self.search(node);
         }
@@ -559,7 +568,7 @@ impl Machine for Scope {
     }
 
     fn poll_timeout(&self) -> Option<Mono> {
-        self.nodes.values().filter_map(|search| search.retry_at).min()
+        self.retries.first().map(|(at, _)| *at)
     }
 }
 
