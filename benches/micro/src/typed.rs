@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use foundation_proto::Limits;
-use foundation_proto::etf::serde::{Binary, from_view, to_raw};
+use foundation_proto::etf::serde::{Binary, from_raw, to_raw};
 use foundation_proto::etf::{Atom, Pid, RawTerm, Tape};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -96,8 +96,8 @@ pub(crate) fn encoding(name: &str, raw: &RawTerm) -> Option<Work> {
     with_type!(name, encode(raw))?
 }
 
-fn read<T: DeserializeOwned>(raw: &RawTerm, tape: &mut Tape) -> Option<T> {
-    from_view(raw, raw.view(tape).ok()?).ok()
+fn read<T: DeserializeOwned>(raw: &RawTerm) -> Option<T> {
+    from_raw(raw).ok()
 }
 
 /// `None` if the type does not fit, which would be a fault of this bench.
@@ -105,18 +105,18 @@ fn decode<T: DeserializeOwned + 'static>(raw: RawTerm) -> Option<Work> {
     let limits = Limits::default();
     let mut tape = Tape::new();
     let bytes = raw.as_bytes().clone();
-    read::<T>(&raw, &mut tape)?;
+    read::<T>(&raw)?;
     Some(Box::new(move |count| {
         for _ in 0..count {
             // From bytes that were not looked at before.
             let raw = RawTerm::with_tape(&mut tape, black_box(bytes.clone()), None, &limits).ok();
-            black_box(raw.and_then(|raw| read::<T>(&raw, &mut tape)));
+            black_box(raw.and_then(|raw| read::<T>(&raw)));
         }
     }))
 }
 
 fn encode<T: DeserializeOwned + Serialize + 'static>(raw: &RawTerm) -> Option<Work> {
-    let value = read::<T>(raw, &mut Tape::new())?;
+    let value = read::<T>(raw)?;
     Some(Box::new(move |count| {
         (0..count).for_each(|_| drop(black_box(to_raw(black_box(&value)).ok())));
     }))

@@ -27,9 +27,6 @@ impl Tape {
         if in_key {
             return self.keep_order(map, bytes, atoms);
         }
-        if count <= SMALL && hashes_differ(Keys::of(view)) {
-            return Ok(());
-        }
         let mut table = core::mem::take(&mut self.table);
         let Some(view) = View::at(self, bytes, atoms, map) else { return Ok(()) };
         let unique = are_unique(view, count, &mut table);
@@ -84,13 +81,36 @@ impl Iterator for Keys<'_> {
     }
 }
 
-/// Whether all hashes differ in their last ten bits, so that all keys differ.
+/// Whether all keys of the complete map at node `map` are known to differ because their hashes do: quick, and right for
+/// nearly every map without equal keys. `filter` is room for hashes.
+#[inline(never)]
+pub(super) fn differ(nodes: &[Node], map: u32, bytes: &[u8], atoms: &[Atom], filter: &mut Vec<u32>) -> bool {
+    let Some(&Node { at, next: end, .. }) = nodes.get(map as usize) else { return false };
+    let count = match bytes.get(at as usize + 1..).and_then(<[u8]>::first_chunk) {
+        Some(count) => u32::from_be_bytes(*count) as usize,
+        None => return false,
+    };
+    let mut hashes =
+        Hashes { nodes: nodes.get(..end as usize).unwrap_or_default(), next: map as usize + 1, bytes, atoms };
+    if count <= SMALL { bits_differ(&mut hashes) } else { hashes_differ(&mut hashes, count, filter) }
+}
+
+/// As [`differ`], for keys that begin at these places.
+pub(super) fn differ_at(places: &[u32], bytes: &[u8]) -> bool {
+    let mut hashes = places.iter().map(|place| usual_hash(bytes.get(*place as usize..)?, &[]));
+    if places.len() <= SMALL {
+        bits_differ(&mut hashes)
+    } else {
+        hashes_differ(&mut hashes, places.len(), &mut Vec::new())
+    }
+}
+
+/// Whether all hashes are known and differ in their last ten bits.
 #[inline]
-fn hashes_differ(keys: Keys<'_>) -> bool {
+fn bits_differ(hashes: &mut impl Iterator<Item = Option<u32>>) -> bool {
     let mut seen = [0u64; 16];
-    let (map, nodes) = (keys.map, keys.nodes);
-    for key in keys {
-        let hash = key_hash(map, nodes, key);
+    for hash in hashes {
+        let Some(hash) = hash else { return false };
         let bit = 1u64 << (hash % 64);
         let Some(word) = seen.get_mut(hash as usize / 64 % 16) else { return false };
         if *word & bit != 0 {
@@ -99,6 +119,72 @@ fn hashes_differ(keys: Keys<'_>) -> bool {
         *word |= bit;
     }
     true
+}
+
+/// Whether all of `count` hashes are known and differ.
+#[inline]
+fn hashes_differ(
+    hashes: &mut impl Iterator<Item = Option<u32>>,
+    count: usize,
+    filter: &mut Vec<u32>,
+) -> bool {
+    // At most a quarter full, so that most hashes find their place free; 0 marks a free one.
+    let slots = (4 * count).next_power_of_two();
+    filter.clear();
+    filter.resize(slots, 0);
+    let mut patience = 2 * count;
+    for hash in hashes {
+        let Some(hash) = hash else { return false };
+        let hash = hash.max(1);
+        let mut slot = hash as usize;
+        loop {
+            match filter.get_mut(slot & (slots - 1)) {
+                Some(place @ 0) => {
+                    *place = hash;
+                    break;
+                }
+                Some(other) if *other != hash && patience > 0 => patience -= 1,
+                _ => return false,
+            }
+            slot += 1;
+        }
+    }
+    true
+}
+
+/// The hashes of the keys of a map, each as [`usual_hash`].
+struct Hashes<'a> {
+    /// Up to the end of the map.
+    nodes: &'a [Node],
+    next: usize,
+    bytes: &'a [u8],
+    atoms: &'a [Atom],
+}
+
+impl Iterator for Hashes<'_> {
+    type Item = Option<u32>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Option<u32>> {
+        let key = self.nodes.get(self.next)?;
+        self.next = self.nodes.get(key.next as usize)?.next as usize;
+        Some(self.bytes.get(key.at as usize..).and_then(|rest| usual_hash(rest, self.atoms)))
+    }
+}
+
+/// As [`key_hash`], of the term at the front; `None` if it is not in one of the usual forms of a key.
+#[inline(always)]
+fn usual_hash(rest: &[u8], atoms: &[Atom]) -> Option<u32> {
+    match *rest {
+        [SMALL_ATOM_UTF8_EXT, len, ref text @ ..] => Some(of_start(text, usize::from(len))),
+        [BINARY_EXT, a, b, c, d, ref text @ ..] => {
+            Some(of_start(text, u32::from_be_bytes([a, b, c, d]) as usize))
+        }
+        [ATOM_CACHE_REF, index, ..] => Some(of_bytes(atoms.get(usize::from(index))?.as_bytes())),
+        [SMALL_INTEGER_EXT, byte, ..] => Some(of_word(u64::from(byte))),
+        [INTEGER_EXT, a, b, c, d, ..] => Some(of_word(i64::from(i32::from_be_bytes([a, b, c, d])) as u64)),
+        _ => None,
+    }
 }
 
 /// `None` if the hashes collide too often to tell in linear time.
@@ -228,23 +314,63 @@ fn combine(hash: u32, next: u32) -> u32 {
     of_word(u64::from(hash) << 32 | u64::from(next))
 }
 
-#[inline]
+/// The first so many bytes of a word.
+#[inline(always)]
+fn low_bytes(count: usize) -> u64 {
+    static LOW: [u64; 9] = [
+        0,
+        0xFF,
+        0xFFFF,
+        0xFF_FFFF,
+        0xFFFF_FFFF,
+        0xFF_FFFF_FFFF,
+        0xFFFF_FFFF_FFFF,
+        0xFF_FFFF_FFFF_FFFF,
+        u64::MAX,
+    ];
+    LOW.get(count).copied().unwrap_or(u64::MAX)
+}
+
+/// [`of_bytes`] of the first `len` bytes, which are there.
+#[inline(always)]
+fn of_start(text: &[u8], len: usize) -> u32 {
+    match text.first_chunk::<16>().map(|start| start.as_chunks::<8>().0) {
+        Some([first, second]) if len <= 16 => of_words(
+            u64::from_le_bytes(*first) & low_bytes(len),
+            u64::from_le_bytes(*second) & low_bytes(len.saturating_sub(8)),
+            len,
+        ),
+        _ => of_bytes(text.get(..len).unwrap_or_default()),
+    }
+}
+
+/// The hash of up to 16 bytes, as two words that are filled up with zeros.
+#[inline(always)]
+fn of_words(first: u64, second: u64, len: usize) -> u32 {
+    let mixed =
+        (first ^ (len as u64) << 56).wrapping_mul(SPREAD) ^ second.wrapping_mul(SPREAD).rotate_left(32);
+    of_word(mixed ^ mixed >> 32)
+}
+
+#[inline(never)]
 fn of_bytes(bytes: &[u8]) -> u32 {
     let word = |eight: &[u8; 8]| u64::from_le_bytes(*eight);
-    let half = |four: &[u8; 4]| u64::from(u32::from_le_bytes(*four));
-    let mut hash = bytes.len() as u64;
-    let last = if let Some(last) = bytes.last_chunk() {
-        for eight in bytes.as_chunks().0 {
-            hash = (hash ^ word(eight)).wrapping_mul(SPREAD).rotate_left(29);
+    let (eights, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(room, byte)| *room = *byte);
+    match eights {
+        [] => of_words(word(&last), 0, bytes.len()),
+        [first] => of_words(word(first), word(&last), bytes.len()),
+        [first, second] if rest.is_empty() => of_words(word(first), word(second), bytes.len()),
+        _ => {
+            let mut hash = bytes.len() as u64;
+            for eight in eights {
+                hash = (hash ^ word(eight)).wrapping_mul(SPREAD).rotate_left(29);
+            }
+            hash = (hash ^ word(&last)).wrapping_mul(SPREAD);
+            of_word(hash ^ hash >> 32)
         }
-        word(last)
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        // The two halves overlap for less than eight bytes.
-        half(first) << 32 | half(last)
-    } else {
-        bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
-    };
-    of_word(hash.wrapping_mul(SPREAD) ^ last ^ last >> 32)
+    }
 }
 
 #[cfg(test)]

@@ -151,14 +151,23 @@ impl RawTerm {
     /// A term inside this one without copying it; `None` if `view` is not one of this term, or an element of a list in
     /// the form STRING_EXT, which has no encoding of its own.
     pub fn inner(&self, view: View<'_>) -> Option<Self> {
-        if view.byte || !self.is_seen_by(view) {
-            return None;
-        }
-        let start = view.node.at as usize;
-        Some(Self {
-            bytes: self.bytes.slice(start..start + view.node.size as usize),
-            atoms: self.atoms.clone(),
-        })
+        let start = self.place(view)?;
+        Some(self.range(start..start + view.node.size as usize))
+    }
+
+    /// Where the term that the view looks at begins; as for [`inner`](Self::inner).
+    pub(super) fn place(&self, view: View<'_>) -> Option<usize> {
+        (!view.byte && self.is_seen_by(view)).then_some(view.node.at as usize)
+    }
+
+    /// One term that is known to be in order, without references into an atom cache.
+    pub(super) fn checked(bytes: Vec<u8>) -> Self {
+        Self { bytes: bytes.into(), atoms: None }
+    }
+
+    /// The term at this place.
+    pub(super) fn range(&self, range: core::ops::Range<usize>) -> Self {
+        Self { bytes: self.bytes.slice(range), atoms: self.atoms.clone() }
     }
 
     /// The same atoms beside bytes that say the same in another form.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::keys::differ;
 use super::leaf::Context;
 use super::tag::*;
 use super::{Atom, Kind, View};
@@ -17,12 +18,25 @@ pub(super) struct Node {
     pub(super) kind: Kind,
     /// The elements end in a tail that is a list itself, or improper.
     pub(super) tailed: bool,
+    /// While the term is incomplete: what it waits for.
+    state: State,
+    /// While the term is incomplete: it is inside the key of a map.
+    in_key: bool,
     /// Where the tag is.
     pub(super) at: u32,
-    /// Bytes of the whole term, tag included.
+    /// Bytes of the whole term, tag included; while it is incomplete, the terms that are missing in the container around it.
     pub(super) size: u32,
-    /// The index of the first node after this term and everything inside it.
+    /// The index of the first node after this term and everything inside it; while it is incomplete, that of the container
+    /// around it.
     pub(super) next: u32,
+}
+
+impl Node {
+    /// A term without terms inside.
+    #[inline(always)]
+    pub(super) const fn leaf(kind: Kind, at: u32, size: u32, next: u32) -> Self {
+        Self { kind, tailed: false, state: State::Leaf, in_key: false, at, size, next }
+    }
 }
 
 /// A reusable buffer in which encoded terms are laid out for looking into.
@@ -47,19 +61,19 @@ pub struct Tape {
     pub(super) orders: BTreeMap<u32, u32>,
     /// The nodes of keys, in exact term order.
     pub(super) sorted_keys: Vec<u32>,
-    open: Vec<Open>,
     /// The keys of maps are known to differ.
     keys_differ: bool,
     pub(super) table: Vec<(u32, u32)>,
+    filter: Vec<u32>,
 }
 
-/// A container that is not complete yet.
+/// A container whose last term has come.
 #[derive(Clone, Copy, Debug)]
-struct Open {
+struct Complete {
     /// Its node.
     node: u32,
-    /// Terms that are still missing.
-    remaining: u32,
+    /// The node of that last term.
+    last: u32,
     state: State,
     /// It is inside the key of a map.
     in_key: bool,
@@ -67,16 +81,16 @@ struct Open {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    Root,
+    /// Nothing is inside.
+    Leaf,
     Tuple,
     List,
-    /// A list whose elements are complete, and the node of its tail.
-    Tail(u32),
+    /// A list whose elements are complete, not so its tail.
+    Tail,
     Map,
     Fun,
     ExportFun,
-    /// The number of atoms at the front.
-    Record(u32),
+    Record,
     Local,
 }
 
@@ -94,15 +108,16 @@ impl Tape {
             self.nodes.shrink_to(nodes);
             self.sorted_keys.shrink_to(nodes);
             self.table = Vec::new();
-            self.open.shrink_to(nodes);
+            self.filter = Vec::new();
         }
     }
 
     fn clear(&mut self) {
         self.len = 0;
-        self.orders.clear();
+        if !self.orders.is_empty() {
+            self.orders.clear();
+        }
         self.sorted_keys.clear();
-        self.open.clear();
     }
 
     /// The nodes of the term, each container before what is inside it.
@@ -149,114 +164,137 @@ impl Tape {
         View::at(self, bytes, atoms, 0).ok_or_else(|| truncated(bytes.len()))
     }
 
+    /// Containers that are incomplete are chained through their nodes, so that there is no other stack.
     fn run(&mut self, bytes: &[u8], atoms: &[Atom], limits: &Limits) -> Result<()> {
         let context = Context { atoms, max_integer_bytes: limits.max_integer_bytes };
-        let mut top = Open { node: 0, remaining: 1, state: State::Root, in_key: false };
         // LOCAL_EXT terms around this place; inside them, NIL stands for the node that made them, and no atom may
         // depend on the frame.
         let mut local = 0u32;
-        let mut cached_atoms = atoms.len();
-        let mut pos = 0;
-        let mut len = 0;
+        // The innermost container that is incomplete, and how many terms it lacks; at first the one term that is wanted.
+        let (mut top, mut state, mut in_key, mut remaining) = (0u32, State::Leaf, false, 1u32);
+        let mut depth = 0;
+        let (mut pos, mut len) = (0, 0);
         let mut nodes = room(&mut self.nodes, limits);
         loop {
-            let rest = bytes.get(pos..).unwrap_or_default();
             let Some(slot) = nodes.get_mut(len) else {
                 self.grow(limits)?;
                 nodes = room(&mut self.nodes, limits);
                 continue;
             };
-            let next = len as u32 + 1;
-            let found = match common(rest, cached_atoms) {
-                Some(found) => found,
-                None => match container(rest) {
-                    Some(container) => Found::Container(container),
-                    None => {
-                        let (kind, size) = context.leaf(rest, pos, local > 0)?;
-                        Found::Leaf(kind, size)
-                    }
-                },
-            };
-            match found {
-                Found::Leaf(kind, size) => {
-                    *slot = Node { kind, tailed: false, at: pos as u32, size: size as u32, next };
-                    pos += size;
-                    // Where one integer is, there are mostly more.
-                    if kind == Kind::Integer && top.remaining > 1 {
-                        let after = bytes.get(pos..).unwrap_or_default();
-                        if matches!(after.first(), Some(&(SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT))) {
-                            let slots = nodes.get_mut(next as usize..).unwrap_or_default();
-                            let row = integers(after, pos as u32, slots, next, top.remaining - 1);
+            let at = pos as u32;
+            let start = bytes.get(pos..pos + START).and_then(<[u8]>::first_chunk);
+            let form = start.and_then(|start: &[u8; START]| FORMS.get(usize::from(start[0])));
+            let container = match (start, form) {
+                (Some(start), Some(form)) if form.is_leaf() => {
+                    let end = pos as u64 + form.size(start);
+                    if end <= bytes.len() as u64 && (!form.is_text() || form.is_ascii(start, bytes, pos)) {
+                        len += 1;
+                        *slot = Node::leaf(form.kind, at, end as u32 - at, len as u32);
+                        pos = end as usize;
+                        remaining -= 1;
+                        if form.kind != Kind::Integer {
+                            if remaining > 0 {
+                                continue;
+                            }
+                        } else if remaining > 0 {
+                            // Where one integer is, there are mostly more.
+                            let after = bytes.get(pos..).unwrap_or_default();
+                            if !matches!(
+                                after.first(),
+                                Some(&(SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT))
+                            ) {
+                                continue;
+                            }
+                            let slots = nodes.get_mut(len..).unwrap_or_default();
+                            let row = integers(after, pos as u32, slots, len as u32, remaining);
                             pos += row.size;
                             len += row.count as usize;
-                            top.remaining -= row.count;
+                            remaining -= row.count;
                         }
+                        None
+                    } else {
+                        Some(rare(bytes, pos, local > 0, context)?)
                     }
                 }
-                Found::Container(Container { kind, state, head, count }) => {
-                    // LIST_EXT without elements is just its tail.
-                    if state == State::List && count == 0 {
-                        pos += head;
-                        continue;
-                    }
-                    // Each term takes at least one byte, a list one more for its tail.
-                    if count > (rest.len() - head) as u64 {
-                        return Err(too_many(rest, pos, count));
-                    }
-                    *slot = Node { kind, tailed: false, at: pos as u32, size: head as u32, next };
-                    pos += head;
-                    if count > 0 {
-                        let depth = self.open.len();
-                        if depth >= limits.max_depth {
-                            return Err(Error::limit("max_depth", depth as u64 + 1, limits.max_depth as u64));
-                        }
-                        let is_key = top.state == State::Map && top.remaining.is_multiple_of(2);
-                        if state == State::Local {
-                            local += 1;
-                            cached_atoms = 0;
-                        }
-                        self.open.push(top);
-                        let node = len as u32;
-                        top = Open { node, remaining: count as u32, state, in_key: top.in_key || is_key };
-                        len += 1;
-                        continue;
+                (Some(start), Some(form)) if form.is_container() => {
+                    let count = form.count(start);
+                    if count > 0 && count <= (bytes.len() - pos - usize::from(form.head)) as u64 {
+                        Some(Found {
+                            kind: form.kind,
+                            state: form.state,
+                            head: usize::from(form.head),
+                            count: count as u32,
+                        })
+                    } else {
+                        Some(rare(bytes, pos, local > 0, context)?)
                     }
                 }
+                _ => Some(rare(bytes, pos, local > 0, context)?),
+            };
+            if let Some(found) = container {
+                let Some(slot) = nodes.get_mut(len) else { continue };
+                if found.count > 0 {
+                    if depth >= limits.max_depth {
+                        return Err(Error::limit("max_depth", depth as u64 + 1, limits.max_depth as u64));
+                    }
+                    depth += 1;
+                    if state == State::Map {
+                        in_key |= remaining.is_multiple_of(2);
+                    }
+                    state = found.state;
+                    let size = remaining - 1;
+                    *slot = Node { kind: found.kind, tailed: false, state, in_key, at, size, next: top };
+                    (top, remaining) = (len as u32, found.count);
+                    pos += found.head;
+                    len += 1;
+                    if state == State::Local {
+                        local += 1;
+                    }
+                    continue;
+                }
+                pos += found.head;
+                // LIST_EXT without elements is just its tail.
+                if found.state == State::List {
+                    continue;
+                }
+                len += 1;
+                *slot = Node::leaf(found.kind, at, found.head as u32, len as u32);
+                remaining -= 1;
             }
-            len += 1;
-            top.remaining -= 1;
             // A term is complete, and with it perhaps some of the containers around it.
-            while top.remaining == 0 {
-                match top.state {
-                    State::Root => {
-                        self.len = len;
-                        return Ok(());
-                    }
-                    State::List if bytes.get(pos) != Some(&NIL_EXT) => {
-                        top.state = State::Tail(len as u32);
-                        top.remaining = 1;
+            let mut last = len as u32 - 1;
+            while remaining == 0 {
+                if depth == 0 {
+                    self.len = len;
+                    return Ok(());
+                }
+                let Some(node) = nodes.get_mut(top as usize) else { return Ok(()) };
+                if state == State::List {
+                    if bytes.get(pos) != Some(&NIL_EXT) {
+                        (state, node.state, remaining) = (State::Tail, State::Tail, 1);
                         break;
                     }
-                    State::List => pos += 1,
-                    _ => {}
+                    pos += 1;
                 }
-                if let Some(node) = nodes.get_mut(top.node as usize) {
-                    node.next = len as u32;
-                    node.size = pos as u32 - node.at;
-                }
-                if !matches!(top.state, State::Tuple | State::List) {
+                let (outer, missing) = (node.next, node.size);
+                (node.next, node.size) = (len as u32, pos as u32 - node.at);
+                if !matches!(state, State::Tuple | State::List)
+                    && !(state == State::Map
+                        && !in_key
+                        && (self.keys_differ || differ(nodes, top, bytes, atoms, &mut self.filter)))
+                {
                     self.len = len;
-                    self.close(top, bytes, atoms)?;
+                    self.close(Complete { node: top, last, state, in_key }, bytes, atoms)?;
                     len = self.len;
-                    if top.state == State::Local {
-                        local -= 1;
-                        cached_atoms = if local == 0 { atoms.len() } else { 0 };
-                    }
+                    local -= u32::from(state == State::Local);
                     nodes = room(&mut self.nodes, limits);
                 }
-                let Some(outer) = self.open.pop() else { return Ok(()) };
-                top = outer;
-                top.remaining -= 1;
+                depth -= 1;
+                last = top;
+                (top, remaining) = (outer, missing);
+                if let Some(node) = nodes.get(outer as usize) {
+                    (state, in_key) = (node.state, node.in_key);
+                }
             }
         }
     }
@@ -268,24 +306,22 @@ impl Tape {
         if len >= limits.max_nodes {
             return Err(Error::limit("max_nodes", limits.max_nodes as u64 + 1, limits.max_nodes as u64));
         }
-        let unused = Node { kind: Kind::List, tailed: false, at: 0, size: 0, next: 0 };
+        let unused = Node::leaf(Kind::List, 0, 0, 0);
         self.nodes.resize(len.saturating_mul(2).clamp(64, limits.max_nodes.max(64)), unused);
         Ok(())
     }
 
     /// Checks and completes a container that has ended.
-    fn close(&mut self, open: Open, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
-        let tail = match open.state {
-            State::Tail(tail) => self.nodes.get(tail as usize).map(|node| node.kind),
-            _ => None,
-        };
+    #[inline(never)]
+    fn close(&mut self, open: Complete, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
+        let last = self.nodes.get(open.last as usize).map(|node| node.kind);
         let Some(node) = self.nodes.get_mut(open.node as usize) else { return Ok(()) };
         let at = node.at as usize;
         match open.state {
-            State::Tuple | State::List | State::Root => Ok(()),
-            State::Tail(_) => {
+            State::Leaf | State::Tuple | State::List => Ok(()),
+            State::Tail => {
                 node.tailed = true;
-                node.kind = if tail == Some(Kind::List) { Kind::List } else { Kind::ImproperList };
+                node.kind = if last == Some(Kind::List) { Kind::List } else { Kind::ImproperList };
                 Ok(())
             }
             State::Local => {
@@ -313,8 +349,10 @@ impl Tape {
                 self.len = open.node as usize + 1;
                 Ok(())
             }
-            State::Record(names) => {
-                let names = self.nodes().get(open.node as usize + 1..(open.node + 1 + names) as usize);
+            State::Record => {
+                let fields = View::at(self, bytes, atoms, open.node).map_or(0, View::record_fields);
+                let names =
+                    self.nodes().get(open.node as usize + 1..open.node as usize + 3 + fields as usize);
                 if names.is_some_and(|names| names.iter().all(|name| name.kind == Kind::Atom)) {
                     Ok(())
                 } else {
@@ -367,7 +405,7 @@ fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) ->
             _ => break,
         };
         next += 1;
-        *slot = Node { kind: Kind::Integer, tailed: false, at: at + pos as u32, size, next };
+        *slot = Node::leaf(Kind::Integer, at + pos as u32, size, next);
         pos += size as usize;
     }
     // Only the last can reach beyond the input: it is left to those who know what is wrong with it.
@@ -380,10 +418,163 @@ fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) ->
 }
 
 /// What is at the front of the input.
-enum Found {
-    /// Its kind and size.
-    Leaf(Kind, usize),
-    Container(Container),
+struct Found {
+    kind: Kind,
+    state: State,
+    /// Bytes up to the first term inside; of a leaf, all of them.
+    head: usize,
+    /// How many terms are inside, a list's tail not counted; there are at least as many bytes.
+    count: u32,
+}
+
+/// How the length of a term follows from its first five bytes.
+#[derive(Clone, Copy)]
+struct Form {
+    kind: Kind,
+    /// Of a leaf and of any tag that is none of the frequent ones: `Leaf`.
+    state: State,
+    /// Bytes in front of what is counted.
+    head: u8,
+    /// How far the four bytes after the tag, as a big-endian number, are shifted to the right to be the count.
+    shift: u8,
+    class: Class,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Class {
+    /// Any bytes will do.
+    Leaf,
+    /// What is counted is text of UTF-8.
+    Text,
+    Container,
+    Rare,
+}
+
+/// The first bytes of a term, which are read at once.
+const START: usize = 16;
+
+/// The forms that messages are full of, by tag. Within the last [`START`] bytes of the input, [`rare`] reads them.
+static FORMS: [Form; 256] = {
+    const fn form(class: Class, kind: Kind, state: State, head: u8, shift: u8) -> Form {
+        Form { kind, state, head, shift, class }
+    }
+    let mut forms = [form(Class::Rare, Kind::Local, State::Leaf, 0, 32); 256];
+    forms[SMALL_INTEGER_EXT as usize] = form(Class::Leaf, Kind::Integer, State::Leaf, 2, 32);
+    forms[INTEGER_EXT as usize] = form(Class::Leaf, Kind::Integer, State::Leaf, 5, 32);
+    forms[NIL_EXT as usize] = form(Class::Leaf, Kind::List, State::Leaf, 1, 32);
+    forms[STRING_EXT as usize] = form(Class::Leaf, Kind::List, State::Leaf, 3, 16);
+    forms[BINARY_EXT as usize] = form(Class::Leaf, Kind::Binary, State::Leaf, 5, 0);
+    forms[SMALL_ATOM_UTF8_EXT as usize] = form(Class::Text, Kind::Atom, State::Leaf, 2, 24);
+    forms[SMALL_TUPLE_EXT as usize] = form(Class::Container, Kind::Tuple, State::Tuple, 2, 24);
+    forms[LIST_EXT as usize] = form(Class::Container, Kind::List, State::List, 5, 0);
+    // The count is that of pairs.
+    forms[MAP_EXT as usize] = form(Class::Container, Kind::Map, State::Map, 5, 0);
+    forms
+};
+
+impl Form {
+    #[inline(always)]
+    fn is_leaf(self) -> bool {
+        matches!(self.class, Class::Leaf | Class::Text)
+    }
+
+    #[inline(always)]
+    fn is_text(self) -> bool {
+        self.class == Class::Text
+    }
+
+    #[inline(always)]
+    fn is_container(self) -> bool {
+        self.class == Class::Container
+    }
+
+    #[inline(always)]
+    fn counted(self, start: &[u8; START]) -> u64 {
+        let [_, a, b, c, d, ..] = start;
+        u64::from(u32::from_be_bytes([*a, *b, *c, *d])).wrapping_shr(self.shift.into())
+    }
+
+    /// The bytes of a leaf.
+    #[inline(always)]
+    fn size(self, start: &[u8; START]) -> u64 {
+        u64::from(self.head) + self.counted(start)
+    }
+
+    /// The terms in a container, the tail of a list not counted.
+    #[inline(always)]
+    fn count(self, start: &[u8; START]) -> u64 {
+        self.counted(start) << u32::from(self.state == State::Map)
+    }
+
+    /// Whether the text of a whole atom, which is at `pos`, is ASCII.
+    #[inline(always)]
+    fn is_ascii(self, start: &[u8; START], bytes: &[u8], pos: usize) -> bool {
+        let len = usize::from(start[1]);
+        match (TEXT.get(len), start.as_chunks::<8>().0) {
+            (Some((first, second)), [low, high]) => {
+                u64::from_le_bytes(*low) & first | u64::from_le_bytes(*high) & second == 0
+            }
+            _ => is_ascii(bytes.get(pos + 2..).unwrap_or_default(), len),
+        }
+    }
+}
+
+/// Of a start with an atom of so many bytes, the highest bits of those bytes.
+static TEXT: [(u64, u64); START - 1] = {
+    let mut masks = [(0, 0); START - 1];
+    let mut len = 0;
+    while len < START - 1 {
+        let mask = (0x8080_8080_8080_8080_8080_8080_8080_8080 & ((1u128 << (8 * len)) - 1)) << 16;
+        masks[len] = (mask as u64, (mask >> 64) as u64);
+        len += 1;
+    }
+    masks
+};
+
+/// Where the term at `pos` ends, found without a tape; `None` if there is anything but leaves, tuples, lists and maps in
+/// it. For bytes that were accepted before.
+pub(super) fn skip(bytes: &[u8], mut pos: usize, atoms: &[Atom]) -> Option<usize> {
+    let context = Context { atoms, max_integer_bytes: usize::MAX };
+    let mut missing = 1u64;
+    while missing > 0 {
+        missing -= 1;
+        let start = bytes.get(pos..pos + START).and_then(<[u8]>::first_chunk);
+        if let Some(start) = start
+            && let Some(form) = FORMS.get(usize::from(start[0]))
+            && form.is_leaf()
+        {
+            pos += form.size(start) as usize;
+            continue;
+        }
+        let found = rare(bytes, pos, false, context).ok()?;
+        pos += found.head;
+        missing += match found.state {
+            State::Leaf => 0,
+            State::Tuple | State::Map => u64::from(found.count),
+            State::List => u64::from(found.count) + 1,
+            State::Tail | State::Fun | State::ExportFun | State::Record | State::Local => return None,
+        };
+    }
+    (pos <= bytes.len()).then_some(pos)
+}
+
+/// What is at `at` in any form; knows what is wrong. `local`: inside LOCAL_EXT.
+#[inline(never)]
+fn rare(bytes: &[u8], at: usize, local: bool, context: Context<'_>) -> Result<Found> {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let cached_atoms = if local { 0 } else { context.atoms.len() };
+    if let Some((kind, size)) = common(rest, cached_atoms) {
+        return Ok(Found { kind, state: State::Leaf, head: size, count: 0 });
+    }
+    if let Some(Container { kind, state, head, count }) = container(rest) {
+        // Each term takes at least one byte, a list one more for its tail.
+        return match u32::try_from(count).ok().filter(|count| *count as usize <= rest.len() - head) {
+            Some(count) => Ok(Found { kind, state, head, count }),
+            None => Err(too_many(rest, at, count)),
+        };
+    }
+    let (kind, size) = context.leaf(rest, at, local)?;
+    Ok(Found { kind, state: State::Leaf, head: size, count: 0 })
 }
 
 /// The start of a container.
@@ -396,10 +587,9 @@ struct Container {
     count: u64,
 }
 
-/// What is at the front, if it is one of the forms that messages are full of, and in order. For the rest there are
-/// [`container`] and [`Context::leaf`], which also knows what is wrong. `cached_atoms`: how many there are to refer to.
+/// The kind and size of the leaf at the front, if it is in one of the usual forms, and in order.
 #[inline(always)]
-fn common(rest: &[u8], cached_atoms: usize) -> Option<Found> {
+fn common(rest: &[u8], cached_atoms: usize) -> Option<(Kind, usize)> {
     let count = |count: &[u8; 4]| u64::from(u32::from_be_bytes(*count));
     let (tag, body) = rest.split_first()?;
     let (kind, size) = match *tag {
@@ -443,31 +633,9 @@ fn common(rest: &[u8], cached_atoms: usize) -> Option<Found> {
             }
             _ => return None,
         },
-        SMALL_TUPLE_EXT => {
-            let count = u64::from(*body.first()?);
-            return Some(Found::Container(Container {
-                kind: Kind::Tuple,
-                state: State::Tuple,
-                head: 2,
-                count,
-            }));
-        }
-        LIST_EXT => {
-            let count = count(body.first_chunk()?);
-            return Some(Found::Container(Container {
-                kind: Kind::List,
-                state: State::List,
-                head: 5,
-                count,
-            }));
-        }
-        MAP_EXT => {
-            let count = 2 * count(body.first_chunk()?);
-            return Some(Found::Container(Container { kind: Kind::Map, state: State::Map, head: 5, count }));
-        }
         _ => return None,
     };
-    if size <= rest.len() { Some(Found::Leaf(kind, size)) } else { None }
+    (size <= rest.len()).then_some((kind, size))
 }
 
 /// Whether the first `len` bytes are there and ASCII.
@@ -488,17 +656,20 @@ fn is_ascii(text: &[u8], len: usize) -> bool {
     text.get(..len).is_some_and(<[u8]>::is_ascii)
 }
 
-/// The container at the front in one of the rarer forms; `None` if there is none, or not enough of it.
+/// The container at the front; `None` if there is none, or not enough of it.
 fn container(rest: &[u8]) -> Option<Container> {
     let count = |count: &[u8; 4]| u64::from(u32::from_be_bytes(*count));
     let (tag, body) = rest.split_first()?;
     let (kind, state, head, count) = match *tag {
+        SMALL_TUPLE_EXT => (Kind::Tuple, State::Tuple, 2, u64::from(*body.first()?)),
+        LIST_EXT => (Kind::List, State::List, 5, count(body.first_chunk()?)),
+        MAP_EXT => (Kind::Map, State::Map, 5, 2 * count(body.first_chunk()?)),
         LARGE_TUPLE_EXT => (Kind::Tuple, State::Tuple, 5, count(body.first_chunk()?)),
         EXPORT_EXT => (Kind::ExportFun, State::ExportFun, 1, 3),
         NEW_FUN_EXT => (Kind::Fun, State::Fun, 30, 4 + count(body.get(25..29)?.first_chunk()?)),
         RECORD_EXT => {
             let names = 2 + count(body.get(..5)?.first_chunk()?);
-            (Kind::Record, State::Record(names.min(u64::from(u32::MAX)) as u32), 6, 2 * names - 2)
+            (Kind::Record, State::Record, 6, 2 * names - 2)
         }
         LOCAL_EXT => body.get(..4).map(|_| (Kind::Local, State::Local, 5, 1))?,
         _ => return None,
@@ -515,4 +686,70 @@ fn too_many(rest: &[u8], at: usize, count: u64) -> Error {
 #[cold]
 fn truncated(at: usize) -> Error {
     Error::malformed("term", at, Problem::Truncated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etf::{Map, RawTerm, Term};
+
+    /// Nothing else here or in a view owns memory, except for a map inside the key of a map.
+    #[test]
+    fn nothing_is_allocated_for_a_second_look() {
+        let pair = |n: i64| {
+            (
+                Term::from(n.to_string()),
+                Term::list([n.into(), Term::atom("x"), Term::tuple([n.into(), Term::Float(1.5)])]),
+            )
+        };
+        let map: Map = (0..100).map(pair).collect();
+        let bytes = RawTerm::from_term(&Term::list([map.into(), "text".into()])).unwrap();
+        let mut tape = Tape::new();
+        let rooms = |tape: &Tape| {
+            let Tape { nodes, len: _, orders, sorted_keys, keys_differ: _, table, filter } = tape;
+            assert!(orders.is_empty() && sorted_keys.capacity() == 0 && table.capacity() == 0);
+            [(nodes.as_ptr() as usize, nodes.capacity()), (filter.as_ptr() as usize, filter.capacity())]
+        };
+        let limits = Limits::default();
+        let count =
+            |view: View<'_>| view.elements().flat_map(View::elements).flat_map(View::elements).count();
+        assert_eq!(tape.parse(bytes.as_bytes(), &[], &limits).map(count), Ok(300));
+        let before = rooms(&tape);
+        for _ in 0..3 {
+            assert_eq!(tape.parse(bytes.as_bytes(), &[], &limits).map(count), Ok(300));
+            assert_eq!(rooms(&tape), before);
+        }
+    }
+
+    #[test]
+    fn every_form_at_every_distance_from_the_end() {
+        // The first 16 bytes of a term are read at once, the last ones of the input one by one.
+        let limits = Limits::default();
+        let long = Term::Atom(Atom::new(&"l".repeat(40)).unwrap());
+        let leaves = [1.into(), 256.into(), (1i64 << 40).into(), Term::atom("ok"), long, "text".into()];
+        for leaf in leaves {
+            for wrap in [
+                |leaf: Term| Term::from((leaf.clone(), leaf)),
+                |leaf: Term| Term::list([leaf, Term::nil(), Term::tuple([])]),
+                |leaf: Term| Term::Map([(leaf.clone(), leaf), (Term::nil(), 1.into())].into_iter().collect()),
+            ] {
+                let raw = RawTerm::from_term(&wrap(leaf.clone())).unwrap();
+                let len = raw.as_bytes().len();
+                for behind in 0..20 {
+                    let mut bytes = raw.as_bytes().to_vec();
+                    bytes.resize(len + behind, 0xFF);
+                    let mut tape = Tape::new();
+                    let view = tape.parse(&bytes, &[], &limits).unwrap();
+                    assert_eq!(view.span(), 0..len);
+                    assert_eq!(view.to_term(), wrap(leaf.clone()));
+                    assert_eq!(skip(&bytes, 0, &[]), Some(len));
+                }
+                for cut in 0..len {
+                    let bytes = raw.as_bytes().slice(..cut);
+                    assert!(Tape::new().parse(&bytes, &[], &limits).is_err(), "{cut}");
+                    assert_eq!(skip(&bytes, 0, &[]), None, "{cut}");
+                }
+            }
+        }
+    }
 }

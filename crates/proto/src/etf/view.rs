@@ -223,8 +223,7 @@ impl<'a> View<'a> {
 
     /// The pid, if it is one.
     pub fn as_pid(self) -> Option<Pid> {
-        let PidRef { node, id, serial, creation } = self.pid_ref()?;
-        Some(Pid { node: node.to_atom(), id, serial, creation })
+        self.pid_ref().map(PidRef::to_pid)
     }
 
     /// The port, if it is one.
@@ -445,7 +444,7 @@ impl<'a> Iterator for Elements<'a> {
     fn next(&mut self) -> Option<View<'a>> {
         loop {
             if let Some(at) = self.bytes.next() {
-                let node = Node { kind: Kind::Integer, tailed: false, at, size: 1, next: self.of.node.next };
+                let node = Node::leaf(Kind::Integer, at, 1, self.of.node.next);
                 return Some(View { node, byte: true, ..self.of });
             }
             if self.next >= self.end {

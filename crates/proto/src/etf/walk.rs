@@ -101,6 +101,12 @@ impl<'a> From<&'a Pid> for PidRef<'a> {
     }
 }
 
+impl PidRef<'_> {
+    pub(super) fn to_pid(self) -> Pid {
+        Pid { node: self.node.to_atom(), id: self.id, serial: self.serial, creation: self.creation }
+    }
+}
+
 impl<'a> From<&'a Port> for PortRef<'a> {
     fn from(port: &'a Port) -> Self {
         Self { node: (&port.node).into(), creation: port.creation, id: port.id }

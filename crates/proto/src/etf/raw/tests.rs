@@ -76,3 +76,26 @@ fn compressing_is_undone_and_never_makes_longer() {
         assert_eq!(RawTerm::from_external(&external, &limits).unwrap().to_term(&limits).unwrap(), term);
     }
 }
+
+#[test]
+fn large_binaries_are_never_copied() {
+    let large = vec![7; 1 << 20];
+    let raw = RawTerm::from_term(&Term::from((Term::binary(&large), vec![Term::binary(&large)]))).unwrap();
+    let inside = |bytes: &Bytes| raw.as_bytes().as_ptr_range().contains(&bytes.as_ptr());
+    let check = |term: &Term| {
+        let [first, rest] = term.as_tuple().unwrap() else { panic!("{term:?}") };
+        assert!(
+            inside(first.as_binary().unwrap()) && inside(rest.as_list().unwrap()[0].as_binary().unwrap())
+        );
+    };
+    check(&raw.to_term(&Limits::default()).unwrap());
+    let mut tape = Tape::new();
+    let view = raw.view(&mut tape).unwrap();
+    assert!(inside(&raw.slice(view.elements().next().unwrap()).unwrap()));
+    let external = raw.to_external();
+    let term = crate::etf::decode_bytes(&external, &Limits::default()).unwrap();
+    let first = term.as_tuple().unwrap()[0].as_binary().unwrap();
+    assert!(external.as_ptr_range().contains(&first.as_ptr()));
+    // A clone and a term inside share the memory, too.
+    assert!(inside(raw.clone().as_bytes()) && inside(raw.inner(view).unwrap().as_bytes()));
+}

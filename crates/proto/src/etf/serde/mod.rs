@@ -51,6 +51,7 @@
 //! ```
 
 mod de;
+mod direct;
 mod error;
 mod native;
 mod ser;
@@ -74,7 +75,7 @@ pub use types::{Binary, Charlist, OrUndefined};
 /// If something in the value has no term: a float that is not finite, a name of more than 255 characters.
 pub fn to_term<T: Serialize + ?Sized>(value: &T) -> Result<Term, Error> {
     let mut terms = sink::Terms::default();
-    value.serialize(ser::Serializer { sink: &mut terms })?;
+    value.serialize(ser::Serializer::new(&mut terms))?;
     terms.finish()
 }
 
@@ -84,7 +85,7 @@ pub fn to_term<T: Serialize + ?Sized>(value: &T) -> Result<Term, Error> {
 /// As [`to_term`]; also if the value exceeds the default [`Limits`] of what a peer would take, or has a map with a key twice.
 pub fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<RawTerm, Error> {
     let mut encoded = sink::Encoded::default();
-    value.serialize(ser::Serializer { sink: &mut encoded })?;
+    value.serialize(ser::Serializer::new(&mut encoded))?;
     encoded.finish(&Limits::default())
 }
 
@@ -101,6 +102,9 @@ pub fn from_term<'de, T: Deserialize<'de>>(term: &'de Term) -> Result<T, Error> 
 /// # Errors
 /// As [`from_term`].
 pub fn from_raw<T: DeserializeOwned>(raw: &RawTerm) -> Result<T, Error> {
+    if let Some(value) = direct::read(raw, 0) {
+        return Ok(value);
+    }
     let mut tape = Tape::new();
     let view = raw.view(&mut tape).map_err(|error| Error::new(error.to_string()))?;
     T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }))
@@ -111,6 +115,9 @@ pub fn from_raw<T: DeserializeOwned>(raw: &RawTerm) -> Result<T, Error> {
 /// # Errors
 /// As [`from_term`].
 pub fn from_view<'de, T: Deserialize<'de>>(raw: &'de RawTerm, view: View<'de>) -> Result<T, Error> {
+    if let Some(value) = raw.place(view).and_then(|at| direct::read(raw, at)) {
+        return Ok(value);
+    }
     T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }))
 }
 

@@ -16,6 +16,8 @@ use crate::etf::{Atom, Pid, Port, RawTerm, Reference, Term};
 
 /// The reserved name: any term.
 pub(super) const TERM: &str = "$foundation::Term";
+/// The reserved name: an atom. What would come as [`TERM`] may come as text, too.
+pub(super) const ATOM: &str = "$foundation::Atom";
 /// The reserved name: an encoded term.
 pub(super) const RAW: &str = "$foundation::RawTerm";
 
@@ -118,16 +120,18 @@ impl Serialize for BytesOf<'_> {
 /// Atoms are strings to other formats.
 impl Serialize for Atom {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize(serializer, TERM, Native::Term(Term::Atom(self.clone())), &self.as_str())
+        serializer.serialize_newtype_struct(ATOM, self.as_str())
     }
 }
 
 impl<'de> Deserialize<'de> for Atom {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserialize(deserializer, "an atom", |term| match term {
+        let convert = |term| match term {
             Term::Atom(atom) => Ok(atom),
             other => Err(other),
-        })
+        };
+        let visitor = NativeVisitor { expected: "an atom", convert, lifetime: PhantomData };
+        deserializer.deserialize_newtype_struct(ATOM, visitor)
     }
 }
 

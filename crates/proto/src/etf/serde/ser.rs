@@ -8,7 +8,9 @@ type Result<T> = core::result::Result<T, Error>;
 
 /// Serialises one value into a sink, under the conventions of [`crate::etf::serde`].
 pub(super) struct Serializer<'a, S> {
-    pub(super) sink: &'a mut S,
+    sink: &'a mut S,
+    /// Text is an atom.
+    atom: bool,
 }
 
 /// A list, tuple or map whose elements are being written.
@@ -29,6 +31,10 @@ pub(super) const ELIXIR: &str = "Elixir.";
 pub(super) const STRUCT: &str = "__struct__";
 
 impl<'a, S: Sink> Serializer<'a, S> {
+    pub(super) fn new(sink: &'a mut S) -> Self {
+        Self { sink, atom: false }
+    }
+
     fn begin(self, container: Container) -> Compound<'a, S> {
         let mark = self.sink.begin(container);
         Compound { sink: self.sink, container, mark, count: 0, tagged: None }
@@ -121,7 +127,7 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
     }
 
     fn serialize_str(self, value: &str) -> Result<()> {
-        self.sink.binary(value.as_bytes())
+        if self.atom { self.sink.atom(value) } else { self.sink.binary(value.as_bytes()) }
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<()> {
@@ -154,7 +160,7 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
         {
             return self.sink.native(native);
         }
-        value.serialize(self)
+        value.serialize(Serializer { atom: name == native::ATOM, ..self })
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -167,7 +173,7 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
         let mark = self.sink.begin(Container::Tuple(2));
         self.sink.atom(variant)?;
         value
-            .serialize(Serializer { sink: &mut *self.sink })
+            .serialize(Serializer::new(&mut *self.sink))
             .map_err(|error| error.inside(Step::Key(variant.to_owned())))?;
         self.sink.end(Container::Tuple(2), mark, 2)
     }
@@ -204,6 +210,7 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Compound<'a, S>> {
         let mut map = self.begin(Container::Map);
         if name.starts_with(ELIXIR) {
+            map.sink.key();
             map.sink.atom(STRUCT)?;
             map.sink.atom(name)?;
             map.count = 1;
@@ -225,16 +232,17 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
 impl<S: Sink> Compound<'_, S> {
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
         value
-            .serialize(Serializer { sink: &mut *self.sink })
+            .serialize(Serializer::new(&mut *self.sink))
             .map_err(|error| error.inside(Step::Index(self.count)))?;
         self.count += 1;
         Ok(())
     }
 
     fn field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<()> {
+        self.sink.key();
         self.sink.atom(key)?;
         value
-            .serialize(Serializer { sink: &mut *self.sink })
+            .serialize(Serializer::new(&mut *self.sink))
             .map_err(|error| error.inside(Step::Key(key.to_owned())))?;
         self.count += 1;
         Ok(())
@@ -311,13 +319,14 @@ impl<S: Sink> ser::SerializeMap for Compound<'_, S> {
     type Error = Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<()> {
-        key.serialize(Serializer { sink: &mut *self.sink })
+        self.sink.key();
+        key.serialize(Serializer::new(&mut *self.sink))
             .map_err(|error| error.inside(Step::Key(format!("(key {})", self.count))))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
         value
-            .serialize(Serializer { sink: &mut *self.sink })
+            .serialize(Serializer::new(&mut *self.sink))
             .map_err(|error| error.inside(Step::Key(format!("(value {})", self.count))))?;
         self.count += 1;
         Ok(())

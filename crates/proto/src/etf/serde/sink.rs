@@ -7,7 +7,8 @@ use bytes::{BufMut, Bytes};
 use super::error::Error;
 use super::native::Native;
 use crate::Limits;
-use crate::etf::tag::{LIST_EXT, MAP_EXT};
+use crate::etf::keys::differ_at;
+use crate::etf::tag::{LIST_EXT, MAP_EXT, SMALL_ATOM_UTF8_EXT};
 use crate::etf::{
     Atom, RawTerm, Tape, Term, encode_term, put_atom, put_binary, put_f64, put_i64, put_nil, put_pid,
     put_tuple_header,
@@ -33,6 +34,8 @@ pub(super) trait Sink {
     fn float(&mut self, value: f64) -> Result<()>;
     fn binary(&mut self, bytes: &[u8]) -> Result<()>;
     fn native(&mut self, native: Native) -> Result<()>;
+    /// A key of the map that was begun last comes next.
+    fn key(&mut self);
     /// Begins a container; `end` wants the mark back.
     fn begin(&mut self, container: Container) -> usize;
     fn end(&mut self, container: Container, mark: usize, count: usize) -> Result<()>;
@@ -91,6 +94,8 @@ impl Sink for Terms {
         Ok(())
     }
 
+    fn key(&mut self) {}
+
     fn begin(&mut self, _: Container) -> usize {
         self.stack.len()
     }
@@ -116,13 +121,24 @@ impl Sink for Terms {
 }
 
 /// The encoded form: counts that are not known at the beginning are written at the end.
+///
+/// What is written is a term by the way it comes about, except that a map may have a key twice and that a peer may not
+/// take as much. That is watched on the way; only if it stays unclear, the whole is checked at the end.
 pub(super) struct Encoded {
     bytes: Vec<u8>,
+    /// The containers around this place.
+    depth: usize,
+    /// Their greatest number, or more.
+    deepest: usize,
+    /// Where the keys of the maps around this place are.
+    keys: Vec<u32>,
+    /// Something may be wrong.
+    unclear: bool,
 }
 
 impl Default for Encoded {
     fn default() -> Self {
-        Self { bytes: Vec::with_capacity(ROOM) }
+        Self { bytes: Vec::with_capacity(ROOM), depth: 0, deepest: 0, keys: Vec::new(), unclear: false }
     }
 }
 
@@ -138,8 +154,15 @@ std::thread_local! {
 }
 
 impl Encoded {
-    /// The encoded term, checked: a map with a key twice would make the peer close the connection.
+    /// The encoded term: a map with a key twice would make the peer close the connection.
     pub(super) fn finish(self, limits: &Limits) -> Result<RawTerm> {
+        if self.depth > 0 {
+            return Err(Error::new("a part that could not be serialised was left incomplete"));
+        }
+        // Each node takes at least one byte.
+        if !self.unclear && self.deepest <= limits.max_depth && self.bytes.len() <= limits.max_nodes {
+            return Ok(RawTerm::checked(self.bytes));
+        }
         let mut tape = TAPE.take();
         let term = RawTerm::with_tape(&mut tape, self.bytes.into(), None, limits);
         tape.shrink_to(KEPT_NODES);
@@ -150,7 +173,13 @@ impl Encoded {
 
 impl Sink for Encoded {
     fn atom(&mut self, text: &str) -> Result<()> {
-        put_atom(&mut self.bytes, &make_atom(text)?);
+        match u8::try_from(text.len()) {
+            Ok(len) => {
+                self.bytes.extend_from_slice(&[SMALL_ATOM_UTF8_EXT, len]);
+                self.bytes.extend_from_slice(text.as_bytes());
+            }
+            Err(_) => put_atom(&mut self.bytes, &make_atom(text)?),
+        }
         Ok(())
     }
 
@@ -186,9 +215,12 @@ impl Sink for Encoded {
                 Ok(())
             }
             Native::Term(term) => {
+                self.unclear |= term.is_nested() || matches!(term, Term::BigInteger(_) | Term::Local(_));
                 encode_term(&term, &mut self.bytes).map_err(|error| Error::new(error.to_string()))
             }
             Native::Raw(raw) => {
+                // It was checked, and each level takes more than one byte.
+                self.deepest = self.deepest.max(self.depth + raw.as_bytes().len() / 2 + 1);
                 if raw.atoms().is_empty() {
                     self.bytes.put_slice(raw.as_bytes());
                 } else {
@@ -199,8 +231,16 @@ impl Sink for Encoded {
         }
     }
 
+    #[inline]
+    fn key(&mut self) {
+        self.keys.push(self.bytes.len() as u32);
+    }
+
+    #[inline]
     fn begin(&mut self, container: Container) -> usize {
         let mark = self.bytes.len();
+        self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
         match container {
             // More elements than a tuple can have end in an error.
             Container::Tuple(len) => {
@@ -213,7 +253,9 @@ impl Sink for Encoded {
     }
 
     fn end(&mut self, container: Container, mark: usize, elements: usize) -> Result<()> {
-        let elements = count(elements)?;
+        let len = elements;
+        let elements = count(len)?;
+        self.depth = self.depth.saturating_sub(1);
         match container {
             Container::Tuple(_) => return Ok(()),
             Container::List if elements == 0 => {
@@ -222,7 +264,18 @@ impl Sink for Encoded {
                 return Ok(());
             }
             Container::List => put_nil(&mut self.bytes),
-            Container::Map => {}
+            Container::Map => {
+                let keys = self.keys.len().checked_sub(len);
+                match keys.and_then(|from| Some((from, self.keys.get(from..)?))) {
+                    Some((from, keys)) => {
+                        // Keys that are not all in this map, as of one without a value, are elsewhere than behind it.
+                        let inside = keys.first().is_none_or(|first| *first as usize == mark + 5);
+                        self.unclear |= !inside || !differ_at(keys, &self.bytes);
+                        self.keys.truncate(from);
+                    }
+                    None => self.unclear = true,
+                }
+            }
         }
         if let Some(header) = self.bytes.get_mut(mark + 1..mark + 5) {
             header.copy_from_slice(&elements.to_be_bytes());

@@ -1,0 +1,877 @@
+//! Values straight from the bytes of an encoded term, in one pass and without a tape.
+//!
+//! Only the usual forms are read here. Whatever else comes, and every mistake, ends the attempt with [`Stop`], which says
+//! nothing; the same term is then read through a view, which knows all forms and says what is wrong and where. So this
+//! can only ever make a right value appear sooner. A type that swallows the error of a part may still go on: the attempt
+//! has been marked as ended by then, and what it makes is thrown away.
+
+use core::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{self, DeserializeSeed, EnumAccess, VariantAccess, Visitor};
+
+use super::de::MAX_DEPTH;
+use super::native::{self, Native};
+use super::ser::{ELIXIR, STRUCT};
+use crate::Limits;
+use crate::etf::leaf::Context;
+use crate::etf::tag::*;
+use crate::etf::tape::skip;
+use crate::etf::{RawTerm, Term};
+
+/// The attempt has ended.
+#[derive(Debug)]
+pub(super) struct Stop;
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not read from the bytes")
+    }
+}
+
+impl core::error::Error for Stop {}
+
+impl de::Error for Stop {
+    #[cold]
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self
+    }
+}
+
+type Result<T> = core::result::Result<T, Stop>;
+
+/// The value of the term at `at` inside `of`; `None` if it has to be read in another way.
+pub(super) fn read<'de, T: de::Deserialize<'de>>(of: &'de RawTerm, at: usize) -> Option<T> {
+    let mut reader = Reader { of, bytes: of.as_bytes(), pos: at, ended: false };
+    let value = T::deserialize(Deserializer { reader: &mut reader, depth: 0 });
+    if reader.ended { None } else { value.ok() }
+}
+
+struct Reader<'de> {
+    of: &'de RawTerm,
+    bytes: &'de [u8],
+    /// The next term.
+    pos: usize,
+    ended: bool,
+}
+
+impl<'de> Reader<'de> {
+    #[cold]
+    fn stop<T>(&mut self) -> Result<T> {
+        self.ended = true;
+        Err(Stop)
+    }
+
+    /// What was found, unless it was nothing.
+    #[inline(always)]
+    fn some<T>(&mut self, found: Option<T>) -> Result<T> {
+        match found {
+            Some(found) => Ok(found),
+            None => self.stop(),
+        }
+    }
+
+    /// What is made of the terms inside another. If that fails, nobody knows how far it has come.
+    #[inline(always)]
+    fn inside<T>(&mut self, made: Result<T>) -> Result<T> {
+        if made.is_err() {
+            self.ended = true;
+        }
+        made
+    }
+
+    #[inline(always)]
+    fn tag(&self) -> Option<u8> {
+        self.bytes.get(self.pos).copied()
+    }
+
+    /// The next bytes, if there are as many.
+    #[inline(always)]
+    fn start<const N: usize>(&self) -> Option<&'de [u8; N]> {
+        self.bytes.get(self.pos..)?.first_chunk()
+    }
+
+    /// Passes over `head` bytes and takes the `len` that follow.
+    #[inline(always)]
+    fn take(&mut self, head: usize, len: usize) -> Option<&'de [u8]> {
+        let text = self.bytes.get(self.pos + head..)?.get(..len)?;
+        self.pos += head + len;
+        Some(text)
+    }
+
+    /// The text of an atom in UTF-8; consumed if it is one.
+    #[inline(always)]
+    fn atom(&mut self) -> Option<&'de [u8]> {
+        match self.start()? {
+            [SMALL_ATOM_UTF8_EXT, len] => self.take(2, usize::from(*len)),
+            [ATOM_CACHE_REF, index] => {
+                let atom = self.of.atoms().get(usize::from(*index))?;
+                self.pos += 2;
+                Some(atom.as_bytes())
+            }
+            [ATOM_EXT, 0] => {
+                let [_, _, len] = self.start()?;
+                let len = usize::from(*len);
+                let text = self.bytes.get(self.pos + 3..)?.get(..len)?;
+                // Latin-1 beyond ASCII has other bytes in UTF-8.
+                if text.is_ascii() { self.take(3, len) } else { None }
+            }
+            _ => None,
+        }
+    }
+
+    /// As [`atom`](Self::atom), not consumed.
+    #[inline(always)]
+    fn peek_atom(&mut self) -> Option<&'de [u8]> {
+        let pos = self.pos;
+        let atom = self.atom();
+        self.pos = pos;
+        atom
+    }
+
+    /// The bytes of a binary; consumed if it is one.
+    #[inline(always)]
+    fn binary(&mut self) -> Option<&'de [u8]> {
+        let [BINARY_EXT, a, b, c, d] = self.start()? else { return None };
+        self.take(5, u32::from_be_bytes([*a, *b, *c, *d]) as usize)
+    }
+
+    /// An integer of 64 bits; consumed if it is one.
+    #[inline(always)]
+    fn integer(&mut self) -> Option<i64> {
+        match self.bytes.get(self.pos..)? {
+            [SMALL_INTEGER_EXT, byte, ..] => {
+                self.pos += 2;
+                Some(i64::from(*byte))
+            }
+            [INTEGER_EXT, a, b, c, d, ..] => {
+                self.pos += 5;
+                Some(i64::from(i32::from_be_bytes([*a, *b, *c, *d])))
+            }
+            _ => self.big(),
+        }
+    }
+
+    #[inline(never)]
+    fn big(&mut self) -> Option<i64> {
+        match self.bytes.get(self.pos..)? {
+            [SMALL_BIG_EXT, 8, negative, a, b, c, d, e, f, g, h, ..] => {
+                let magnitude = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+                let value = signed(*negative != 0, magnitude)?;
+                self.pos += 11;
+                Some(value)
+            }
+            [SMALL_BIG_EXT, len @ ..=7, negative, magnitude @ ..] => {
+                let mut bytes = [0; 8];
+                for (room, byte) in bytes.iter_mut().zip(magnitude.get(..usize::from(*len))?) {
+                    *room = *byte;
+                }
+                self.pos += 3 + usize::from(*len);
+                signed(*negative != 0, u64::from_le_bytes(bytes))
+            }
+            _ => None,
+        }
+    }
+
+    /// An integer beyond `i64` that `u64` holds.
+    fn wide(&mut self) -> Option<u64> {
+        let [SMALL_BIG_EXT, 8, 0, a, b, c, d, e, f, g, h] = self.start()? else { return None };
+        self.pos += 11;
+        Some(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
+    }
+
+    #[inline(always)]
+    fn float(&mut self) -> Option<f64> {
+        let [NEW_FLOAT_EXT, bits @ ..] = self.start::<9>()? else { return None };
+        self.pos += 9;
+        Some(f64::from_be_bytes(*bits))
+    }
+
+    /// The number of elements of a tuple, which are next.
+    #[inline(always)]
+    fn tuple(&mut self) -> Option<u32> {
+        let [SMALL_TUPLE_EXT, arity] = self.start()? else { return None };
+        self.pos += 2;
+        Some(u32::from(*arity))
+    }
+
+    /// The number of elements of a list, or of pairs of a map, which are next.
+    #[inline(always)]
+    fn counted(&mut self, tag: u8) -> Option<u32> {
+        let [found, a, b, c, d] = self.start()?;
+        if *found != tag {
+            return None;
+        }
+        self.pos += 5;
+        Some(u32::from_be_bytes([*a, *b, *c, *d]))
+    }
+
+    #[inline(always)]
+    fn nil(&mut self) -> Option<()> {
+        if self.tag()? != NIL_EXT {
+            return None;
+        }
+        self.pos += 1;
+        Some(())
+    }
+
+    /// Where the next term is; passes over it.
+    fn skip(&mut self) -> Option<core::ops::Range<usize>> {
+        let start = self.pos;
+        self.pos = skip(self.bytes, start, self.of.atoms())?;
+        Some(start..self.pos)
+    }
+
+    fn pid(&mut self) -> Option<Term> {
+        let body = self.bytes.get(self.pos + 1..)?;
+        let context = Context { atoms: self.of.atoms(), max_integer_bytes: usize::MAX };
+        let (pid, size) = context.pid(NEW_PID_EXT, body, false).ok()?;
+        self.pos += 1 + size;
+        Some(Term::Pid(pid.to_pid()))
+    }
+
+    /// The next term, owned.
+    fn term(&mut self) -> Option<Term> {
+        match self.tag()? {
+            SMALL_INTEGER_EXT | INTEGER_EXT => self.integer().map(Term::Integer),
+            BINARY_EXT => {
+                let end = self.binary().map(|bytes| (self.pos - bytes.len())..self.pos)?;
+                // However small it is: who asks for bytes without a copy gets them.
+                Some(Term::Binary(self.of.as_bytes().slice(end)))
+            }
+            NEW_PID_EXT => self.pid(),
+            _ => {
+                let range = self.skip()?;
+                self.of.range(range).to_term(&Limits::unbounded_terms()).ok()
+            }
+        }
+    }
+
+    /// What the visitor makes of so many terms.
+    #[inline(always)]
+    fn sequence<V: Visitor<'de>>(&mut self, count: u32, depth: usize, visitor: V) -> Result<V::Value> {
+        let mut elements = Elements { reader: self, remaining: count, depth };
+        let value = visitor.visit_seq(&mut elements);
+        let remaining = elements.remaining;
+        if remaining != 0 {
+            return self.stop();
+        }
+        self.inside(value)
+    }
+
+    /// What the visitor makes of a list.
+    #[inline(always)]
+    fn list<V: Visitor<'de>>(&mut self, depth: usize, visitor: V) -> Result<V::Value> {
+        if let Some(count) = self.counted(LIST_EXT) {
+            let value = self.sequence(count, depth, visitor)?;
+            let end = self.nil();
+            return self.some(end).map(|()| value);
+        }
+        if self.nil().is_some() {
+            return self.sequence(0, depth, visitor);
+        }
+        let string = match self.start() {
+            Some([STRING_EXT, high, low]) => self.take(3, usize::from(u16::from_be_bytes([*high, *low]))),
+            _ => None,
+        };
+        let mut bytes = ByteElements(self.some(string)?.iter());
+        let value = visitor.visit_seq(&mut bytes);
+        if bytes.0.len() != 0 {
+            return self.stop();
+        }
+        self.inside(value)
+    }
+}
+
+#[inline(always)]
+fn signed(negative: bool, magnitude: u64) -> Option<i64> {
+    if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
+}
+
+#[inline(always)]
+fn is_nil(text: &[u8]) -> bool {
+    matches!(text, b"nil" | b"undefined")
+}
+
+/// Reads the next term.
+struct Deserializer<'a, 'de> {
+    reader: &'a mut Reader<'de>,
+    depth: usize,
+}
+
+impl<'de> Deserializer<'_, 'de> {
+    #[inline(always)]
+    fn deeper(&mut self) -> Result<usize> {
+        // The bound of the other way to read, so that it decides.
+        if self.depth >= MAX_DEPTH { self.reader.stop() } else { Ok(self.depth + 1) }
+    }
+
+    #[inline]
+    fn text<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let bytes = match self.reader.tag() {
+            Some(BINARY_EXT) => self.reader.binary(),
+            _ => self.reader.atom(),
+        };
+        let text = bytes.and_then(|bytes| core::str::from_utf8(bytes).ok());
+        visitor.visit_borrowed_str(self.reader.some(text)?)
+    }
+
+    #[inline(always)]
+    fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.reader.integer() {
+            Some(value) => visitor.visit_i64(value),
+            None => self.wide_number(visitor),
+        }
+    }
+
+    #[inline(never)]
+    fn wide_number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let wide = self.reader.wide();
+        visitor.visit_u64(self.reader.some(wide)?)
+    }
+
+    /// A map, or a property list. `fields` are those of a struct, `name` is its name.
+    #[inline]
+    fn map<V: Visitor<'de>>(
+        mut self,
+        name: Option<&'static str>,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        let depth = self.deeper()?;
+        let (remaining, tuples) = match self.reader.counted(MAP_EXT) {
+            Some(count) => (count, false),
+            None => match self.reader.counted(LIST_EXT) {
+                Some(count) => (count, true),
+                None => {
+                    let nil = self.reader.nil();
+                    self.reader.some(nil)?;
+                    return visitor.visit_map(&mut Entries::new(self.reader, 0, depth, &[]));
+                }
+            },
+        };
+        let mut entries = Entries::new(self.reader, remaining, depth, fields);
+        entries.tuples = tuples;
+        if let Some(name) = name.filter(|_| !tuples) {
+            entries.name = Some(name);
+            entries.wants_module = name.starts_with(ELIXIR);
+        }
+        let value = visitor.visit_map(&mut entries);
+        let complete = entries.remaining == 0 && !entries.value && !entries.wants_module;
+        if !complete || tuples && self.reader.nil().is_none() {
+            return self.reader.stop();
+        }
+        self.reader.inside(value)
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident)*) => {
+        $(
+            #[inline]
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                self.number(visitor)
+            }
+        )*
+    };
+}
+
+impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
+    type Error = Stop;
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value> {
+        match self.reader.tag() {
+            Some(SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT) => self.number(visitor),
+            Some(NEW_FLOAT_EXT) => self.deserialize_f64(visitor),
+            Some(BINARY_EXT) => {
+                let bytes = self.reader.binary();
+                let bytes = self.reader.some(bytes)?;
+                match core::str::from_utf8(bytes) {
+                    Ok(text) => visitor.visit_borrowed_str(text),
+                    Err(_) => visitor.visit_borrowed_bytes(bytes),
+                }
+            }
+            Some(SMALL_TUPLE_EXT) => {
+                let depth = self.deeper()?;
+                let arity = self.reader.tuple();
+                let arity = self.reader.some(arity)?;
+                self.reader.sequence(arity, depth, visitor)
+            }
+            Some(LIST_EXT | NIL_EXT | STRING_EXT) => {
+                let depth = self.deeper()?;
+                self.reader.list(depth, visitor)
+            }
+            Some(MAP_EXT) => self.map(None, &[], visitor),
+            _ => {
+                let atom = self.reader.atom();
+                match self.reader.some(atom)? {
+                    b"true" => visitor.visit_bool(true),
+                    b"false" => visitor.visit_bool(false),
+                    b"nil" | b"undefined" => visitor.visit_unit(),
+                    text => {
+                        let text = core::str::from_utf8(text).ok();
+                        visitor.visit_borrowed_str(self.reader.some(text)?)
+                    }
+                }
+            }
+        }
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let range = self.reader.skip();
+        self.reader.some(range)?;
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.reader.atom() {
+            Some(b"true") => visitor.visit_bool(true),
+            Some(b"false") => visitor.visit_bool(false),
+            _ => self.reader.stop(),
+        }
+    }
+
+    numbers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
+    }
+
+    #[inline]
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_f64(visitor)
+    }
+
+    #[inline]
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let value = match self.reader.float() {
+            Some(value) => Some(value),
+            None => self.reader.integer().map(|value| value as f64),
+        };
+        visitor.visit_f64(self.reader.some(value)?)
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.reader.integer() {
+            Some(value) => {
+                let c = u32::try_from(value).ok().and_then(char::from_u32);
+                visitor.visit_char(self.reader.some(c)?)
+            }
+            None => self.text(visitor),
+        }
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.text(visitor)
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.text(visitor)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value> {
+        match self.reader.binary() {
+            Some(bytes) => visitor.visit_borrowed_bytes(bytes),
+            None => {
+                let depth = self.deeper()?;
+                self.reader.list(depth, visitor)
+            }
+        }
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_bytes(visitor)
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let before = self.reader.pos;
+        if self.reader.atom().is_some_and(is_nil) {
+            return visitor.visit_none();
+        }
+        self.reader.pos = before;
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.reader.atom() {
+            Some(text) if is_nil(text) || text == b"ok" => visitor.visit_unit(),
+            _ => self.reader.stop(),
+        }
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
+        match self.reader.atom() {
+            Some(text) if text == name.as_bytes() => visitor.visit_unit(),
+            _ => self.reader.stop(),
+        }
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        mut self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        let native = match name {
+            // Without the detour.
+            native::ATOM if self.reader.peek_atom().is_some() => return self.text(visitor),
+            native::TERM | native::ATOM => self.reader.term().map(Native::Term),
+            native::RAW => self.reader.skip().map(|range| Native::Raw(self.reader.of.range(range))),
+            _ => {
+                let depth = self.deeper()?;
+                return visitor.visit_newtype_struct(Deserializer { reader: self.reader, depth });
+            }
+        };
+        native::put(self.reader.some(native)?);
+        let value = visitor.visit_unit();
+        let _ = native::take();
+        value
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value> {
+        if let Some(bytes) = self.reader.binary() {
+            return visitor.visit_seq(de::value::SeqDeserializer::new(bytes.iter().copied()));
+        }
+        let depth = self.deeper()?;
+        self.reader.list(depth, visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(mut self, len: usize, visitor: V) -> Result<V::Value> {
+        let depth = self.deeper()?;
+        match self.reader.tuple() {
+            Some(arity) if arity as usize == len => self.reader.sequence(arity, depth, visitor),
+            _ => self.reader.stop(),
+        }
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.deserialize_tuple(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.map(None, &[], visitor)
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.map(Some(name), fields, visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        mut self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        let depth = self.deeper()?;
+        let content = match self.reader.tuple() {
+            Some(0) => return self.reader.stop(),
+            Some(arity) => Some(arity - 1),
+            None => None,
+        };
+        let text = self.reader.atom();
+        let text = self.reader.some(text)?;
+        let tag = variants.iter().copied().find(|variant| variant.as_bytes() == text);
+        let tag = tag.or_else(|| core::str::from_utf8(text).ok());
+        let tag = self.reader.some(tag)?;
+        let reader = &mut *self.reader;
+        let value = visitor.visit_enum(Variant { reader, tag, content, depth });
+        self.reader.inside(value)
+    }
+
+    #[inline]
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.text(visitor)
+    }
+}
+
+/// Terms that follow one another.
+struct Elements<'a, 'de> {
+    reader: &'a mut Reader<'de>,
+    remaining: u32,
+    depth: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for &mut Elements<'_, 'de> {
+    type Error = Stop;
+
+    #[inline(always)]
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
+        if self.remaining == 0 {
+            return Ok(None);
+        }
+        self.remaining -= 1;
+        seed.deserialize(Deserializer { reader: self.reader, depth: self.depth }).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        // Each takes a byte, so that a number that is not true costs no memory; serde itself has a cap, too.
+        Some((self.remaining as usize).min(self.reader.bytes.len().saturating_sub(self.reader.pos)))
+    }
+}
+
+/// The elements of a list in the form STRING_EXT.
+struct ByteElements<'de>(core::slice::Iter<'de, u8>);
+
+impl<'de> de::SeqAccess<'de> for &mut ByteElements<'de> {
+    type Error = Stop;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
+        match self.0.next() {
+            Some(byte) => seed.deserialize(Byte(*byte)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.0.len())
+    }
+}
+
+/// An integer without a tag; for anything but integers there is the other way to read.
+struct Byte(u8);
+
+macro_rules! byte {
+    ($($method:ident)*) => {
+        $(
+            #[inline]
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                visitor.visit_i64(i64::from(self.0))
+            }
+        )*
+    };
+}
+
+macro_rules! no_byte {
+    ($($method:ident($($argument:ty),*))*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, $(_: $argument,)* _: V) -> Result<V::Value> {
+                Err(Stop)
+            }
+        )*
+    };
+}
+
+impl<'de> de::Deserializer<'de> for Byte {
+    type Error = Stop;
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    byte! {
+        deserialize_any
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
+    }
+
+    no_byte! {
+        deserialize_bool() deserialize_f32() deserialize_f64() deserialize_char() deserialize_str()
+        deserialize_string() deserialize_bytes() deserialize_byte_buf() deserialize_option() deserialize_unit()
+        deserialize_unit_struct(&'static str) deserialize_newtype_struct(&'static str) deserialize_seq()
+        deserialize_tuple(usize) deserialize_tuple_struct(&'static str, usize) deserialize_map()
+        deserialize_struct(&'static str, &'static [&'static str])
+        deserialize_enum(&'static str, &'static [&'static str]) deserialize_identifier()
+        deserialize_ignored_any()
+    }
+}
+
+/// The pairs of a map or property list.
+struct Entries<'a, 'de> {
+    reader: &'a mut Reader<'de>,
+    remaining: u32,
+    depth: usize,
+    /// Each pair is a tuple.
+    tuples: bool,
+    /// A key was read, and its value not yet.
+    value: bool,
+    /// Of a struct, in a map: the key `__struct__` is none of its fields.
+    name: Option<&'static str>,
+    /// The name has to be found in the map.
+    wants_module: bool,
+    fields: &'static [&'static str],
+    /// The field that comes next if they are in order.
+    field: usize,
+}
+
+impl<'a, 'de> Entries<'a, 'de> {
+    #[inline(always)]
+    fn new(
+        reader: &'a mut Reader<'de>,
+        remaining: u32,
+        depth: usize,
+        fields: &'static [&'static str],
+    ) -> Self {
+        Self {
+            reader,
+            remaining,
+            depth,
+            tuples: false,
+            value: false,
+            name: None,
+            wants_module: false,
+            fields,
+            field: 0,
+        }
+    }
+
+    /// Passes over the pair that says which struct it is.
+    #[inline]
+    fn module(&mut self, name: &'static str) -> Option<()> {
+        let module = self.reader.atom();
+        match module {
+            Some(module) if module == name.as_bytes() => self.wants_module = false,
+            _ if self.wants_module => return None,
+            Some(_) => {}
+            None => {
+                self.reader.skip()?;
+            }
+        }
+        Some(())
+    }
+
+    /// The name of the field, if it is one: known to be text, and to the program.
+    #[inline(always)]
+    fn known(&mut self, text: &[u8]) -> Option<&'static str> {
+        let (earlier, later) = self.fields.split_at_checked(self.field)?;
+        let index = later.iter().chain(earlier).position(|field| field.as_bytes() == text)?;
+        self.field = (self.field + index) % self.fields.len();
+        let name = self.fields.get(self.field).copied();
+        self.field += 1;
+        name
+    }
+}
+
+impl<'de> de::MapAccess<'de> for &mut Entries<'_, 'de> {
+    type Error = Stop;
+
+    #[inline]
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        loop {
+            if self.value {
+                return self.reader.stop();
+            }
+            if self.remaining == 0 {
+                return Ok(None);
+            }
+            self.remaining -= 1;
+            if self.tuples && self.reader.tuple() != Some(2) {
+                return self.reader.stop();
+            }
+            if !self.fields.is_empty() || self.name.is_some() {
+                let before = self.reader.pos;
+                if let Some(text) = self.reader.atom() {
+                    if let Some(name) = self.name
+                        && text == STRUCT.as_bytes()
+                    {
+                        let passed = self.module(name);
+                        self.reader.some(passed)?;
+                        continue;
+                    }
+                    if let Some(field) = self.known(text) {
+                        self.value = true;
+                        return seed.deserialize(StrDeserializer::new(field)).map(Some);
+                    }
+                }
+                self.reader.pos = before;
+            }
+            self.value = true;
+            return seed.deserialize(Deserializer { reader: self.reader, depth: self.depth }).map(Some);
+        }
+    }
+
+    #[inline]
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
+        if !core::mem::take(&mut self.value) {
+            return self.reader.stop();
+        }
+        seed.deserialize(Deserializer { reader: self.reader, depth: self.depth })
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.remaining as usize)
+    }
+}
+
+/// An atom, or a tuple whose first element is one.
+struct Variant<'a, 'de> {
+    reader: &'a mut Reader<'de>,
+    tag: &'de str,
+    /// The number of other elements of the tuple.
+    content: Option<u32>,
+    depth: usize,
+}
+
+impl<'a, 'de> EnumAccess<'de> for Variant<'a, 'de> {
+    type Error = Stop;
+    type Variant = Self;
+
+    #[inline]
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self)> {
+        Ok((seed.deserialize(StrDeserializer::<Stop>::new(self.tag))?, self))
+    }
+}
+
+impl<'de> Variant<'_, 'de> {
+    fn only(&mut self) -> Result<()> {
+        if self.content == Some(1) { Ok(()) } else { self.reader.stop() }
+    }
+}
+
+impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
+    type Error = Stop;
+
+    #[inline]
+    fn unit_variant(self) -> Result<()> {
+        if self.content.is_none() { Ok(()) } else { self.reader.stop() }
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(mut self, seed: T) -> Result<T::Value> {
+        self.only()?;
+        seed.deserialize(Deserializer { reader: self.reader, depth: self.depth })
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        match self.content {
+            Some(count) if count as usize == len => self.reader.sequence(count, self.depth, visitor),
+            _ => self.reader.stop(),
+        }
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        mut self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.only()?;
+        Deserializer { reader: self.reader, depth: self.depth }.map(None, fields, visitor)
+    }
+}
+
+#[cfg(test)]
+#[path = "direct/tests.rs"]
+mod tests;

@@ -1,0 +1,266 @@
+//! Whatever is read straight from the bytes is what a view gives.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use crate::Limits;
+use crate::etf::serde::{Binary, Charlist, OrUndefined, de, direct, source, to_raw};
+use crate::etf::text::parse_erlang;
+use crate::etf::{Atom, Pid, RawTerm, Tape, Term};
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct Plain {
+    #[serde(alias = "old")]
+    name: String,
+    #[serde(default)]
+    count: u32,
+    inner: Option<Box<Self>>,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename = "Elixir.My.Struct")]
+struct Named {
+    a: Atom,
+    b: Term,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct Flat {
+    count: i64,
+    #[serde(flatten)]
+    rest: BTreeMap<String, i64>,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Choice {
+    Nothing,
+    One(i64),
+    Two(String, bool),
+    Fields {
+        name: String,
+        count: u8,
+    },
+    #[serde(other)]
+    Else,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+#[serde(untagged)]
+enum Any {
+    Number(i64),
+    Text(String),
+    List(Vec<Self>),
+    Map(BTreeMap<String, Self>),
+}
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct Unit;
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct New(Vec<u8>);
+
+/// Takes what is there, and nothing for what does not fit.
+#[derive(Debug, PartialEq)]
+struct Lenient(Option<(i64, String)>);
+
+impl<'de> Deserialize<'de> for Lenient {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Deserialize::deserialize(deserializer).ok()))
+    }
+}
+
+fn same<T: for<'de> Deserialize<'de> + core::fmt::Debug + PartialEq>(raw: &RawTerm) -> usize {
+    let mut tape = Tape::new();
+    let view = raw.view(&mut tape).unwrap();
+    let slow = T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }));
+    match direct::read::<T>(raw, 0) {
+        Some(value) => {
+            assert_eq!(Ok(value), slow, "{raw:?}");
+            1
+        }
+        None => 0,
+    }
+}
+
+fn all(raw: &RawTerm) -> usize {
+    let mut ignored = Tape::new();
+    let view = raw.view(&mut ignored).unwrap();
+    let end = direct::read::<IgnoredAny>(raw, 0);
+    let slow = IgnoredAny::deserialize(de::Deserializer::new(source::Inner { of: raw, view }));
+    assert!(end.is_none() || slow.is_ok());
+    same::<i64>(raw)
+        + same::<u8>(raw)
+        + same::<u64>(raw)
+        + same::<i128>(raw)
+        + same::<f64>(raw)
+        + same::<bool>(raw)
+        + same::<char>(raw)
+        + same::<()>(raw)
+        + same::<String>(raw)
+        + same::<Option<String>>(raw)
+        + same::<OrUndefined<i64>>(raw)
+        + same::<Vec<i64>>(raw)
+        + same::<Vec<Option<u8>>>(raw)
+        + same::<Vec<Lenient>>(raw)
+        + same::<Vec<Term>>(raw)
+        + same::<(i64, String)>(raw)
+        + same::<[u8; 3]>(raw)
+        + same::<BTreeMap<String, i64>>(raw)
+        + same::<HashMap<Term, Term>>(raw)
+        + same::<Plain>(raw)
+        + same::<Named>(raw)
+        + same::<Flat>(raw)
+        + same::<Choice>(raw)
+        + same::<Vec<Choice>>(raw)
+        + same::<Any>(raw)
+        + same::<Unit>(raw)
+        + same::<New>(raw)
+        + same::<Charlist>(raw)
+        + same::<Binary>(raw)
+        + same::<Atom>(raw)
+        + same::<Pid>(raw)
+        + same::<Term>(raw)
+        + same::<RawTerm>(raw)
+        + same::<Lenient>(raw)
+}
+
+fn plain(inner: Option<Box<Plain>>) -> Plain {
+    Plain { name: "Ada ä".into(), count: 3, inner }
+}
+
+fn values() -> Vec<RawTerm> {
+    let pid = Pid { node: Atom::new_static("a@h"), id: 1, serial: 2, creation: 3 };
+    let named = Named { a: Atom::new_static("x"), b: Term::from((1, vec![Term::nil(), pid.clone().into()])) };
+    let choices = [
+        Choice::Nothing,
+        Choice::One(i64::MIN),
+        Choice::Two("t".into(), true),
+        Choice::Fields { name: "f".into(), count: 255 },
+        Choice::Else,
+    ];
+    let flat = Flat { count: 1, rest: [("x".to_owned(), 2), ("y".to_owned(), -3)].into() };
+    let raws = [
+        to_raw(&[0i64, 255, 256, -1, i64::MAX, i64::MIN, 1 << 40]),
+        to_raw(&vec![0i64, 255, 256, -1, i64::MAX, i64::MIN, 1 << 40]),
+        to_raw(&(7, "text")),
+        to_raw(&vec![(7, "text"), (8, "more")]),
+        to_raw(&u64::MAX),
+        to_raw(&u128::MAX),
+        to_raw(&1.5),
+        to_raw(&true),
+        to_raw(&'c'),
+        to_raw(&None::<i64>),
+        to_raw(&plain(Some(Box::new(plain(None))))),
+        to_raw(&named),
+        to_raw(&choices),
+        to_raw(&choices.into_iter().collect::<Vec<_>>()),
+        to_raw(&flat),
+        to_raw(&Unit),
+        to_raw(&New(vec![1, 2, 3])),
+        to_raw(&Charlist("abc".into())),
+        to_raw(&Binary(bytes::Bytes::from_static(b"\xFFabc"))),
+        to_raw(&pid),
+        to_raw(&BTreeMap::from([("k", 1), ("l", 2)])),
+    ];
+    let mut all: Vec<RawTerm> = raws.into_iter().map(Result::unwrap).collect();
+    // Text as OTP writes it: property lists, strings, charlists, improper lists.
+    for text in [
+        "[{name,<<\"Ada\">>},{count,4},{inner,undefined}]",
+        "[{name,<<\"Ada\">>},count,{inner,nil}]",
+        "#{name => \"Ada\", old => <<\"B\">>}",
+        "#{'__struct__' => 'Elixir.My.Struct', a => b, b => [1|2]}",
+        "#{'__struct__' => 'Elixir.Other', a => b, b => c}",
+        "#{a => b, b => [1,2|[3]]}",
+        "[1|2]",
+        "\"\\x01\\x02\\x03\"",
+        "[]",
+        "{}",
+        "#{}",
+        "{one,7,8}",
+        "[nothing,{one,7},{two,\"t\",false},{unknown,1}]",
+        "[{1,<<\"a\">>},{x,2},3]",
+    ] {
+        let term = parse_erlang(text, &Limits::default()).unwrap();
+        all.push(RawTerm::from_term(&term).unwrap());
+    }
+    // Forms of old releases, and lists in lists' tails.
+    for bytes in [
+        &b"\x64\0\x02ok"[..],
+        b"\x64\0\x01\xE4",
+        b"\x6C\0\0\0\x01\x61\x01\x6C\0\0\0\x01\x61\x02\x6A",
+        b"\x6C\0\0\0\x01\x61\x01\x6B\0\x02ab",
+        b"\x62\0\0\0\x05",
+        b"\x6E\x02\0\x05\0",
+        b"\x6F\0\0\0\x01\0\x05",
+        b"\x69\0\0\0\x02\x61\x07\x6D\0\0\0\x01x",
+        b"\x74\0\0\0\x01\x64\0\x04name\x6D\0\0\0\x01x",
+    ] {
+        all.push(RawTerm::new(bytes.into(), None, &Limits::default()).unwrap());
+    }
+    all
+}
+
+#[test]
+fn agree() {
+    let limits = Limits::default();
+    let mut read = 0;
+    for raw in values() {
+        read += all(&raw);
+        let bytes = raw.as_bytes().to_vec();
+        for at in 0..bytes.len() {
+            for change in [1, 2, 7, 0x80, bytes[at] ^ 0x6A, bytes[at] ^ 0x61, bytes[at] ^ 0x6C] {
+                let mut changed = bytes.clone();
+                changed[at] ^= change;
+                if let Ok(raw) = RawTerm::new(changed.into(), None, &limits) {
+                    read += all(&raw);
+                }
+            }
+        }
+    }
+    assert!(read > 10_000, "{read}");
+}
+
+#[test]
+fn the_usual_needs_no_tape() {
+    let raw = to_raw(&plain(Some(Box::new(plain(None))))).unwrap();
+    assert_eq!(direct::read::<Plain>(&raw, 0), Some(plain(Some(Box::new(plain(None))))));
+    let raw = to_raw(&vec![Choice::One(1), Choice::Nothing]).unwrap();
+    assert!(direct::read::<Vec<Choice>>(&raw, 0).is_some());
+    assert!(direct::read::<IgnoredAny>(&raw, 0).is_some());
+}
+
+#[test]
+fn keys_that_are_equal_are_found_without_a_tape() {
+    struct Twice(usize);
+    impl Serialize for Twice {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map((0..self.0).chain([0]).map(|key| (format!("key {key}"), key)))
+        }
+    }
+    for keys in [1, 5, 32, 33, 500] {
+        assert!(to_raw(&Twice(keys)).is_err(), "{keys}");
+        assert!(to_raw(&(1, vec![Twice(keys)])).is_err(), "{keys}");
+    }
+    let differing: BTreeMap<String, usize> = (0..5000).map(|key| (format!("key {key}"), key)).collect();
+    let raw = to_raw(&differing).unwrap();
+    assert_eq!(RawTerm::new(raw.as_bytes().clone(), None, &Limits::default()), Ok(raw));
+}
+
+#[test]
+fn what_is_left_of_a_swallowed_error_is_noticed() {
+    struct Swallows;
+    impl Serialize for Swallows {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeSeq;
+            let mut list = serializer.serialize_seq(None)?;
+            let _ = list.serialize_element(&(1, f64::NAN));
+            list.serialize_element(&2)?;
+            list.end()
+        }
+    }
+    assert!(to_raw(&Swallows).is_err());
+    assert!(to_raw(&[Swallows]).is_err());
+}
