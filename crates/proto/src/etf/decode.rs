@@ -117,6 +117,18 @@ fn build_elements(
     }
 }
 
+/// The owned form of a term of any kind.
+#[inline]
+fn build_one(view: View<'_>, levels: u32, binaries: &mut Binaries<'_>) -> Term {
+    match view.node.kind {
+        _ if view.node.next > view.index + 1 => build_container(view, levels, binaries),
+        Kind::Atom => view.to_atom().map_or_else(Term::nil, Term::Atom),
+        Kind::Binary => Term::Binary(binaries.take(view.as_binary().unwrap_or_default(), view)),
+        Kind::Integer => Term::Integer(view.as_i64().unwrap_or_default()),
+        _ => rare_leaf(view, binaries).unwrap_or_default(),
+    }
+}
+
 /// The owned form of a term with terms inside.
 fn build_container(view: View<'_>, levels: u32, binaries: &mut Binaries<'_>) -> Term {
     let node = view.node;
@@ -127,18 +139,25 @@ fn build_container(view: View<'_>, levels: u32, binaries: &mut Binaries<'_>) -> 
             build_elements(view, view.index + 1, node.next, levels, &mut elements, binaries);
             if node.kind == Kind::Tuple { Term::Tuple(Tuple(elements)) } else { Term::List(List(elements)) }
         }
+        // The one frequent list of this kind is `[alias | Reference]`, in every call of a gen_server.
+        Kind::List | Kind::ImproperList => {
+            let count = view.encoded().get(1..).and_then(<[u8]>::first_chunk);
+            let count = count.map_or(0, |count| u32::from_be_bytes(*count) as usize);
+            let mut elements = Vec::with_capacity(count + 1);
+            build_elements(view, view.index + 1, node.next, levels, &mut elements, binaries);
+            let tail = elements.pop().unwrap_or_default();
+            Term::list_with_tail(elements, tail)
+        }
         Kind::Map => {
             let mut pairs = Vec::with_capacity(view.len());
-            let mut two = Vec::with_capacity(2);
             let mut keys = view.index + 1;
-            while let Some(key) = view.sibling(keys).filter(|key| key.index < node.next)
+            while keys < node.next
+                && let Some(key) = view.sibling(keys)
                 && let Some(value) = view.sibling(key.node.next)
             {
                 keys = value.node.next;
-                build_elements(view, key.index, keys, levels, &mut two, binaries);
-                if let (Some(value), Some(key)) = (two.pop(), two.pop()) {
-                    pairs.push((key, value));
-                }
+                let key = build_one(key, levels, binaries);
+                pairs.push((key, build_one(value, levels, binaries)));
             }
             Term::Map(Map(pairs))
         }
