@@ -46,7 +46,7 @@
 //!   promises its messages. A node passes on only to channel processes that it knows, and not over a busy connection.
 //! * As gossip ([`Fanout::Gossip`]): each node that hears of a message for the first time passes it on to a few others, drawn anew by each
 //!   node for each message. No list travels and no single failure costs much; but a node may be left out (with six, of 1,000
-//!   about 1 %), nothing is acknowledged, and messages may pass each other.
+//!   about 0.3 %), nothing is acknowledged, and messages may pass each other.
 
 mod envelope;
 mod exchange;
