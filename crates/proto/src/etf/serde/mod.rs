@@ -54,6 +54,7 @@ mod de;
 mod direct;
 mod error;
 mod native;
+mod reader;
 mod ser;
 mod sink;
 mod source;
