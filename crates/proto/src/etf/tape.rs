@@ -184,6 +184,7 @@ impl Tape {
             let at = pos as u32;
             let start = bytes.get(pos..pos + START).and_then(<[u8]>::first_chunk);
             let form = start.and_then(|start: &[u8; START]| FORMS.get(usize::from(start[0])));
+            let mut integer = false;
             let container = match (start, form) {
                 (Some(start), Some(form)) if form.is_leaf() => {
                     let end = pos as u64 + form.size(start);
@@ -192,24 +193,9 @@ impl Tape {
                         *slot = Node::leaf(form.kind, at, end as u32 - at, len as u32);
                         pos = end as usize;
                         remaining -= 1;
-                        if form.kind != Kind::Integer {
-                            if remaining > 0 {
-                                continue;
-                            }
-                        } else if remaining > 0 {
-                            // Where one integer is, there are mostly more.
-                            let after = bytes.get(pos..).unwrap_or_default();
-                            if !matches!(
-                                after.first(),
-                                Some(&(SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT))
-                            ) {
-                                continue;
-                            }
-                            let slots = nodes.get_mut(len..).unwrap_or_default();
-                            let row = integers(after, pos as u32, slots, len as u32, remaining);
-                            pos += row.size;
-                            len += row.count as usize;
-                            remaining -= row.count;
+                        integer = form.kind == Kind::Integer;
+                        if !integer && remaining > 0 {
+                            continue;
                         }
                         None
                     } else {
@@ -260,6 +246,18 @@ impl Tape {
                 len += 1;
                 *slot = Node::leaf(found.kind, at, found.head as u32, len as u32);
                 remaining -= 1;
+                integer = found.kind == Kind::Integer;
+            }
+            // Where one integer is, there are mostly more.
+            if integer && remaining > 0 {
+                let after = bytes.get(pos..).unwrap_or_default();
+                if matches!(after.first(), Some(&(SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT))) {
+                    let slots = nodes.get_mut(len..).unwrap_or_default();
+                    let row = integers(after, pos as u32, slots, len as u32, remaining);
+                    pos += row.size;
+                    len += row.count as usize;
+                    remaining -= row.count;
+                }
             }
             // A term is complete, and with it perhaps some of the containers around it.
             let mut last = len as u32 - 1;
