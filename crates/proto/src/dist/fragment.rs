@@ -132,8 +132,14 @@ impl<T> Reassembly<T> {
     }
 }
 
-/// Makes room for this fragment and, if fragments keep this size, for those after it. A new buffer is never larger than what was
-/// received so far, whatever number of fragments was announced; one that is there already may be.
+/// By how many times what was received a new buffer may be larger, and by how many bytes if that is more than once. The room ahead
+/// is address space, which takes memory only as it is filled; and growing copies what is there, so it happens seldom: ten messages
+/// of 8 MiB that arrive side by side grow side by side, and whatever arrives behind them waits.
+const AHEAD_TIMES: usize = 15;
+const AHEAD_BYTES: usize = 16 << 20;
+
+/// Makes room for this fragment and, if fragments keep this size, for those after it. How far ahead is bounded by what was
+/// received so far, whatever number of fragments was announced; a buffer that is there already may be larger.
 fn grow(buffers: &mut Buffers, payload: &mut BytesMut, part: usize, fragments_left: u64) {
     if payload.capacity() - payload.len() >= part {
         return;
@@ -142,7 +148,9 @@ fn grow(buffers: &mut Buffers, payload: &mut BytesMut, part: usize, fragments_le
     // The last one is seldom full.
     let least = payload.len().saturating_add(part.saturating_mul(left.saturating_sub(1)).max(part));
     let mut larger = buffers.reuse(least).unwrap_or_else(|| {
-        buffers.take(payload.len() + part.saturating_mul(left).min(payload.len()).max(part))
+        let received = payload.len();
+        let ahead = received.saturating_mul(AHEAD_TIMES).min(received.max(AHEAD_BYTES));
+        buffers.take(received + part.saturating_mul(left).min(ahead).max(part))
     });
     larger.extend_from_slice(payload);
     let size = payload.capacity();
@@ -228,7 +236,18 @@ mod tests {
         for fragment in (60_000..65_536).rev() {
             all.add(1, fragment, &[0; 100]).unwrap();
             let payload = &all.sequences.get(&1).unwrap().payload;
-            assert!(payload.capacity() <= 2 * payload.len());
+            assert!(payload.capacity() <= (1 + AHEAD_TIMES) * payload.len());
+        }
+    }
+
+    #[test]
+    fn room_ahead_is_bounded_in_bytes() {
+        let mut all = Reassembly::new(&Limits::default());
+        all.open(1, 65_536, (), &[0; 60_000]).unwrap();
+        for fragment in (65_000..65_536).rev() {
+            all.add(1, fragment, &[0; 60_000]).unwrap();
+            let payload = &all.sequences.get(&1).unwrap().payload;
+            assert!(payload.capacity() - payload.len() <= payload.len().max(AHEAD_BYTES));
         }
     }
 
