@@ -169,6 +169,12 @@ impl NetKernel {
         self.links.load().get(node).cloned()
     }
 
+    /// What `use_it` returns for the link to a connected node: for work that is too short to count a reference for it.
+    #[inline]
+    pub(crate) fn with_link<R>(&self, node: &Atom, use_it: impl FnOnce(&Link) -> R) -> Option<R> {
+        self.links.load().get(node).map(|link| use_it(link))
+    }
+
     /// The link to a connected node, or a new one. Whoever asks while a dial is under way shares its outcome.
     ///
     /// # Errors

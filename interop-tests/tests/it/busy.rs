@@ -257,3 +257,30 @@ fn monitor_order() {
         },
     );
 }
+
+/// What paces large messages is answered by every release: with each answer late by a tick interval, this would take minutes.
+#[test]
+fn large_messages_go_on_as_the_peer_answers() {
+    const SIZE: usize = 1 << 20;
+    const COUNT: usize = 100;
+    case(Case::Full, TOPIC, "large messages are paced by what the peer has read", |release| {
+        let mut scene = Scene::new(release);
+        let to = scene.process(
+            "spawn(fun() -> Take = fun Take(N) -> receive {done, To} -> To ! {took, N}; B -> Take(N + byte_size(B)) end end, \
+             Take(0) end)",
+        );
+        let message = Term::binary(&[7; SIZE]);
+        let start = Instant::now();
+        scene.rust.run(async {
+            for _ in 0..COUNT {
+                scene.inbox.send_term(&to, &message).await.unwrap();
+            }
+            let done = Term::from((Term::atom("done"), Term::from(scene.inbox.pid())));
+            scene.inbox.send_term(&to, &done).await.unwrap();
+        });
+        let took = scene.rust.run(next_term(&mut scene.inbox));
+        assert_eq!(took, Term::from((Term::atom("took"), Term::from((COUNT * SIZE) as i64))));
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+        Ok(())
+    });
+}

@@ -49,6 +49,8 @@ pub(super) fn start(
     clock: Clock,
     span: Span,
 ) {
+    let system = node.system();
+    link.pace(system.pid.clone(), node.ids.reference(system.number).1);
     tokio::spawn(write(Arc::clone(&link), clock).instrument(span.clone()));
     tokio::spawn(read(Arc::clone(node), link, inbound, leftover, clock).instrument(span));
 }

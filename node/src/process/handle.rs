@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use foundation_proto::dist::control::altact;
 use foundation_proto::dist::{ControlMessage, Destination, Target};
-use foundation_proto::etf::serde::to_raw;
-use foundation_proto::etf::{Atom, Pid, RawTerm, Reference, Term};
+use foundation_proto::etf::serde::{to_raw, to_scratch};
+use foundation_proto::etf::{Atom, Pid, PlainTerm, RawTerm, Reference, Term};
 use serde::Serialize;
 
 use super::dest::Dest;
@@ -155,7 +155,38 @@ impl Handle {
     /// # Errors
     /// As [`Handle::send_raw`]; [`Error::Value`] if it has no term.
     pub async fn send<T: Serialize + ?Sized>(&self, to: impl Into<Dest>, message: &T) -> Result<()> {
-        self.send_raw(to, to_raw(message)?).await
+        let (to, message) = (to.into(), to_scratch(message)?);
+        if self.send_again(&to, message.as_plain())? {
+            return Ok(());
+        }
+        let message = message.into_raw();
+        self.send_with(to, message, false, None).await
+    }
+
+    /// Sends a message over the way of an earlier one, without memory for it; false, and nothing done, if there is no such
+    /// way, or something stands before it.
+    #[inline]
+    fn send_again(&self, to: &Dest, message: PlainTerm<'_>) -> Result<bool> {
+        let Some(node) = self.node.remote_node(to) else { return Ok(false) };
+        let sent = self.node.net_kernel.with_link(node, |link| {
+            let control = match to {
+                Dest::Pid(to) => ControlMessage::Send { from: Some(self.proc.pid.clone()), to: to.clone() },
+                Dest::Remote { name, .. } => {
+                    ControlMessage::RegSend { from: self.proc.pid.clone(), to: name.clone() }
+                }
+                _ => return Ok(false),
+            };
+            if link.is_busy() || !self.proc.stays_in_its_turn(message.as_bytes().len()) {
+                return Ok(false);
+            }
+            // Under its state, so that nothing follows its exit signals.
+            let state = self.proc.state();
+            if let Some(reason) = &state.exited {
+                return Err(Error::Exited(reason.clone()));
+            }
+            link.send_again(self.proc.lane(), &control, message).map_err(|error| not_sent(link, error))
+        });
+        sent.unwrap_or(Ok(false))
     }
 
     /// Sends a term, as [`Handle::send_raw`].

@@ -220,6 +220,17 @@ impl Proc {
         long
     }
 
+    /// Counts it in the same way, unless that would end the turn: then [`Proc::has_had_its_turn`] has to be asked.
+    #[inline]
+    pub(crate) fn stays_in_its_turn(&self, bytes: usize) -> bool {
+        let sent = self.sent.load(Ordering::Relaxed).saturating_add(bytes).saturating_add(SENT_AT_LEAST);
+        let stays = sent <= TURN;
+        if stays {
+            self.sent.store(sent, Ordering::Relaxed);
+        }
+        stays
+    }
+
     /// The states of two different processes, the first one's first. Taken in the order that makes it safe.
     pub(crate) fn both<'a>(a: &'a Self, b: &'a Self) -> (MutexGuard<'a, State>, MutexGuard<'a, State>) {
         if a.number < b.number {

@@ -1,6 +1,7 @@
 //! The sending half of an established connection.
 
 mod frame_writer;
+mod pace;
 mod routes;
 mod schedule;
 mod wire;
@@ -11,10 +12,11 @@ use std::io::IoSlice;
 use bytes::BufMut;
 
 use self::frame_writer::FrameWriter;
-use self::schedule::{Item, Schedule, Size};
+use self::pace::Pace;
+use self::schedule::{Item, Schedule, Size, Turn};
 use super::frame::TICK;
-use super::{ChannelConfig, ControlMessage, Lane, LaneClass};
-use crate::etf::{RawTerm, Tape};
+use super::{ChannelConfig, ControlMessage, Lane, LaneClass, Target};
+use crate::etf::{Atom, Pid, PlainTerm, RawTerm, Reference, Tape};
 use crate::{Error, Mono, Result};
 
 /// The bytes of control message and payload that go into one fragment, as in OTP. Payloads from this size on are large.
@@ -26,6 +28,9 @@ const SETTLED: usize = 2 * FRAGMENT;
 
 /// Nodes of a tape that are kept for the next payload: 1 MiB.
 const KEPT_NODES: usize = 64 << 10;
+
+/// The name that is asked for to hear from the peer; nobody has it. See [`Outbound::pace`].
+const PROBED: &str = "$foundation_pace";
 
 /// The longest frame that a BEAM takes.
 const MAX_SENT_FRAME: u64 = i32::MAX as u64;
@@ -57,6 +62,7 @@ pub struct Outbound {
     /// For looking into the payloads for peers before OTP 24.
     tape: Tape,
     schedule: Schedule,
+    pace: Pace,
     busy_limit: usize,
     max_queued: usize,
     tick_interval: Duration,
@@ -82,6 +88,7 @@ impl Outbound {
             frames: FrameWriter::new(config),
             tape: Tape::new(),
             schedule: Schedule::default(),
+            pace: Pace::default(),
             busy_limit: config.limits.busy_limit,
             max_queued: config.limits.max_queued,
             tick_interval,
@@ -109,7 +116,23 @@ impl Outbound {
         self.accept(control, payload, None, lane)
     }
 
-    /// The same for a message that carries a sequential trace token, `{Flags, Label, Serial, Sender, LastCnt}`: it goes by the
+    /// Sends a small message that goes the way of an earlier one, if it can have its place on the wire at once; false, and
+    /// nothing done, if it has to go by [`send`](Self::send). It says the same in less work.
+    #[inline]
+    pub fn send_again(&mut self, control: &ControlMessage, message: PlainTerm<'_>, lane: Lane) -> bool {
+        // The way is remembered only of messages that passed all checks, but the identifiers in this one are not looked at.
+        let at_once = self.frames.encoder.takes_wide_identifiers()
+            && self.frames.wire.len() < SETTLED
+            && (self.schedule.is_empty() || !self.schedule.has_before(lane))
+            && self.queued_bytes() < self.max_queued
+            && self.frames.write_again(control, message);
+        if at_once {
+            self.pace.small();
+        }
+        at_once
+    }
+
+    /// As [`send`](Self::send), for a message that carries a sequential trace token, `{Flags, Label, Serial, Sender, LastCnt}`: it goes by the
     /// operation with `_TT`, which every release knows.
     ///
     /// # Errors
@@ -156,6 +179,9 @@ impl Outbound {
         let at_once = size == Size::Small
             && self.frames.wire.len() < SETTLED
             && (self.schedule.is_empty() || !self.schedule.has_before(lane));
+        if size == Size::Small {
+            self.pace.small();
+        }
         if at_once {
             self.frames.write_whole(control, payload, token);
         } else {
@@ -168,9 +194,9 @@ impl Outbound {
     }
 
     /// Lends the bytes to write next, as many as fit into `out`; returns how many slices were filled, 0 if there is nothing
-    /// to write. The same bytes are lent again until [`advance`](Self::advance) says that they are written.
-    pub fn poll_transmit<'a>(&'a mut self, out: &mut [IoSlice<'a>]) -> usize {
-        self.settle();
+    /// to write now. The same bytes are lent again until [`advance`](Self::advance) says that they are written.
+    pub fn poll_transmit<'a>(&'a mut self, now: Mono, out: &mut [IoSlice<'a>]) -> usize {
+        self.settle(now);
         self.frames.wire.fill(out)
     }
 
@@ -219,6 +245,7 @@ impl Outbound {
             return;
         }
         self.next_tick = now + self.tick_interval;
+        self.pace.handle_timeout(now);
         if !core::mem::take(&mut self.written_since_tick) {
             self.tick();
         }
@@ -232,10 +259,38 @@ impl Outbound {
         }
     }
 
+    /// Keeps large messages from filling the buffers of both kernels while small ones travel beside them. A MONITOR_P of
+    /// `watcher` for a name that nobody may have follows them from time to time, always with this `reference`; call
+    /// [`paced`](Self::paced) when the MONITOR_P_EXIT for it comes. Towards peers that know neither fragments nor monitors of
+    /// names nothing changes.
+    pub fn pace(&mut self, watcher: Pid, reference: Reference) {
+        let target = Target::Name(Atom::new_static(PROBED));
+        let probe = ControlMessage::MonitorP { watcher, target, reference };
+        if self.frames.can_fragment() && self.frames.encoder.check(&probe, false).is_ok() {
+            self.pace.start(probe);
+        }
+    }
+
+    /// The peer has come to the oldest of these requests. There may be more to write now.
+    pub fn paced(&mut self, now: Mono) {
+        self.pace.answered(now);
+    }
+
     /// Gives waiting signals their places on the wire, as far ahead as is good.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Mono) {
         while self.frames.wire.len() < SETTLED && !self.schedule.is_empty() {
-            self.schedule.turn(|item| self.frames.write_next(item));
+            let turn = self.schedule.turn(self.pace.has_room(), |item| self.frames.write_next(item));
+            let asks = match turn {
+                Turn::Nobodys => self.pace.waits(now),
+                Turn::Ordinary => false,
+                Turn::Large(bytes) => self.pace.wrote(bytes, now),
+            };
+            if let Some(probe) = self.pace.probe().filter(|_| asks) {
+                self.frames.write_whole(probe, None, None);
+            }
+            if turn == Turn::Nobodys {
+                break;
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ mod map;
 mod narrow;
 mod nest;
 mod order;
+mod plain;
 mod raw;
 #[cfg(feature = "serde")]
 pub mod serde;
@@ -43,6 +44,7 @@ pub use identifier::{Pid, Port, Reference};
 pub use integer::BigInteger;
 pub use map::Map;
 pub(crate) use narrow::{is_narrow_pid, is_narrow_reference, narrow};
+pub use plain::PlainTerm;
 pub use raw::RawTerm;
 pub use tape::Tape;
 pub use term::{BitString, ExportFun, Fun, ImproperList, Kind, List, Record, Term, Tuple};

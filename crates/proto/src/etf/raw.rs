@@ -7,7 +7,7 @@ use super::decode::{build, uncompressed};
 use super::encode;
 use super::leaf::atom_size;
 use super::tag::*;
-use super::{Atom, Kind, Tape, Term, View};
+use super::{Atom, Kind, PlainTerm, Tape, Term, View};
 use crate::{Limits, Result};
 
 /// One encoded term, checked but not decoded: how the payload of a message travels.
@@ -55,6 +55,12 @@ impl RawTerm {
     /// As [`encode_term`](super::encode_term).
     pub fn from_term(term: &Term) -> Result<Self> {
         Ok(Self { bytes: encode::to_vec(term)?.into(), atoms: None })
+    }
+
+    /// The term as it is borrowed, if it refers to no atom cache.
+    #[inline]
+    pub fn as_plain(&self) -> Option<PlainTerm<'_>> {
+        self.atoms.is_none().then(|| PlainTerm::checked(&self.bytes))
     }
 
     /// A standalone term, with the version byte 131, compressed or not; what follows it is dropped.

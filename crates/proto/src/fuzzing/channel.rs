@@ -116,7 +116,7 @@ impl Onwards {
         let mut wire = BytesMut::new();
         while !self.outbound.is_empty() {
             let mut slices = [IoSlice::new(&[]); 8];
-            let filled = self.outbound.poll_transmit(&mut slices);
+            let filled = self.outbound.poll_transmit(Mono::ZERO, &mut slices);
             let before = wire.len();
             for slice in slices.iter().take(filled) {
                 wire.extend_from_slice(slice);

@@ -46,7 +46,7 @@ fn replay(frames: &[Vec<u8>], from: &Atom, to: &Atom, flags: DistributionFlags, 
             let mut wire = BytesMut::new();
             while !outbound.is_empty() {
                 let mut slices = [IoSlice::new(&[]); 8];
-                let filled = outbound.poll_transmit(&mut slices);
+                let filled = outbound.poll_transmit(Mono::ZERO, &mut slices);
                 let before = wire.len();
                 slices[..filled].iter().for_each(|slice| wire.extend_from_slice(slice));
                 outbound.advance(wire.len() - before);

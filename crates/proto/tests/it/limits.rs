@@ -47,7 +47,7 @@ fn written(outbound: &mut Outbound) -> BytesMut {
     let mut wire = BytesMut::new();
     while !outbound.is_empty() {
         let mut slices = [IoSlice::new(&[]); 8];
-        let filled = outbound.poll_transmit(&mut slices);
+        let filled = outbound.poll_transmit(Mono::ZERO, &mut slices);
         let before = wire.len();
         slices[..filled].iter().for_each(|slice| wire.extend_from_slice(slice));
         outbound.advance(wire.len() - before);
@@ -115,7 +115,7 @@ fn busy_limit() {
             assert_eq!(outbound.is_busy_for(lane, 100), last == Queued::Busy);
             // One byte less is enough to go on.
             let mut slices = [IoSlice::new(&[]); 8];
-            assert!(outbound.poll_transmit(&mut slices) > 0);
+            assert!(outbound.poll_transmit(Mono::ZERO, &mut slices) > 0);
             outbound.advance(1);
             assert!(!outbound.is_busy_for(lane, 100));
         }

@@ -60,7 +60,7 @@ impl Far {
         let mut bytes = Vec::new();
         loop {
             let mut slices = [IoSlice::new(&[]); 8];
-            let filled = self.outbound.poll_transmit(&mut slices);
+            let filled = self.outbound.poll_transmit(Mono::ZERO, &mut slices);
             let taken: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
             if taken == 0 {
                 return bytes;

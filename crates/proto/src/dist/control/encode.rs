@@ -173,10 +173,16 @@ impl Encoder {
     /// [`Error::NotSupportedByPeer`] if there is no such form.
     #[inline]
     pub(crate) fn payload<'a>(&self, payload: &'a RawTerm, tape: &mut Tape) -> Result<Cow<'a, RawTerm>> {
-        if self.flags.contains(Flags::V4_NC) {
+        if self.takes_wide_identifiers() {
             return Ok(Cow::Borrowed(payload));
         }
         crate::etf::narrow(payload, tape)
+    }
+
+    /// Whether the peer takes identifiers of any width, so that no payload has to be looked into.
+    #[inline]
+    pub(crate) fn takes_wide_identifiers(&self) -> bool {
+        self.flags.contains(Flags::V4_NC)
     }
 
     /// Writes a message that was [checked](Self::check). True if the payload follows; false if there is none to follow,

@@ -12,8 +12,8 @@ use crate::dist::header::{
     DIST_FRAG_CONT, DIST_FRAG_HEADER, DIST_HEADER, FRAGMENT_PREFIX, HeaderMode, HeaderWriter, PASS_THROUGH,
 };
 use crate::dist::{ChannelConfig, ControlMessage};
-use crate::etf::RawTerm;
 use crate::etf::tag::VERSION_MAGIC;
+use crate::etf::{PlainTerm, RawTerm};
 
 /// Payloads from this size on are referred to, not copied: below it a copy costs less than a slice of a vectored write.
 const SHARE_FROM: usize = 4 << 10;
@@ -98,6 +98,23 @@ impl FrameWriter {
         payload.filter(|_| follows)
     }
 
+    /// Writes a small message behind the front of an earlier one between the same two; false if there was none.
+    #[inline]
+    pub(super) fn write_again(&mut self, control: &ControlMessage, payload: PlainTerm<'_>) -> bool {
+        let payload = payload.as_bytes();
+        if payload.len() >= SHARE_FROM {
+            return false;
+        }
+        let Some(front) = self.routes.recall(control, self.atoms.changes()) else { return false };
+        self.wire.append(|out| {
+            out.reserve(LENGTH_BYTES + front.len() + payload.len());
+            out.put_u32((front.len() + payload.len()) as u32);
+            out.put_slice(front);
+            out.put_slice(payload);
+        });
+        true
+    }
+
     /// Writes the whole signal as one frame.
     pub(super) fn write_whole(
         &mut self,
@@ -105,19 +122,10 @@ impl FrameWriter {
         payload: Option<&RawTerm>,
         token: Option<&RawTerm>,
     ) {
-        if let Some(payload) = payload
-            && token.is_none()
-            && payload.as_bytes().len() < SHARE_FROM
-            && payload.atoms().is_empty()
-            && let Some(front) = self.routes.recall(control, self.atoms.changes())
+        if token.is_none()
+            && let Some(payload) = payload.and_then(RawTerm::as_plain)
+            && self.write_again(control, payload)
         {
-            let payload = payload.as_bytes();
-            self.wire.append(|out| {
-                out.reserve(LENGTH_BYTES + front.len() + payload.len());
-                out.put_u32((front.len() + payload.len()) as u32);
-                out.put_slice(front);
-                out.put_slice(payload);
-            });
             return;
         }
         let follows = self.encode_control(control, payload, token);

@@ -32,6 +32,9 @@ pub(super) struct Bytes {
 /// Small signals of class Control; small signals of class Normal; large signals of both; everything of class Bulk.
 const LEVELS: usize = 4;
 
+/// The first of the levels whose signals are large, or may wait like those.
+const LARGE: usize = 2;
+
 /// After how many bytes of higher levels a level gets a turn: so that none starves, and small signals still hardly wait.
 const SHARES: [usize; LEVELS] = [0, 256 << 10, 64 << 10, 512 << 10];
 
@@ -68,6 +71,17 @@ impl Size {
     pub(super) fn of(payload_bytes: usize) -> Self {
         if payload_bytes < FRAGMENT { Self::Small } else { Self::Large }
     }
+}
+
+/// What came of a [`Schedule::turn`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Turn {
+    /// There was nobody to have one.
+    Nobodys,
+    /// A small signal was written.
+    Ordinary,
+    /// So many bytes of a large signal, or of one that stands back like a large one, were written.
+    Large(usize),
 }
 
 /// A sequence of fragments that has been begun.
@@ -165,18 +179,19 @@ impl Schedule {
     }
 
     /// Gives the next sender its turn. `write` puts its first signal, or one fragment of it, on the wire; it returns how many
-    /// bytes that were, and whether the signal is complete.
-    pub(super) fn turn(&mut self, write: impl FnOnce(&mut Item) -> (usize, bool)) {
-        let overdue = (1..LEVELS).rev().find(|level| {
+    /// bytes that were, and whether the signal is complete. Unless `large`, only senders with small signals have turns.
+    pub(super) fn turn(&mut self, large: bool, write: impl FnOnce(&mut Item) -> (usize, bool)) -> Turn {
+        let levels = if large { LEVELS } else { LARGE };
+        let overdue = (1..levels).rev().find(|level| {
             let share = SHARES.get(*level).copied().unwrap_or_default();
             self.waiting_at(*level) && self.passed_over.get(*level).is_some_and(|bytes| *bytes >= share)
         });
-        let Some(level) = overdue.or_else(|| (0..LEVELS).find(|level| self.waiting_at(*level))) else {
-            return;
+        let Some(level) = overdue.or_else(|| (0..levels).find(|level| self.waiting_at(*level))) else {
+            return Turn::Nobodys;
         };
-        let Some(at) = self.rings.get_mut(level).and_then(VecDeque::pop_front) else { return };
-        let Some(queue) = self.queues.get_mut(at) else { return };
-        let Some(item) = queue.items.front_mut() else { return };
+        let Some(at) = self.rings.get_mut(level).and_then(VecDeque::pop_front) else { return Turn::Nobodys };
+        let Some(queue) = self.queues.get_mut(at) else { return Turn::Nobodys };
+        let Some(item) = queue.items.front_mut() else { return Turn::Nobodys };
 
         let before = item.bytes();
         let (written, complete) = write(item);
@@ -205,6 +220,7 @@ impl Schedule {
             let waits = self.rings.get(lower).is_some_and(|ring| !ring.is_empty());
             *passed = if waits && lower > level { passed.saturating_add(written) } else { 0 };
         }
+        if level < LARGE { Turn::Ordinary } else { Turn::Large(written) }
     }
 
     fn waiting_at(&self, level: usize) -> bool {

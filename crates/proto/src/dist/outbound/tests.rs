@@ -69,7 +69,7 @@ fn to(id: u32) -> ControlMessage {
 /// Writes at most `max` bytes.
 fn write(outbound: &mut Outbound, max: usize) -> Vec<u8> {
     let mut slices = [IoSlice::new(&[]); 8];
-    let filled = outbound.poll_transmit(&mut slices);
+    let filled = outbound.poll_transmit(Mono::ZERO, &mut slices);
     let mut bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
     bytes.truncate(max);
     outbound.advance(bytes.len());
@@ -390,7 +390,7 @@ fn large_payloads_are_lent_and_never_copied() {
     let mut lent = 0;
     while !outbound.is_empty() {
         let mut slices = [IoSlice::new(&[]); 8];
-        let filled = outbound.poll_transmit(&mut slices);
+        let filled = outbound.poll_transmit(Mono::ZERO, &mut slices);
         let mut total = 0;
         for slice in &slices[..filled] {
             total += slice.len();

@@ -55,6 +55,7 @@ mod direct;
 mod error;
 mod native;
 mod reader;
+mod scratch;
 mod ser;
 mod sink;
 mod source;
@@ -68,6 +69,7 @@ use crate::etf::{RawTerm, Tape, Term, View};
 
 pub use de::MAX_DEPTH;
 pub use error::Error;
+pub use scratch::{Scratch, to_scratch};
 pub use types::{Binary, Charlist, OrUndefined};
 
 /// The term of a value.

@@ -154,20 +154,37 @@ std::thread_local! {
 }
 
 impl Encoded {
+    /// Encodes into memory that was used before.
+    #[inline]
+    pub(super) fn with_memory(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self { bytes, depth: 0, deepest: 0, keys: Vec::new(), unclear: false }
+    }
+
     /// The encoded term: a map with a key twice would make the peer close the connection.
     pub(super) fn finish(self, limits: &Limits) -> Result<RawTerm> {
+        self.finish_bytes(limits).map(RawTerm::checked)
+    }
+
+    /// The same as bytes.
+    pub(super) fn finish_bytes(self, limits: &Limits) -> Result<Vec<u8>> {
         if self.depth > 0 {
             return Err(Error::new("a part that could not be serialised was left incomplete"));
         }
         // Each node takes at least one byte.
         if !self.unclear && self.deepest <= limits.max_depth && self.bytes.len() <= limits.max_nodes {
-            return Ok(RawTerm::checked(self.bytes));
+            return Ok(self.bytes);
         }
         let mut tape = TAPE.take();
-        let term = RawTerm::with_tape(&mut tape, self.bytes.into(), None, limits);
+        let term = tape.parse(&self.bytes, &[], limits).map(|view| view.span());
         tape.shrink_to(KEPT_NODES);
         TAPE.set(tape);
-        term.map_err(|error| Error::new(error.to_string()))
+        match term {
+            Ok(term) if term == (0..self.bytes.len()) => Ok(self.bytes),
+            // It is the tail of lists without elements.
+            Ok(term) => Ok(self.bytes.get(term).unwrap_or_default().to_vec()),
+            Err(error) => Err(Error::new(error.to_string())),
+        }
     }
 }
 

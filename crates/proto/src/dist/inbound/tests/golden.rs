@@ -30,7 +30,7 @@ fn write_again(signal: &Signal, peer: Atom, peer_creation: u32, flags: Flags) ->
     let lane = Lane { sender: 1, class: LaneClass::Normal };
     let _ = outbound.send(&signal.control, signal.payload.as_ref(), lane).unwrap();
     let mut slices = [std::io::IoSlice::new(&[]); 4];
-    let filled = outbound.poll_transmit(&mut slices);
+    let filled = outbound.poll_transmit(Mono::ZERO, &mut slices);
     let bytes = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>();
     assert_eq!(bytes[..4], ((bytes.len() - 4) as u32).to_be_bytes());
     bytes[4..].to_vec()
