@@ -8,7 +8,10 @@
 //! The reader owns the life of the connection: `signal::up`, then each signal in the order of arrival, then
 //! `signal::down` exactly once. It ends when anybody calls `Link::close`.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,6 +21,7 @@ use tracing::{Instrument, Span, debug, info, warn};
 
 use super::Clock;
 use super::link::{DownReason, Flushed, Link, Writer};
+use super::read_half::ReadHalf;
 use crate::node::NodeInner;
 use crate::signal::{self, Batch};
 
@@ -34,7 +38,7 @@ const IDLE: Duration = Duration::from_millis(200);
 const READ_AT_LEAST: usize = 16 << 10;
 
 /// Reads after which other tasks of this thread get their turn, although more is there.
-const READS_IN_A_ROW: usize = 16;
+const READS_IN_A_ROW: u64 = 16;
 
 /// How long a connection that this side closed is still read, and everything thrown away: closing a socket with unread bytes
 /// makes the kernel send a reset, which can destroy what was written last.
@@ -44,6 +48,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) fn start(
     node: &Arc<NodeInner>,
     link: Arc<Link>,
+    stream: ReadHalf,
     inbound: Inbound,
     leftover: BytesMut,
     clock: Clock,
@@ -52,17 +57,18 @@ pub(super) fn start(
     let system = node.system();
     link.pace(system.pid.clone(), node.ids.reference(system.number).1);
     tokio::spawn(write(Arc::clone(&link), clock).instrument(span.clone()));
-    tokio::spawn(read(Arc::clone(node), link, inbound, leftover, clock).instrument(span));
+    tokio::spawn(read(Arc::clone(node), link, stream, inbound, leftover, clock).instrument(span));
 }
 
 async fn read(
     node: Arc<NodeInner>,
     link: Arc<Link>,
+    mut stream: ReadHalf,
     mut inbound: Inbound,
     mut buffer: BytesMut,
     clock: Clock,
 ) {
-    let reason = match receive(&node, &link, &mut inbound, &mut buffer, clock).await {
+    let reason = match receive(&node, &link, &mut stream, &mut inbound, &mut buffer, clock).await {
         // Closed by this side: the reason is there already.
         Ok(()) => link.reason(),
         Err(reason) => {
@@ -82,21 +88,26 @@ async fn read(
     node.net_kernel.withdraw(&link);
     signal::down(&node, &link, &reason);
     node.net_kernel.down(&link, &reason);
-    linger(&link).await;
+    // A peer that does not close in time is cut off.
+    let _late = tokio::time::timeout(LINGER, stream.drain()).await;
 }
 
 /// Reads and delivers until the connection ends; `Ok` if this side has closed it.
 async fn receive(
     node: &Arc<NodeInner>,
     link: &Arc<Link>,
+    stream: &mut ReadHalf,
     inbound: &mut Inbound,
     buffer: &mut BytesMut,
     clock: Clock,
 ) -> Result<(), DownReason> {
     let undelivered = Arc::clone(link.mld().undelivered());
-    let mut reads = 0;
+    let (mut reads, mut reads_then) = (0_u64, 0);
     let (mut buffers, mut size) = (Buffers::default(), buffer.capacity());
     let mut batch = Batch::default();
+    let mut closed = pin!(link.closed());
+    // Set for a time that moves on with everything that arrives: only when it has come is it looked whether it still holds.
+    let mut timeout = pin!(clock.sleep_until(inbound.poll_timeout().min(clock.now() + IDLE)));
     loop {
         if !buffer.is_empty() {
             inbound.handle_input(clock.now(), buffer);
@@ -109,7 +120,7 @@ async fn receive(
             debug!(bytes = undelivered.bytes(), "reading no further until processes have caught up");
             tokio::select! {
                 () = undelivered.caught_up() => {}
-                () = link.closed() => return Ok(()),
+                () = &mut closed => return Ok(()),
             }
         }
         let (hint, room) = (inbound.read_hint(buffer), buffer.capacity() - buffer.len());
@@ -117,37 +128,48 @@ async fn receive(
             let chunk = if buffer.len() < READ_AT_LEAST { READ } else { BULK_READ };
             buffers.make_room(buffer, &mut size, hint.max(chunk));
         }
-        match link.stream.try_read_buf(buffer) {
+        let outcome = tokio::select! {
+            biased;
+            outcome = poll_fn(|context| match stream.poll_read(context, buffer) {
+                Poll::Pending if stream.naps(link.bytes().1) => stream.poll_read(context, buffer),
+                outcome => outcome,
+            }) => outcome,
+            () = &mut closed => return Ok(()),
+            () = &mut timeout => {
+                let now = clock.now();
+                inbound.handle_timeout(now).map_err(down_reason)?;
+                let is_idle = reads == reads_then;
+                if is_idle && buffer.is_empty() {
+                    // An idle connection holds no buffers.
+                    (*buffer, batch) = (BytesMut::new(), Batch::default());
+                    buffers.clear();
+                    inbound.release_buffers();
+                }
+                let next = if is_idle { inbound.poll_timeout() } else { now + IDLE };
+                timeout.as_mut().reset(clock.instant(next));
+                reads_then = reads;
+                if is_idle {
+                    // Nothing is reserved before there is something to read.
+                    tokio::select! {
+                        ready = stream.readable() => {
+                            if ready.is_err() {
+                                return Err(DownReason::ConnectionClosed);
+                            }
+                        }
+                        () = &mut closed => return Ok(()),
+                        () = &mut timeout => {}
+                    }
+                }
+                continue;
+            }
+        };
+        match outcome {
             Ok(0) => return Err(DownReason::ConnectionClosed),
             Ok(read) => {
                 link.count_in(read);
                 reads += 1;
                 if reads % READS_IN_A_ROW == 0 {
                     tokio::task::yield_now().await;
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                let mut idle_at = buffer.is_empty().then(|| clock.now() + IDLE);
-                loop {
-                    let timeout = inbound.poll_timeout();
-                    tokio::select! {
-                        ready = link.stream.readable() => {
-                            if ready.is_err() {
-                                return Err(DownReason::ConnectionClosed);
-                            }
-                            break;
-                        }
-                        () = clock.sleep_until(idle_at.map_or(timeout, |at| at.min(timeout))) => {
-                            let now = clock.now();
-                            inbound.handle_timeout(now).map_err(down_reason)?;
-                            if idle_at.take_if(|at| *at <= now).is_some() {
-                                (*buffer, batch) = (BytesMut::new(), Batch::default());
-                                buffers.clear();
-                                inbound.release_buffers();
-                            }
-                        }
-                        () = link.closed() => return Ok(()),
-                    }
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -220,9 +242,4 @@ async fn write(link: Arc<Link>, clock: Clock) {
             }
         }
     }
-}
-
-async fn linger(link: &Link) {
-    // A peer that does not close in time is cut off.
-    let _late = tokio::time::timeout(LINGER, link.stream.drain()).await;
 }

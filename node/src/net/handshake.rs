@@ -14,6 +14,7 @@ use foundation_proto::etf::Atom;
 use foundation_proto::{Error, Mono};
 use tracing::{Span, debug};
 
+use super::read_half::ReadHalf;
 use super::stream::Stream;
 use super::{Clock, Identity, Link, PeerInfo, connection};
 use crate::net_kernel::{Accepting, NetKernel};
@@ -35,6 +36,7 @@ pub(crate) struct Established {
 /// The tasks of a link that is in place and not read yet.
 pub(crate) struct Start {
     link: Arc<Link>,
+    stream: ReadHalf,
     inbound: Inbound,
     leftover: BytesMut,
     clock: Clock,
@@ -78,8 +80,9 @@ impl Established {
         let inbound = Inbound::new(&config, now);
         let outbound = Outbound::new(&config, now);
         let undelivered = identity.config.limits.undelivered_bytes;
-        let link = Arc::new(Link::new(info, stream, outbound, clock, &config.limits, undelivered));
-        (Arc::clone(&link), Start { link, inbound, leftover, clock, span })
+        let (stream, write) = stream.split();
+        let link = Arc::new(Link::new(info, write, outbound, clock, &config.limits, undelivered));
+        (Arc::clone(&link), Start { link, stream, inbound, leftover, clock, span })
     }
 }
 
@@ -91,7 +94,8 @@ impl Start {
 
     /// Begins to read the connection.
     pub(crate) fn run(self, node: &Arc<NodeInner>) {
-        connection::start(node, self.link, self.inbound, self.leftover, self.clock, self.span);
+        let Self { link, stream, inbound, leftover, clock, span } = self;
+        connection::start(node, link, stream, inbound, leftover, clock, span);
     }
 }
 

@@ -12,7 +12,7 @@ use foundation_proto::etf::{Atom, Pid, PlainTerm, RawTerm, Reference};
 use foundation_proto::{Error, Limits, Mono};
 use tokio::sync::Notify;
 
-use super::stream::Stream;
+use super::write_half::WriteHalf;
 use super::{Clock, TlsInfo};
 use crate::process::MonLnkDist;
 
@@ -127,7 +127,7 @@ pub struct Link {
     peer: PeerInfo,
     mld: MonLnkDist,
     clock: Clock,
-    pub(super) stream: Stream,
+    pub(super) stream: WriteHalf,
     out: Mutex<Out>,
     /// Wakes the writer task.
     pub(super) work: Notify,
@@ -169,7 +169,7 @@ pub(super) enum Writer {
 impl Link {
     pub(super) fn new(
         peer: PeerInfo,
-        stream: Stream,
+        stream: WriteHalf,
         outbound: Outbound,
         clock: Clock,
         limits: &Limits,
@@ -390,7 +390,7 @@ impl Link {
         }
         // The outcome of the last write and of the shutdown changes nothing: it ends here either way.
         let _ = self.flush(&mut out, self.clock.now());
-        self.stream.shutdown_write();
+        self.stream.shutdown();
         drop(out);
         self.closing.notify_waiters();
         self.work.notify_one();

@@ -8,6 +8,8 @@
 //! | [`dialer`] | from a node name to a connected socket |
 //! | [`listener`] | listening sockets, connections that have not proved themselves yet |
 //! | [`stream`] | the bytes under a connection: TCP, or TLS over it |
+//! | [`read_half`], [`write_half`] | the same once the connection is live |
+//! | [`nap`] | reading by the clock while small messages come in a stream |
 //! | [`tls`] | distribution over TLS |
 //! | [`endpoint`] | what a node has before it has peers: name, cookie, sockets, registration |
 
@@ -17,6 +19,9 @@ pub(crate) mod endpoint;
 mod handshake;
 mod link;
 pub(crate) mod listener;
+#[cfg(target_os = "linux")]
+mod nap;
+mod read_half;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
@@ -24,6 +29,7 @@ mod tls;
 #[path = "no_tls.rs"]
 mod tls;
 mod tls_error;
+mod write_half;
 
 use std::time::{Duration, Instant};
 
@@ -49,8 +55,11 @@ impl Clock {
         Mono::ZERO + self.0.elapsed()
     }
 
-    pub(crate) async fn sleep_until(self, at: Mono) {
-        let at = self.0 + at.saturating_since(Mono::ZERO).min(Duration::from_secs(365 * 86_400));
-        tokio::time::sleep_until(at.into()).await;
+    pub(crate) fn instant(self, at: Mono) -> tokio::time::Instant {
+        (self.0 + at.saturating_since(Mono::ZERO).min(Duration::from_secs(365 * 86_400))).into()
+    }
+
+    pub(crate) fn sleep_until(self, at: Mono) -> tokio::time::Sleep {
+        tokio::time::sleep_until(self.instant(at))
     }
 }

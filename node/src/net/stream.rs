@@ -1,16 +1,16 @@
 //! The byte stream under a connection: a TCP socket, or TLS over one.
 //!
-//! Reading and writing go through a shared reference, so that a sender can write from its own task while the reader of the
-//! connection reads. None of the `try_` functions waits.
+//! While the connection is set up. [`Stream::split`] makes the halves of a live one of it. None of the `try_` functions waits.
 
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
+use super::read_half::{Own, ReadHalf};
 use super::tls::Session;
+use super::write_half::WriteHalf;
 
 /// A connected socket, encrypted or not.
 #[derive(Debug)]
@@ -67,25 +67,20 @@ impl Stream {
         self.tls.as_ref().map_or(Ok(()), |session| session.try_flush(&self.tcp))
     }
 
-    /// Nothing more will be written. The peer learns it if the socket takes the news at once.
-    pub(crate) fn shutdown_write(&self) {
-        if let Some(session) = &self.tls {
-            session.close(&self.tcp);
+    /// For a live connection: one half for its reader, one for everybody who sends.
+    pub(super) fn split(self) -> (ReadHalf, WriteHalf) {
+        if let Some(session) = self.tls {
+            let tcp = Arc::new(self.tcp);
+            let read = ReadHalf::Encrypted(Arc::clone(&tcp), Arc::clone(&session));
+            return (read, WriteHalf::Encrypted(tcp, session));
         }
-        // A socket that is gone already needs no shutdown.
-        let _ = socket2::SockRef::from(&self.tcp).shutdown(Shutdown::Write);
-    }
-
-    /// Reads and throws away what comes, decrypting nothing, until the peer closes.
-    pub(crate) async fn drain(&self) {
-        let mut nothing = [0; 4096];
-        while self.tcp.readable().await.is_ok() {
-            match self.tcp.try_read(&mut nothing) {
-                Ok(0) => return,
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
-                _ => {}
-            }
+        // A descriptor of its own, so that the reader decides what its own one waits for.
+        #[cfg(unix)]
+        if let Ok(own) = std::os::fd::AsFd::as_fd(&self.tcp).try_clone_to_owned() {
+            return (ReadHalf::Own(Own::new(self.tcp)), WriteHalf::Own(Arc::new(own.into())));
         }
+        let tcp = Arc::new(self.tcp);
+        (ReadHalf::Shared(Arc::clone(&tcp)), WriteHalf::Shared(tcp))
     }
 
     /// Appends what arrives; 0 means that the peer has closed. Dropped while it waits, it has read nothing.
