@@ -602,3 +602,93 @@ fn ticks_are_sent_only_when_nothing_else_is() {
     outbound.tick();
     assert_eq!(write_all(&mut outbound), [0; 4]);
 }
+
+/// The short way says what the long one says, or nothing.
+#[test]
+fn what_is_sent_again_is_what_send_writes() {
+    let old = Flags::HIDDEN.without(Flags::V4_NC);
+    for flags in [Flags::HIDDEN, Flags::HIDDEN.without(Flags::DIST_HDR_ATOM_CACHE), Flags::MANDATORY_25, old]
+    {
+        let (mut short, mut long) = (outbound(flags), outbound(flags));
+        let (mut again, mut steps) = (0, Vec::new());
+        for step in 0..200_u32 {
+            let control = if step % 7 == 0 {
+                ControlMessage::RegSend { from: ours(1), to: Atom::new("name").unwrap() }
+            } else {
+                to(step % 3)
+            };
+            let message = match step % 11 {
+                0 => raw(Atom::new(&format!("atom{step}")).unwrap()),
+                1 => binary(5000),
+                2 => binary(100_000),
+                _ => raw(i64::from(step)),
+            };
+            let lane = normal(u64::from(step % 2));
+            let plain = message.as_plain().unwrap();
+            if short.send_again(&control, plain, lane) {
+                again += 1;
+            } else {
+                let _ = short.send(&control, Some(&message), lane).unwrap();
+            }
+            let _ = long.send(&control, Some(&message), lane).unwrap();
+            if step % 5 == 0 {
+                steps.push((write_all(&mut short), write_all(&mut long)));
+            }
+        }
+        for (short, long) in steps {
+            assert_eq!(short, long, "{flags:?}");
+        }
+        // The identifiers in payloads for an old peer have to be looked at.
+        assert!(if flags.contains(Flags::V4_NC) { again > 50 } else { again == 0 }, "{again} with {flags:?}");
+    }
+}
+
+/// Large messages wait for the answers to MONITOR_P, and small ones do not.
+#[test]
+fn large_messages_wait_until_the_peer_has_read() {
+    let mut outbound = outbound(Flags::HIDDEN);
+    let mut far_end = far_end(Flags::HIDDEN);
+    outbound.pace(ours(9), a_ref(US, 3));
+    let _ = outbound.send(&to(1), Some(&raw(1)), normal(1)).unwrap();
+    let _ = outbound.send(&to(1), Some(&binary(8 << 20)), normal(1)).unwrap();
+    let (mut asked, mut whole, mut rounds) = (0, 0, 0);
+    while whole < 2 {
+        rounds += 1;
+        assert!(rounds < 1000);
+        let mut bytes = Vec::new();
+        loop {
+            let part = write(&mut outbound, usize::MAX);
+            if part.is_empty() {
+                break;
+            }
+            bytes.extend(part);
+        }
+        assert!(bytes.len() < 4 << 20, "{} at once", bytes.len());
+        let signals = signals(&mut far_end, &bytes);
+        let probes = signals.iter().filter(|signal| {
+            matches!(&signal.control, ControlMessage::MonitorP { watcher, target: Target::Name(_), reference }
+                if *watcher == ours(9) && *reference == a_ref(US, 3))
+        });
+        let probes = probes.count();
+        whole += signals.len() - probes;
+        asked += probes;
+        if whole < 2 {
+            assert!(probes > 0, "nothing more would come");
+            assert!(!outbound.is_empty());
+            // A small message of another process is on the wire at once.
+            let _ = outbound.send(&to(1), Some(&raw(2)), normal(2)).unwrap();
+            let small = write(&mut outbound, usize::MAX);
+            assert!((1..100).contains(&small.len()));
+            let _ = self::signals(&mut far_end, &small);
+        }
+        for _ in 0..probes {
+            outbound.paced(Mono::ZERO);
+        }
+    }
+    assert!(asked > 8, "{asked}");
+    // A peer without fragments is not asked.
+    let mut outbound = self::outbound(Flags::HIDDEN.without(Flags::FRAGMENTS));
+    outbound.pace(ours(9), a_ref(US, 3));
+    let _ = outbound.send(&to(1), Some(&binary(8 << 20)), normal(1)).unwrap();
+    assert!(write_all(&mut outbound).len() > 8 << 20);
+}
