@@ -388,6 +388,7 @@ impl Link {
         if self.reason.set(reason).is_err() {
             return;
         }
+        out.outbound.stop_pacing();
         // The outcome of the last write and of the shutdown changes nothing: it ends here either way.
         let _ = self.flush(&mut out, self.clock.now());
         self.stream.shutdown();

@@ -76,7 +76,9 @@ impl Stream {
         }
         // A descriptor of its own, so that the reader decides what its own one waits for.
         #[cfg(unix)]
-        if let Ok(own) = std::os::fd::AsFd::as_fd(&self.tcp).try_clone_to_owned() {
+        if let Ok(own) = std::os::fd::AsFd::as_fd(&self.tcp).try_clone_to_owned()
+            && is_among_the_first_half(&own)
+        {
             return (ReadHalf::Own(Own::new(self.tcp)), WriteHalf::Own(Arc::new(own.into())));
         }
         let tcp = Arc::new(self.tcp);
@@ -111,4 +113,12 @@ impl Stream {
             }
         }
     }
+}
+
+/// Whether descriptors are plenty: a second one for each connection must not cost connections. The lowest free number is given
+/// out first.
+#[cfg(unix)]
+fn is_among_the_first_half(descriptor: &impl std::os::fd::AsRawFd) -> bool {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    most.is_none_or(|most| u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number < most / 2))
 }

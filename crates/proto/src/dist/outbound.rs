@@ -271,6 +271,11 @@ impl Outbound {
         }
     }
 
+    /// Nothing is paced any more: the connection ends, and what is queued is given to whoever still takes it.
+    pub fn stop_pacing(&mut self) {
+        self.pace = Pace::default();
+    }
+
     /// The peer has come to the oldest of these requests. There may be more to write now.
     pub fn paced(&mut self, now: Mono) {
         self.pace.answered(now);

@@ -686,6 +686,11 @@ fn large_messages_wait_until_the_peer_has_read() {
         }
     }
     assert!(asked > 8, "{asked}");
+    // What is left when the connection ends goes at once.
+    let _ = outbound.send(&to(1), Some(&binary(8 << 20)), normal(1)).unwrap();
+    let _ = write(&mut outbound, usize::MAX);
+    outbound.stop_pacing();
+    assert!(write_all(&mut outbound).len() > 7 << 20);
     // A peer without fragments is not asked.
     let mut outbound = self::outbound(Flags::HIDDEN.without(Flags::FRAGMENTS));
     outbound.pace(ours(9), a_ref(US, 3));
