@@ -11,7 +11,6 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -130,10 +129,7 @@ async fn receive(
         }
         let outcome = tokio::select! {
             biased;
-            outcome = poll_fn(|context| match stream.poll_read(context, buffer) {
-                Poll::Pending if stream.naps(link.bytes().1) => stream.poll_read(context, buffer),
-                outcome => outcome,
-            }) => outcome,
+            outcome = poll_fn(|context| stream.poll_read(context, buffer)) => outcome,
             () = &mut closed => return Ok(()),
             () = &mut timeout => {
                 let now = clock.now();

@@ -10,8 +10,6 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-#[cfg(target_os = "linux")]
-use super::nap::{self, Drowsy, Nap};
 use super::tls::Session;
 
 /// Where the bytes of the peer come from.
@@ -27,14 +25,9 @@ pub(super) enum ReadHalf {
 
 #[derive(Debug)]
 pub(super) struct Own {
-    /// `None` while the reader naps.
-    tcp: Option<TcpStream>,
+    tcp: TcpStream,
     /// The last read has brought [`MUCH`].
     much: bool,
-    #[cfg(target_os = "linux")]
-    drowsy: Drowsy,
-    #[cfg(target_os = "linux")]
-    nap: Option<Nap>,
 }
 
 /// A read that brings so much is followed by another one at once.
@@ -42,63 +35,21 @@ const MUCH: usize = 4 << 10;
 
 impl Own {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self {
-            tcp: Some(tcp),
-            much: false,
-            #[cfg(target_os = "linux")]
-            drowsy: Drowsy::default(),
-            #[cfg(target_os = "linux")]
-            nap: None,
-        }
+        Self { tcp, much: false }
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
-        #[cfg(target_os = "linux")]
-        if let Some(nap) = &mut self.nap {
-            let read = ready!(nap.poll_read(context, buffer))?;
-            if !nap.goes_on() {
-                let tcp = self.nap.take().map(Nap::end);
-                self.tcp = tcp.map(TcpStream::from_std).transpose()?;
-                self.drowsy.has_napped_for_nothing();
-            }
-            if let Some(read) = read {
-                return Poll::Ready(Ok(read));
-            }
-            if self.nap.is_some() {
-                // The next one has begun once this is pending.
-                return self.poll_read(context, buffer);
-            }
-        }
-        let Some(tcp) = &mut self.tcp else { return Poll::Ready(Ok(0)) };
-        let room = buffer.capacity() - buffer.len();
         // After much there is often more. After little there is not, and this way of reading knows it without asking the system.
-        let more = if self.much { tcp.try_read_buf(buffer) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        let more =
+            if self.much { self.tcp.try_read_buf(buffer) } else { Err(io::ErrorKind::WouldBlock.into()) };
         let outcome = match more {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                pin!(tcp.read_buf(buffer)).poll(context)
+                pin!(self.tcp.read_buf(buffer)).poll(context)
             }
             outcome => Poll::Ready(outcome),
         };
         self.much = matches!(outcome, Poll::Ready(Ok(read)) if read >= MUCH);
-        #[cfg(target_os = "linux")]
-        if let Poll::Ready(Ok(read)) = &outcome {
-            self.drowsy.has_read(*read, room);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = room;
         outcome
-    }
-
-    #[cfg(target_os = "linux")]
-    fn naps(&mut self, sent: u64) -> bool {
-        if self.nap.is_some() || !self.drowsy.should_nap(sent) {
-            return false;
-        }
-        // First what can fail, for want of descriptors.
-        let Ok(timer) = nap::timer() else { return false };
-        let Some(tcp) = self.tcp.take().and_then(|tcp| tcp.into_std().ok()) else { return false };
-        self.nap = Some(Nap::new(tcp, timer));
-        true
     }
 }
 
@@ -130,42 +81,18 @@ impl ReadHalf {
         }
     }
 
-    /// Called when nothing more is there; `sent` is what this side has sent so far. True if it goes on in another way, and has to be
-    /// polled again.
-    pub(super) fn naps(&mut self, sent: u64) -> bool {
-        #[cfg(target_os = "linux")]
-        if let Self::Own(own) = self {
-            return own.naps(sent);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = sent;
-        false
-    }
-
     /// Waits until there is something to read.
     pub(super) async fn readable(&self) -> io::Result<()> {
         match self {
-            Self::Own(Own { tcp: Some(tcp), .. }) => tcp.readable().await,
-            // It has been read a moment ago.
-            Self::Own(_) => Ok(()),
+            Self::Own(own) => own.tcp.readable().await,
             Self::Shared(tcp) | Self::Encrypted(tcp, _) => tcp.readable().await,
         }
     }
 
     /// Reads and throws away what comes, decrypting nothing, until the peer closes.
     pub(super) async fn drain(self) {
-        let own;
         let tcp: &TcpStream = match &self {
-            Self::Own(Own { tcp: Some(tcp), .. }) => tcp,
-            #[cfg(target_os = "linux")]
-            Self::Own(_) => {
-                let Self::Own(Own { nap: Some(nap), .. }) = self else { return };
-                let Ok(tcp) = TcpStream::from_std(nap.end()) else { return };
-                own = tcp;
-                &own
-            }
-            #[cfg(not(target_os = "linux"))]
-            Self::Own(_) => return,
+            Self::Own(own) => &own.tcp,
             Self::Shared(tcp) | Self::Encrypted(tcp, _) => tcp,
         };
         let mut nothing = [0; 4096];
