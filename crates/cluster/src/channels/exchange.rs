@@ -1,5 +1,5 @@
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use foundation_proto::etf::{Atom, Pid, RawTerm, Tape};
 use foundation_proto::{Limits, Mono};
@@ -391,8 +391,14 @@ impl Exchange {
             _ => return self.statistics.ignored += 1,
         }
         // To nobody else than who would be sent to anyhow: a message cannot make this process send wherever it says.
-        let known = |receiver: &&Receiver| self.peer(&receiver.pid.node) == Some(&receiver.pid);
-        let others: Vec<Receiver> = receivers.filter(known).cloned().collect();
+        // Each once, however often it stands there.
+        let mut once = BTreeSet::new();
+        let others: Vec<Receiver> = receivers
+            .filter(|receiver| {
+                self.peer(&receiver.pid.node) == Some(&receiver.pid) && once.insert(&receiver.pid)
+            })
+            .cloned()
+            .collect();
         self.pass_on(relay, &others, false);
     }
 

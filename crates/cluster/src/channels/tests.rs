@@ -264,3 +264,35 @@ fn nothing_that_arrives_stops_it() {
     a.handle(Mono::ZERO, Event::Message { message: raw(3), wall: 0 });
     assert_eq!((a.statistics().received, a.statistics().ignored), (1, 2));
 }
+
+/// A list of receivers is a peer's word: nobody gets a message twice for standing there twice, nor for being somebody else.
+#[test]
+fn each_receiver_of_a_relay_is_passed_on_to_once() {
+    let mut a = exchange("a@h", Reliability::BestEffort);
+    for node in ["b@h", "c@h"] {
+        a.handle(Mono::ZERO, Event::PeerUp(pid(node, 1)));
+    }
+    let receiver = |node, id| relay::Receiver { pid: pid(node, id), seq: 1, base: 1, clock: None };
+    let mut receivers = vec![receiver("a@h", 1), receiver("b@h", 2), receiver("x@h", 1)];
+    receivers.extend((0..100).flat_map(|_| [receiver("b@h", 1), receiver("c@h", 1)]));
+    let sender = pid("s@h", 1);
+    let body = Envelope {
+        sender,
+        seq: 0,
+        base: 0,
+        sent_at: 0,
+        clock: None,
+        ack_ms: 0,
+        payload: raw(1),
+        compressed: false,
+    };
+    let message = Relay { body, fanout: 64, receivers }.encode(&Limits::default()).unwrap();
+    a.handle(Mono::ZERO, Event::Message { message, wall: 0 });
+    let mut to = Vec::new();
+    for action in drain(&mut a) {
+        if let Action::Relay { to: pid, .. } = action {
+            to.push(pid);
+        }
+    }
+    assert_eq!(to, [pid("b@h", 1), pid("c@h", 1)]);
+}
