@@ -30,6 +30,7 @@ pub mod capture;
 pub mod case;
 pub mod epmd;
 pub mod eventually;
+pub mod futures_socket;
 pub mod netns;
 pub mod otp;
 pub mod raw_peer;

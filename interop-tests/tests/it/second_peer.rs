@@ -1,10 +1,6 @@
 //! The crate `erl_dist` as a peer: an implementation of the protocol in Rust that is not ours. It knows neither fragments nor the
 //! atom cache, so the connection runs in pass-through mode, as with C nodes.
 
-use std::io::{Error, ErrorKind};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use erl_dist::DistributionFlags;
@@ -13,60 +9,10 @@ use erl_dist::handshake::{ClientSideHandshake, HandshakeStatus};
 use erl_dist::message::Message;
 use erl_dist::node::{Creation, LocalNode, NodeName};
 use erl_dist::term as eetf;
+use foundation_interop_tests::futures_socket::Socket;
 use foundation_interop_tests::{Epmd, beam, otp};
-use futures_io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use crate::rust::Rust;
-
-/// A socket of tokio's as `erl_dist` wants it: with the traits of futures, and cloned for reading and writing.
-#[derive(Clone)]
-struct Socket(Arc<TcpStream>);
-
-impl Socket {
-    async fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        // It writes a message in three pieces.
-        stream.set_nodelay(true).unwrap();
-        Self(Arc::new(stream))
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<Result<usize, Error>> {
-        loop {
-            ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read(buf) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize, Error>> {
-        loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write(buf) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-}
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -77,9 +23,9 @@ fn erl_dist_sends_calls_and_is_answered() {
     rust.echo();
     let port = epmd.port;
     rust.run(async move {
-        let mapper = Socket::connect(port).await;
+        let mapper = Socket::connect(port).await.unwrap();
         let found = EpmdClient::new(mapper).get_node("rust").await.unwrap().expect("registered");
-        let stream = Socket::connect(found.port).await;
+        let stream = Socket::connect(found.port).await.unwrap();
 
         let creation = Creation::random();
         let name: NodeName = "second@127.0.0.1".parse().unwrap();

@@ -1,10 +1,7 @@
 //! A node made with the crate `erl_dist`, whose terms are those of `eetf`, on tokio's single-threaded runtime. Its sockets have
 //! `TCP_NODELAY`, which its documentation leaves out: without, an echo takes 44 ms, because each message is written in three pieces.
 
-use std::io::{BufRead, Error, ErrorKind, Write};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use erl_dist::LOWEST_DISTRIBUTION_PROTOCOL_VERSION;
@@ -13,61 +10,8 @@ use erl_dist::handshake::{ClientSideHandshake, HandshakeStatus, ServerSideHandsh
 use erl_dist::message::{Message, Receiver, Sender, channel};
 use erl_dist::node::{Creation, LocalNode};
 use erl_dist::term::{Atom, Binary, FixInteger, Pid, Term, Tuple};
-use futures_io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-
-/// A socket of tokio's as `erl_dist` wants it: with the traits of futures, and cloned for reading and writing.
-#[derive(Clone)]
-struct Socket(Arc<TcpStream>);
-
-impl Socket {
-    fn new(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        Self(Arc::new(stream))
-    }
-
-    async fn connect(port: u16) -> Self {
-        Self::new(TcpStream::connect(("127.0.0.1", port)).await.expect("a connection"))
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<Result<usize, Error>> {
-        loop {
-            match self.0.try_read(buf) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    ready!(self.0.poll_read_ready(context))?;
-                }
-                done => return Poll::Ready(done),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize, Error>> {
-        loop {
-            match self.0.try_write(buf) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    ready!(self.0.poll_write_ready(context))?;
-                }
-                done => return Poll::Ready(done),
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-}
+use foundation_interop_tests::futures_socket::Socket;
+use tokio::net::TcpListener;
 
 fn answer(line: &str) {
     let mut out = std::io::stdout().lock();
@@ -106,12 +50,14 @@ async fn serve(name: &str, local: &LocalNode, cookie: &str, epmd: u16) {
     let port = listener.local_addr().expect("an address").port();
     let entry = NodeEntry::new_hidden(name, port);
     // The registration lives as long as this socket.
-    let _registered = EpmdClient::new(Socket::connect(epmd).await).register(entry).await.expect("EPMD");
+    let _registered =
+        EpmdClient::new(Socket::connect(epmd).await.expect("EPMD")).register(entry).await.expect("EPMD");
     answer("ok=1");
     while let Ok((stream, _)) = listener.accept().await {
         let (local, cookie) = (local.clone(), cookie.to_owned());
         tokio::spawn(async move {
-            let mut handshake = ServerSideHandshake::new(Socket::new(stream), local.clone(), &cookie);
+            let mut handshake =
+                ServerSideHandshake::new(Socket::new(stream).expect("TCP_NODELAY"), local.clone(), &cookie);
             handshake.execute_recv_name().await.expect("a name");
             let (stream, peer) = handshake.execute_rest(HandshakeStatus::Ok).await.expect("a handshake");
             let (sender, receiver) = channel(stream, local.flags & peer.flags);
@@ -170,8 +116,9 @@ struct Connected {
 impl Connected {
     async fn to(peer: &str, local: &LocalNode, cookie: &str, epmd: u16) -> Self {
         let name = peer.split('@').next().unwrap_or_default();
-        let found = EpmdClient::new(Socket::connect(epmd).await).get_node(name).await.expect("EPMD");
-        let stream = Socket::connect(found.expect("a node of this name").port).await;
+        let found =
+            EpmdClient::new(Socket::connect(epmd).await.expect("EPMD")).get_node(name).await.expect("EPMD");
+        let stream = Socket::connect(found.expect("a node of this name").port).await.expect("a connection");
         let mut handshake = ClientSideHandshake::new(stream, local.clone(), cookie);
         let status = handshake.execute_send_name(LOWEST_DISTRIBUTION_PROTOCOL_VERSION).await;
         assert!(matches!(status, Ok(HandshakeStatus::Ok)), "{status:?}");
