@@ -169,13 +169,7 @@ impl Handle {
     fn send_again(&self, to: &Dest, message: PlainTerm<'_>) -> Result<bool> {
         let Some(node) = self.node.remote_node(to) else { return Ok(false) };
         let sent = self.node.net_kernel.with_link(node, |link| {
-            let control = match to {
-                Dest::Pid(to) => ControlMessage::Send { from: Some(self.proc.pid.clone()), to: to.clone() },
-                Dest::Remote { name, .. } => {
-                    ControlMessage::RegSend { from: self.proc.pid.clone(), to: name.clone() }
-                }
-                _ => return Ok(false),
-            };
+            let control = self.message_to(to.clone())?;
             if link.is_busy() || !self.proc.stays_in_its_turn(message.as_bytes().len()) {
                 return Ok(false);
             }
@@ -273,6 +267,17 @@ impl Handle {
         Ok(())
     }
 
+    /// What announces a message of this process, without priority, to a destination on another node.
+    fn message_to(&self, to: Dest) -> Result<ControlMessage> {
+        let from = self.proc.pid.clone();
+        Ok(match to {
+            Dest::Nobody => return Err(Error::NoProc),
+            Dest::Pid(to) => ControlMessage::Send { from: Some(from), to },
+            Dest::Remote { name, .. } | Dest::Name(name) => ControlMessage::RegSend { from, to: name },
+            Dest::Alias(alias) => ControlMessage::AliasSend { from, alias },
+        })
+    }
+
     /// Sends over a connection, unless the process has ended: under its state, so that nothing follows its exit signals.
     fn send_over(
         &self,
@@ -282,21 +287,16 @@ impl Handle {
         priority: bool,
         token: Option<&SeqTraceToken>,
     ) -> Result<()> {
-        let from = self.proc.pid.clone();
-        let control = match to {
-            Dest::Nobody => return Err(Error::NoProc),
-            to if priority => {
-                let to = match to {
-                    Dest::Pid(to) => Destination::Pid(to),
-                    Dest::Remote { name, .. } | Dest::Name(name) => Destination::Name(name),
-                    Dest::Alias(alias) => Destination::Alias(alias),
-                    Dest::Nobody => return Err(Error::NoProc),
-                };
-                ControlMessage::Altact { flags: altact::PRIORITY, from, to }
-            }
-            Dest::Pid(to) => ControlMessage::Send { from: Some(from), to },
-            Dest::Remote { name, .. } | Dest::Name(name) => ControlMessage::RegSend { from, to: name },
-            Dest::Alias(alias) => ControlMessage::AliasSend { from, alias },
+        let control = if priority {
+            let to = match to {
+                Dest::Pid(to) => Destination::Pid(to),
+                Dest::Remote { name, .. } | Dest::Name(name) => Destination::Name(name),
+                Dest::Alias(alias) => Destination::Alias(alias),
+                Dest::Nobody => return Err(Error::NoProc),
+            };
+            ControlMessage::Altact { flags: altact::PRIORITY, from: self.proc.pid.clone(), to }
+        } else {
+            self.message_to(to)?
         };
         // What came from another connection names atoms of that one.
         let plain = if message.atoms().is_empty() { None } else { Some(message.to_plain()) };

@@ -214,9 +214,10 @@ impl Proc {
     /// its thread should get their turn first: the reader and the ticks of connections are among them, and a socket whose
     /// other end is fast never makes a sender wait.
     pub(crate) fn has_had_its_turn(&self, bytes: usize) -> bool {
-        let sent = self.sent.load(Ordering::Relaxed).saturating_add(bytes).saturating_add(SENT_AT_LEAST);
-        let long = sent > TURN;
-        self.sent.store(if long { 0 } else { sent }, Ordering::Relaxed);
+        let long = !self.stays_in_its_turn(bytes);
+        if long {
+            self.sent.store(0, Ordering::Relaxed);
+        }
         long
     }
 
