@@ -120,7 +120,7 @@ pub(crate) fn deliver(node: &Arc<NodeInner>, link: &Arc<Link>, signal: Signal) -
         ControlMessage::DemonitorP { target, reference, .. } => {
             demonitor_received(node, link, &target, &reference);
         }
-        ControlMessage::MonitorPExit { reference, .. } if link.is_pace(&reference) => {}
+        ControlMessage::MonitorPExit { reference, .. } if link.is_paced_by(&reference) => link.paced(),
         ControlMessage::MonitorPExit { watcher, reference, .. } => {
             let reason = Reason::from_raw(need(payload, "MONITOR_P_EXIT")?);
             if let Some(proc) = node.process(&watcher)

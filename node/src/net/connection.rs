@@ -105,7 +105,7 @@ async fn receive(
     let (mut buffers, mut size) = (Buffers::default(), buffer.capacity());
     let mut batch = Batch::default();
     let mut closed = pin!(link.closed());
-    // Set for a time that moves on with everything that arrives: only when it has come is it looked whether it still holds.
+    // Set again when it has come, not with everything that arrives: then it is looked whether anything has.
     let mut timeout = pin!(clock.sleep_until(inbound.poll_timeout().min(clock.now() + IDLE)));
     loop {
         if !buffer.is_empty() {
@@ -151,6 +151,7 @@ async fn receive(
                             if ready.is_err() {
                                 return Err(DownReason::ConnectionClosed);
                             }
+                            timeout.as_mut().reset(clock.instant(clock.now() + IDLE));
                         }
                         () = &mut closed => return Ok(()),
                         () = &mut timeout => {}

@@ -317,11 +317,13 @@ impl Link {
         let _again = self.pace.set(reference);
     }
 
-    /// Whether this MONITOR_P_EXIT answers what [`Link::pace`] has asked. There may be more to write then.
-    pub(crate) fn is_pace(&self, reference: &Reference) -> bool {
-        if self.pace.get() != Some(reference) {
-            return false;
-        }
+    /// Whether a MONITOR_P_EXIT with this reference answers what [`Link::pace`] has asked.
+    pub(crate) fn is_paced_by(&self, reference: &Reference) -> bool {
+        self.pace.get() == Some(reference)
+    }
+
+    /// The peer has read more of the large messages. There may be more to write.
+    pub(crate) fn paced(&self) {
         let now = self.clock.now();
         let mut out = self.out();
         out.outbound.paced(now);
@@ -330,7 +332,6 @@ impl Link {
             self.work.notify_one();
         }
         self.note_queued(&out);
-        true
     }
 
     /// Waits until a payload of this size may be sent without the queue growing beyond `limits.wire.busy_limit` (1 MiB), or the
