@@ -290,8 +290,8 @@ impl Shared {
         mut watched: Option<mpsc::UnboundedReceiver<Pid>>,
     ) {
         if watched.is_some() {
-            // Before the group, so that nobody takes it for a pool.
-            let _ = self.groups.join(&listeners(&self.adapter), worker.pid()).await;
+            // Before the group, so that nobody takes it for a pool. If it fails, so does the next.
+            let _ended = self.groups.join(&listeners(&self.adapter), worker.pid()).await;
         }
         if self.groups.join(&Term::Atom(group), worker.pid()).await.is_err() {
             return;

@@ -381,6 +381,7 @@ impl Connection {
 /// Takes up to [`TRANSMIT`] bytes off the queue.
 fn transmit(outbound: &mut Outbound) -> Option<Bytes> {
     let mut slices = [IoSlice::new(&[]); 16];
+    // The time is for pacing, which nobody has asked for here.
     let filled = outbound.poll_transmit(Mono::ZERO, &mut slices);
     let mut bytes = BytesMut::new();
     for slice in slices.iter().take(filled) {

@@ -132,8 +132,8 @@ impl Outbound {
         at_once
     }
 
-    /// As [`send`](Self::send), for a message that carries a sequential trace token, `{Flags, Label, Serial, Sender, LastCnt}`: it goes by the
-    /// operation with `_TT`, which every release knows.
+    /// As [`send`](Self::send), for a message that carries a sequential trace token, `{Flags, Label, Serial, Sender, LastCnt}`: it
+    /// goes by the operation with `_TT`, which every release knows.
     ///
     /// # Errors
     /// As [`send`](Self::send); [`Error::ApiMisuse`] for what is not a message.
