@@ -9,23 +9,23 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 
 use super::tls::Session;
 
 /// Where the bytes of the peer come from.
 #[derive(Debug)]
 pub(super) enum ReadHalf {
-    /// A plain socket that nobody else reads from or waits for.
-    Own(Own),
-    /// A socket that the writing half waits for too.
-    Shared(Arc<TcpStream>),
-    /// TLS over such a socket.
+    /// A plain socket.
+    Plain(Plain),
+    /// TLS over a socket.
     Encrypted(Arc<TcpStream>, Arc<Session>),
 }
 
+/// The reading half of a plain socket.
 #[derive(Debug)]
-pub(super) struct Own {
-    tcp: TcpStream,
+pub(super) struct Plain {
+    tcp: OwnedReadHalf,
     /// The last read has brought [`MUCH`].
     much: bool,
 }
@@ -33,8 +33,8 @@ pub(super) struct Own {
 /// A read that brings so much is followed by another one at once.
 const MUCH: usize = 4 << 10;
 
-impl Own {
-    pub(super) fn new(tcp: TcpStream) -> Self {
+impl Plain {
+    pub(super) fn new(tcp: OwnedReadHalf) -> Self {
         Self { tcp, much: false }
     }
 
@@ -61,15 +61,7 @@ impl ReadHalf {
         buffer: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Own(own) => own.poll_read(context, buffer),
-            Self::Shared(tcp) => loop {
-                match tcp.try_read_buf(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        ready!(tcp.poll_read_ready(context))?;
-                    }
-                    outcome => return Poll::Ready(outcome),
-                }
-            },
+            Self::Plain(plain) => plain.poll_read(context, buffer),
             Self::Encrypted(tcp, session) => loop {
                 match session.try_read(tcp, buffer) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -84,16 +76,16 @@ impl ReadHalf {
     /// Waits until there is something to read.
     pub(super) async fn readable(&self) -> io::Result<()> {
         match self {
-            Self::Own(own) => own.tcp.readable().await,
-            Self::Shared(tcp) | Self::Encrypted(tcp, _) => tcp.readable().await,
+            Self::Plain(plain) => plain.tcp.readable().await,
+            Self::Encrypted(tcp, _) => tcp.readable().await,
         }
     }
 
     /// Reads and throws away what comes, decrypting nothing, until the peer closes.
     pub(super) async fn drain(self) {
         let tcp: &TcpStream = match &self {
-            Self::Own(own) => &own.tcp,
-            Self::Shared(tcp) | Self::Encrypted(tcp, _) => tcp,
+            Self::Plain(plain) => plain.tcp.as_ref(),
+            Self::Encrypted(tcp, _) => tcp,
         };
         let mut nothing = [0; 4096];
         while tcp.readable().await.is_ok() {
