@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use foundation_interop_tests::beam::Options;
-use foundation_interop_tests::eventually::eventually_true;
+use foundation_interop_tests::eventually::{eventually_eq, eventually_true};
 use foundation_interop_tests::{Beam, Case, Epmd, Release, case};
 use foundation_node::config::{DistAutoConnect, Reconnect};
 use foundation_node::process::Process;
@@ -197,9 +197,7 @@ fn run(seed: u64, judge: &mut OnBeam, actor: &mut dyn Side) -> Vec<String> {
             }
         }
         let expected = [model.view(0, connected), model.view(1, connected)];
-        eventually_true(&format!("seed {seed}, step {step}: {expected:?}"), WAIT, || {
-            [judge.view(), actor.view()] == expected
-        });
+        eventually_eq(&format!("seed {seed}, step {step}"), WAIT, &expected, || [judge.view(), actor.view()]);
         transcript.extend(expected);
     }
     transcript
