@@ -86,9 +86,10 @@ pub struct Network<H: Host> {
     random: Random,
     conditions: Conditions,
     hosts: BTreeMap<NodeId, H>,
-    links: BTreeMap<(NodeId, NodeId), Link>,
-    agenda: BinaryHeap<Reverse<Entry<H::Message>>>,
-    sequence: u64,
+    links: Links,
+    agenda: Agenda<H::Message>,
+    /// The earliest [`What::Wake`] of each node that is to come.
+    wakes: BTreeMap<NodeId, Mono>,
     delivered: u64,
 }
 
@@ -108,13 +109,6 @@ struct Link {
 }
 
 #[derive(Debug)]
-struct Entry<M> {
-    at: Mono,
-    sequence: u64,
-    what: What<M>,
-}
-
-#[derive(Debug)]
 enum What<M> {
     Deliver { from: NodeId, to: NodeId, epoch: u64, message: M },
     Connect { pair: (NodeId, NodeId), epoch: u64 },
@@ -122,20 +116,62 @@ enum What<M> {
     Wake(NodeId),
 }
 
-impl<M> PartialEq for Entry<M> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.sequence) == (other.at, other.sequence)
+/// What is going to happen, in order. What stands for it in the heap is small: a simulation holds half a million at a time.
+#[derive(Debug)]
+struct Agenda<M> {
+    times: BinaryHeap<Reverse<(Mono, u64, usize)>>,
+    entries: Vec<Option<What<M>>>,
+    free: Vec<usize>,
+    sequence: u64,
+}
+
+impl<M> Agenda<M> {
+    fn new() -> Self {
+        Self { times: BinaryHeap::new(), entries: Vec::new(), free: Vec::new(), sequence: 0 }
+    }
+
+    /// Behind everything else of this time.
+    fn put(&mut self, at: Mono, what: What<M>) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() - 1
+        });
+        self.entries[place] = Some(what);
+        self.sequence += 1;
+        self.times.push(Reverse((at, self.sequence, place)));
+    }
+
+    /// The next one, if it is due by then.
+    fn take(&mut self, until: Mono) -> Option<(Mono, What<M>)> {
+        let Reverse((at, _, place)) = *self.times.peek().filter(|Reverse((at, ..))| *at <= until)?;
+        self.times.pop();
+        self.free.push(place);
+        self.entries[place].take().map(|what| (at, what))
     }
 }
-impl<M> Eq for Entry<M> {}
-impl<M> Ord for Entry<M> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+
+/// The connections, by the higher node and then by the lower.
+#[derive(Debug, Default)]
+struct Links(Vec<Vec<Option<Link>>>);
+
+impl Links {
+    fn get(&self, (low, high): (NodeId, NodeId)) -> Option<&Link> {
+        self.0.get(high)?.get(low)?.as_ref()
     }
-}
-impl<M> PartialOrd for Entry<M> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+
+    fn get_mut(&mut self, (low, high): (NodeId, NodeId)) -> Option<&mut Link> {
+        self.0.get_mut(high)?.get_mut(low)?.as_mut()
+    }
+
+    fn get_or_insert_with(&mut self, (low, high): (NodeId, NodeId), new: impl FnOnce() -> Link) -> &mut Link {
+        if self.0.len() <= high {
+            self.0.resize_with(high + 1, Vec::new);
+        }
+        let row = &mut self.0[high];
+        if row.len() <= low {
+            row.resize_with(low + 1, || None);
+        }
+        row[low].get_or_insert_with(new)
     }
 }
 
@@ -147,9 +183,9 @@ impl<H: Host> Network<H> {
             random: Random::new(seed),
             conditions,
             hosts: BTreeMap::new(),
-            links: BTreeMap::new(),
-            agenda: BinaryHeap::new(),
-            sequence: 0,
+            links: Links::default(),
+            agenda: Agenda::new(),
+            wakes: BTreeMap::new(),
             delivered: 0,
         }
     }
@@ -181,7 +217,7 @@ impl<H: Host> Network<H> {
 
     /// Whether both sides regard the pair as connected.
     pub fn is_connected(&self, a: NodeId, b: NodeId) -> bool {
-        self.links.get(&pair(a, b)).is_some_and(|link| link.up == [true, true])
+        self.links.get(pair(a, b)).is_some_and(|link| link.up == [true, true])
     }
 
     /// Starts a node, and connects it to all nodes that the network lets it talk to.
@@ -189,7 +225,7 @@ impl<H: Host> Network<H> {
         let others: Vec<NodeId> = self.hosts.keys().copied().filter(|other| *other != id).collect();
         self.hosts.insert(id, host);
         for other in others {
-            self.links.entry(pair(id, other)).or_insert_with(|| Link { open: true, ..Link::default() });
+            self.links.get_or_insert_with(pair(id, other), || Link { open: true, ..Link::default() });
             self.schedule_connect(pair(id, other));
         }
         self.schedule_wake(id);
@@ -201,7 +237,7 @@ impl<H: Host> Network<H> {
         let peers: Vec<NodeId> = self.hosts.keys().copied().collect();
         for peer in peers {
             let key = pair(id, peer);
-            if let Some(link) = self.links.get_mut(&key) {
+            if let Some(link) = self.links.get_mut(key) {
                 // The dead node will not notice anything; its side is down already.
                 link.up[side(key, id)] = false;
             }
@@ -219,7 +255,7 @@ impl<H: Host> Network<H> {
     /// Lets a pair talk, or keeps it apart until it is allowed again.
     pub fn allow(&mut self, a: NodeId, b: NodeId, open: bool) {
         let key = pair(a, b);
-        self.links.entry(key).or_default().open = open;
+        self.links.get_or_insert_with(key, Link::default).open = open;
         if open {
             self.schedule_connect(key);
         } else {
@@ -238,10 +274,9 @@ impl<H: Host> Network<H> {
 
     /// Runs until nothing is left to happen before `until`.
     pub fn run_until(&mut self, until: Mono) {
-        while self.agenda.peek().is_some_and(|Reverse(next)| next.at <= until) {
-            let Some(Reverse(entry)) = self.agenda.pop() else { break };
-            self.now = entry.at;
-            self.happen(entry.what);
+        while let Some((at, what)) = self.agenda.take(until) {
+            self.now = at;
+            self.happen(what);
         }
         self.now = self.now.max(until);
     }
@@ -256,7 +291,7 @@ impl<H: Host> Network<H> {
             What::Deliver { from, to, epoch, message } => {
                 let key = pair(from, to);
                 let alive =
-                    self.links.get(&key).is_some_and(|link| link.epoch == epoch && link.up[side(key, to)]);
+                    self.links.get(key).is_some_and(|link| link.epoch == epoch && link.up[side(key, to)]);
                 if alive {
                     self.delivered += 1;
                     self.with(to, |host, io| host.receive(io, from, message));
@@ -264,7 +299,7 @@ impl<H: Host> Network<H> {
             }
             What::Connect { pair: (a, b), epoch } => {
                 let both = self.hosts.contains_key(&a) && self.hosts.contains_key(&b);
-                let Some(link) = self.links.get_mut(&(a, b)) else { return };
+                let Some(link) = self.links.get_mut((a, b)) else { return };
                 if both && link.open && link.epoch == epoch && link.up == [false, false] {
                     link.epoch += 1;
                     link.live = true;
@@ -276,7 +311,7 @@ impl<H: Host> Network<H> {
             }
             What::Notice { node, peer, epoch } => {
                 let key = pair(node, peer);
-                let Some(link) = self.links.get_mut(&key) else { return };
+                let Some(link) = self.links.get_mut(key) else { return };
                 if link.epoch == epoch && std::mem::take(&mut link.up[side(key, node)]) {
                     let free = link.up == [false, false];
                     self.with(node, |host, io| host.disconnected(io, peer));
@@ -286,15 +321,22 @@ impl<H: Host> Network<H> {
                 }
             }
             What::Wake(node) => {
+                if self.wakes.get(&node) != Some(&self.now) {
+                    // An earlier one has come in between.
+                    return;
+                }
+                self.wakes.remove(&node);
                 if self.hosts.get(&node).and_then(Host::next_wake).is_some_and(|at| at <= self.now) {
                     self.with(node, |host, io| host.wake(io));
+                } else {
+                    self.schedule_wake(node);
                 }
             }
         }
     }
 
     fn break_link(&mut self, key: (NodeId, NodeId)) {
-        let Some(link) = self.links.get_mut(&key) else { return };
+        let Some(link) = self.links.get_mut(key) else { return };
         link.epoch += 1;
         link.live = false;
         let epoch = link.epoch;
@@ -302,22 +344,22 @@ impl<H: Host> Network<H> {
         for (node, peer, up) in [(key.0, key.1, up[0]), (key.1, key.0, up[1])] {
             if up {
                 let at = self.now + self.random.duration(self.conditions.detection.clone());
-                self.put(at, What::Notice { node, peer, epoch });
+                self.agenda.put(at, What::Notice { node, peer, epoch });
             }
         }
     }
 
     fn schedule_connect(&mut self, key: (NodeId, NodeId)) {
-        let Some(link) = self.links.get(&key) else { return };
+        let Some(link) = self.links.get(key) else { return };
         let epoch = link.epoch;
         let at = self.now + self.random.duration(self.conditions.reconnect.clone());
-        self.put(at, What::Connect { pair: key, epoch });
+        self.agenda.put(at, What::Connect { pair: key, epoch });
     }
 
     fn carry_out(&mut self, from: NodeId, io: Io<H::Message>) {
         for (to, message) in io.sent {
             let key = pair(from, to);
-            let Some(link) = self.links.get_mut(&key) else { continue };
+            let Some(link) = self.links.get_mut(key) else { continue };
             if !link.live || !link.up[side(key, from)] {
                 continue;
             }
@@ -326,20 +368,18 @@ impl<H: Host> Network<H> {
                 .max(link.latest[direction]);
             link.latest[direction] = at;
             let epoch = link.epoch;
-            self.put(at, What::Deliver { from, to, epoch, message });
+            self.agenda.put(at, What::Deliver { from, to, epoch, message });
         }
         self.schedule_wake(from);
     }
 
     fn schedule_wake(&mut self, node: NodeId) {
-        if let Some(at) = self.hosts.get(&node).and_then(Host::next_wake) {
-            self.put(at.max(self.now), What::Wake(node));
+        let Some(at) = self.hosts.get(&node).and_then(Host::next_wake) else { return };
+        let at = at.max(self.now);
+        if self.wakes.get(&node).is_none_or(|earlier| at < *earlier) {
+            self.wakes.insert(node, at);
+            self.agenda.put(at, What::Wake(node));
         }
-    }
-
-    fn put(&mut self, at: Mono, what: What<H::Message>) {
-        self.sequence += 1;
-        self.agenda.push(Reverse(Entry { at, sequence: self.sequence, what }));
     }
 }
 

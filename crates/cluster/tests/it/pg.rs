@@ -9,6 +9,7 @@
 //! 5. Nothing that a scope of ours sends is ignored by another.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use foundation_cluster::Machine;
@@ -36,7 +37,7 @@ struct Node {
     next_pid: u32,
     members: Vec<Pid>,
     /// What was joined and not left, kept apart from the scope: the truth that others must come to see.
-    truth: BTreeMap<(String, Pid), usize>,
+    truth: BTreeMap<(usize, Pid), usize>,
     peers: BTreeSet<NodeId>,
     /// Monitors of others on our scope process.
     watched_by: Vec<(NodeId, MonitorId)>,
@@ -44,11 +45,15 @@ struct Node {
     watching: BTreeMap<MonitorId, NodeId>,
     local_monitors: BTreeMap<MonitorId, Pid>,
     /// Replay of `Changed`.
-    replay: BTreeMap<(String, Pid), usize>,
+    replay: BTreeMap<(usize, Pid), usize>,
 }
 
+/// Made once: a thousand nodes say them a million times.
+static NAMES: LazyLock<Vec<Atom>> =
+    LazyLock::new(|| (0..1_000).map(|id| Atom::new(&format!("n{id}@sim")).unwrap()).collect());
+
 fn node_name(id: NodeId) -> Atom {
-    Atom::new(&format!("n{id}@sim")).unwrap()
+    NAMES[id].clone()
 }
 
 fn node_id(name: &Atom) -> NodeId {
@@ -60,6 +65,15 @@ fn group(number: usize) -> Term {
         0 => Term::Integer(1),
         1 => Term::Float(1.0),
         n => Term::Atom(Atom::new(&format!("group{n}")).unwrap()),
+    }
+}
+
+fn group_number(group: &Term) -> usize {
+    match group {
+        Term::Integer(1) => 0,
+        Term::Float(_) => 1,
+        Term::Atom(name) => name.as_str().strip_prefix("group").unwrap().parse().unwrap(),
+        other => panic!("{other:?} is no group of this simulation"),
     }
 }
 
@@ -126,10 +140,10 @@ impl Node {
                 }
                 Action::Changed { group, joined, left } => {
                     for pid in joined {
-                        *self.replay.entry((format!("{group:?}"), pid)).or_default() += 1;
+                        *self.replay.entry((group_number(&group), pid)).or_default() += 1;
                     }
                     for pid in left {
-                        let key = (format!("{group:?}"), pid);
+                        let key = (group_number(&group), pid);
                         let count =
                             self.replay.get_mut(&key).expect("invariant 3: nobody leaves who did not join");
                         *count -= 1;
@@ -148,13 +162,13 @@ impl Node {
 
     fn join(&mut self, io: &mut Io<Wire>, group: Term, pids: Vec<Pid>) {
         for pid in &pids {
-            *self.truth.entry((format!("{group:?}"), pid.clone())).or_default() += 1;
+            *self.truth.entry((group_number(&group), pid.clone())).or_default() += 1;
         }
         self.event(io, Event::Join { group, pids });
     }
 
     fn leave(&mut self, io: &mut Io<Wire>, group: Term, pid: Pid) {
-        let key = (format!("{group:?}"), pid.clone());
+        let key = (group_number(&group), pid.clone());
         if let Some(count) = self.truth.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
@@ -305,10 +319,10 @@ fn check_every(step: usize, seed: u64, network: &Network<Node>) {
                 expected.extend(seen.truth.clone());
             }
         }
-        let mut found: BTreeMap<(String, Pid), usize> = BTreeMap::new();
+        let mut found: BTreeMap<(usize, Pid), usize> = BTreeMap::new();
         for group in seer.scope.groups() {
             for pid in seer.scope.members(group) {
-                *found.entry((format!("{group:?}"), pid.clone())).or_default() += 1;
+                *found.entry((group_number(group), pid.clone())).or_default() += 1;
             }
         }
         assert_eq!(found, expected, "seed {seed}: invariants 1 and 2, node {a}");
