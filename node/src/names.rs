@@ -109,7 +109,8 @@ pub fn default_alive(random: u16) -> String {
     format!("foundation_{random:04x}")
 }
 
-/// The addresses of a host part, as the system's resolver gives them, `::1` after `127.0.0.1`.
+/// The addresses of a host part, as the system's resolver gives them, `::1` after `127.0.0.1`; those of a host under `.local`
+/// also by multicast DNS, which not every system asks.
 ///
 /// # Errors
 /// What the resolver said.
@@ -117,12 +118,34 @@ pub async fn resolve(host: &str) -> std::io::Result<Vec<IpAddr>> {
     if let Ok(ip) = host.parse() {
         return Ok(vec![ip]);
     }
-    let mut ips: Vec<IpAddr> =
-        tokio::net::lookup_host((host, 0)).await?.map(|a: SocketAddr| a.ip()).collect();
+    let mut ips = lookup(host).await?;
     // A BEAM over `inet_tcp` only has IPv4; asking there first saves a refused connection in a dual-stack cluster.
     ips.sort_by_key(IpAddr::is_ipv6);
     ips.dedup();
     Ok(ips)
+}
+
+async fn lookup(host: &str) -> std::io::Result<Vec<IpAddr>> {
+    let system =
+        async { Ok(tokio::net::lookup_host((host, 0)).await?.map(|a: SocketAddr| a.ip()).collect()) };
+    #[cfg(feature = "mdns")]
+    if host.to_ascii_lowercase().trim_end_matches('.').ends_with(".local") {
+        // The system knows its hosts file and perhaps multicast DNS; where it does not, it asks servers that cannot know.
+        let link = crate::discovery::mdns::resolve(host);
+        tokio::pin!(system, link);
+        return tokio::select! {
+            biased;
+            answer = &mut system => match answer {
+                Ok(ips) => Ok(ips),
+                Err(error) => link.await.or(Err(error)),
+            },
+            answer = &mut link => match answer {
+                Ok(ips) => Ok(ips),
+                Err(_) => system.await,
+            },
+        };
+    }
+    system.await
 }
 
 /// What this machine says about its own name.

@@ -47,6 +47,12 @@ pub(crate) fn sources(library: &str) -> Vec<PathBuf> {
 /// A node with Elixir on which the libraries are compiled and loaded, each after those that it needs.
 pub(crate) fn node_with(release: &Release, epmd: &Epmd, name: &str, sources: &[PathBuf]) -> Beam {
     let beam = Options::new(release, epmd.port, name).elixir().start();
+    load(&beam, sources);
+    beam
+}
+
+/// Compiles and loads the libraries, each after those that it needs, on a node with Elixir.
+pub(crate) fn load(beam: &Beam, sources: &[PathBuf]) {
     // The libraries log, and look at Mix when they are compiled.
     beam.elixir(
         "for app <- [:logger, :eex, :ex_unit, :mix] do\n\
@@ -65,7 +71,6 @@ pub(crate) fn node_with(release: &Release, epmd: &Epmd, name: &str, sources: &[P
             files("lib/**/*.ex"),
         ));
     }
-    beam
 }
 
 pub(crate) fn start_pubsub(beam: &Beam, pool_size: usize) {

@@ -24,6 +24,7 @@ mod harness;
 mod hostile;
 mod inet6;
 mod law;
+mod mdns;
 mod old_peer;
 mod process;
 mod readme;

@@ -93,6 +93,8 @@ pub fn choose(mode: Mode, environment: &Environment, context: &Context) -> Choic
     }
     match environment.development(mode) {
         Ok(why) => {
+            #[cfg(feature = "mdns")]
+            add(StrategyConfig::Mdns(Default::default()), why.clone());
             add(StrategyConfig::LocalEpmd(Default::default()), why);
             choice.allow = environment.allowed(context);
         }

@@ -28,6 +28,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
 use foundation_cluster::discovery::{AllowList, Prune};
 use foundation_proto::dist::NodeName;
@@ -36,6 +37,8 @@ use toml::{Table, Value};
 
 #[cfg(feature = "dns")]
 use super::dns;
+#[cfg(feature = "mdns")]
+use super::mdns;
 use super::{erlang_hosts, gossip, local_epmd, static_hosts};
 
 /// The most nodes that one source can name, unless it says otherwise. What a directory of a cluster holds.
@@ -103,6 +106,9 @@ pub enum StrategyConfig {
     ErlangHosts(erlang_hosts::Options),
     /// Heartbeats over multicast.
     Gossip(gossip::Options),
+    /// Announcements and answers on the local link.
+    #[cfg(feature = "mdns")]
+    Mdns(mdns::Options),
     /// Addresses in DNS.
     #[cfg(feature = "dns")]
     Dns(dns::Options),
@@ -122,6 +128,12 @@ pub struct Context {
     pub own: NodeName,
     /// The port of EPMD.
     pub epmd_port: u16,
+    /// Whether it is registered with an EPMD.
+    pub uses_epmd: bool,
+    /// Where it listens; empty if it does not.
+    pub listens: Vec<SocketAddr>,
+    /// What its cluster is called, if that is written.
+    pub cluster: Option<String>,
 }
 
 /// A key of `[cluster]` that cannot be used.
@@ -170,6 +182,8 @@ const STRATEGIES: &[(&str, &[&str])] = &[
     ("local_epmd", &["localepmd"]),
     ("erlang_hosts", &["erlanghosts"]),
     ("gossip", &[]),
+    #[cfg(feature = "mdns")]
+    ("mdns", &["mdnslite", "mdns_lite"]),
     #[cfg(feature = "dns")]
     ("dns", &["dnspoll", "dns_cluster", "dnscluster"]),
     #[cfg(feature = "dns")]
@@ -180,7 +194,8 @@ const STRATEGIES: &[(&str, &[&str])] = &[
 
 /// Strategies that others have, and why they are not here.
 const NOT_OFFERED: &[(&[&str], &str)] = &[
-    (&["mdns", "mdnslite", "mdns_lite"], "use `local_epmd` on one machine, and `gossip` on one network"),
+    #[cfg(not(feature = "mdns"))]
+    (&["mdns", "mdnslite", "mdns_lite"], "this program was built without the feature mdns"),
     (&["kubernetes"], "its API is not asked yet; use `kubernetes_dns` with a headless service"),
     (&["consul"], "its API is not asked yet; use `dns` with `servers`, as Consul answers DNS"),
     #[cfg(not(feature = "dns"))]
@@ -203,6 +218,8 @@ impl StrategyConfig {
             Self::LocalEpmd(_) => "local_epmd",
             Self::ErlangHosts(_) => "erlang_hosts",
             Self::Gossip(_) => "gossip",
+            #[cfg(feature = "mdns")]
+            Self::Mdns(_) => "mdns",
             #[cfg(feature = "dns")]
             Self::Dns(_) => "dns",
             #[cfg(feature = "dns")]
@@ -217,6 +234,8 @@ impl StrategyConfig {
             "static" => Self::Static(keys.try_into()?),
             "erlang_hosts" => Self::ErlangHosts(keys.try_into()?),
             "gossip" => Self::Gossip(keys.try_into()?),
+            #[cfg(feature = "mdns")]
+            "mdns" => Self::Mdns(keys.try_into()?),
             #[cfg(feature = "dns")]
             "dns" => Self::Dns(keys.try_into()?),
             #[cfg(feature = "dns")]

@@ -18,6 +18,7 @@ use super::config::{Context, MAX_NODES, Mode};
 use super::event::{DiscoveryEvent, DiscoveryEvents, Publisher};
 use super::static_hosts::{self, StaticHosts};
 use super::{ClusterConfig, Reports, Strategy, auto, sources};
+use crate::config::EpmdMode;
 use crate::event::Event as NodeEvent;
 use crate::net_kernel::NodeType;
 use crate::node::{Node, NodeInner};
@@ -203,7 +204,13 @@ impl Context {
     /// What the strategies of a node know of it.
     pub(crate) fn of(node: &Node) -> Self {
         let identity = node.inner().net_kernel.identity();
-        Self { own: identity.name.clone(), epmd_port: identity.config.epmd_port }
+        Self {
+            own: identity.name.clone(),
+            epmd_port: identity.config.epmd_port,
+            uses_epmd: identity.config.epmd != EpmdMode::None,
+            listens: node.addresses(),
+            cluster: identity.config.cluster.name.clone(),
+        }
     }
 }
 

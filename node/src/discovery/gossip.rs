@@ -22,11 +22,10 @@
 //! kernel chooses by its routes, unless `multicast_if` says another; this node also does so on the loopback interface, so that nodes of
 //! one machine find each other without a network.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aes::Aes256;
 use cbc::cipher::block_padding::Pkcs7;
@@ -38,23 +37,15 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::config::{Context, Secret};
+use super::heard::Heard;
 use super::{Candidate, Reports, Running, SourceError, Strategy};
-use crate::{names, random};
+use crate::random;
 
 const PREFIX: &[u8] = b"heartbeat::";
 /// A node name has at most 255 characters of 4 bytes; what is longer is no heartbeat.
 const MAX_DATAGRAM: usize = 1200;
 /// The longest pause between two heartbeats; libcluster's.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Datagrams a second that are looked at. 1,024 nodes send about 400.
-const MAX_PER_SECOND: u32 = 1024;
-/// New names a second that are looked up.
-const NEW_PER_SECOND: u32 = 16;
-/// Names whose addresses are remembered.
-const MAX_NAMES: usize = 1024;
-/// How long addresses are believed.
-const ADDRESSES: Duration = Duration::from_secs(60);
-const LOOK_UP: Duration = Duration::from_secs(2);
 
 /// The keys of this strategy, as libcluster names them.
 #[derive(Clone, Debug, Deserialize)]
@@ -209,52 +200,6 @@ impl Strategy for Gossip {
                 tokio::time::sleep(random::between(HEARTBEAT / 2, HEARTBEAT)).await;
             }
         })
-    }
-}
-
-/// What was heard, within bounds whatever is sent.
-#[derive(Debug, Default)]
-struct Heard {
-    second: Option<Instant>,
-    datagrams: u32,
-    new: u32,
-    names: BTreeMap<NodeName, (Instant, Vec<IpAddr>)>,
-}
-
-impl Heard {
-    /// Whether one more datagram is looked at in this second.
-    fn takes(&mut self) -> bool {
-        if self.second.is_none_or(|second| second.elapsed() >= Duration::from_secs(1)) {
-            (self.second, self.datagrams, self.new) = (Some(Instant::now()), 0, 0);
-        }
-        self.datagrams += 1;
-        self.datagrams <= MAX_PER_SECOND
-    }
-
-    /// Where a name leads, looked up now and then; `None` if too many new names come at once.
-    async fn addresses(&mut self, node: &NodeName) -> Option<Vec<IpAddr>> {
-        if let Some(ip) = node.host_ip() {
-            return Some(vec![ip]);
-        }
-        if let Some((at, addresses)) = self.names.get(node)
-            && at.elapsed() < ADDRESSES
-        {
-            return Some(addresses.clone());
-        }
-        self.new += 1;
-        if self.new > NEW_PER_SECOND {
-            return None;
-        }
-        if self.names.len() >= MAX_NAMES {
-            self.names.retain(|_, (at, _)| at.elapsed() < ADDRESSES);
-            if self.names.len() >= MAX_NAMES {
-                return None;
-            }
-        }
-        let resolved = tokio::time::timeout(LOOK_UP, names::resolve(node.host())).await;
-        let addresses = resolved.ok().and_then(Result::ok).unwrap_or_default();
-        self.names.insert(node.clone(), (Instant::now(), addresses.clone()));
-        Some(addresses)
     }
 }
 

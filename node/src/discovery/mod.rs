@@ -11,6 +11,7 @@
 //! | [`local_epmd`] | the EPMD of this host | `local_epmd` | `Cluster.Strategy.LocalEpmd` |
 //! | [`erlang_hosts`] | the EPMDs of the hosts in `.hosts.erlang` | `erlang_hosts` | `Cluster.Strategy.ErlangHosts` |
 //! | [`gossip`] | heartbeats over multicast | `gossip` | `Cluster.Strategy.Gossip` |
+//! | `mdns` (feature `mdns`) | the local link, by multicast DNS | `mdns` | |
 //! | `dns` (feature `dns`) | addresses in DNS | `dns` | `Cluster.Strategy.DNSPoll`, `DNSCluster` |
 //! | `dns` | headless services of Kubernetes | `kubernetes_dns`, `kubernetes_dns_srv` | `Cluster.Strategy.Kubernetes.DNS`, `….DNSSRV` |
 //!
@@ -55,7 +56,10 @@ pub mod engine;
 pub mod erlang_hosts;
 pub mod event;
 pub mod gossip;
+mod heard;
 pub mod local_epmd;
+#[cfg(feature = "mdns")]
+pub mod mdns;
 mod polling;
 mod sources;
 pub mod static_hosts;

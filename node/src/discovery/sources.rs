@@ -10,6 +10,8 @@ use super::dns::Dns;
 use super::erlang_hosts::ErlangHosts;
 use super::gossip::Gossip;
 use super::local_epmd::LocalEpmd;
+#[cfg(feature = "mdns")]
+use super::mdns::Mdns;
 use super::static_hosts::StaticHosts;
 use super::{Polling, Source, Strategy};
 
@@ -29,6 +31,10 @@ pub(super) fn build(config: &SourceConfig, context: &Context) -> Source {
             // Who knows the secret may name nodes; without one anybody can.
             let trust = if options.secret.is_some() { Trust::Named } else { Trust::Open };
             (Arc::new(Gossip::new(options.clone(), context)), trust, Prune::Forget)
+        }
+        #[cfg(feature = "mdns")]
+        StrategyConfig::Mdns(options) => {
+            (Arc::new(Mdns::new(options.clone(), context)), Trust::Open, Prune::Forget)
         }
         #[cfg(feature = "dns")]
         StrategyConfig::Dns(options) => dns(Dns::new(options.clone(), context)),
