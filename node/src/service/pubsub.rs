@@ -32,11 +32,14 @@ use crate::process::{Dest, Handle, Message, Process};
 
 /// One PubSub of this node, member of the PubSubs of its name on all connected nodes; cheap to clone.
 ///
-/// Delivery is at most once: what is sent while a node is out of reach does not reach it. The messages of one sender, that is
-/// of one clone of [`PubSub`] and its own clones, arrive in order.
+/// Delivery is at most once: what is sent while a node is out of reach does not reach it. The messages of one sender arrive in
+/// order, so a small one waits for the large ones before it. All who use clones of one `PubSub` are one sender, until
+/// [`PubSub::sending_from`] says otherwise.
 #[derive(Clone, Debug)]
 pub struct PubSub {
     shared: Arc<Shared>,
+    /// In whose name broadcasts are sent.
+    sender: Handle,
 }
 
 #[derive(Debug)]
@@ -46,8 +49,8 @@ struct Shared {
     adapter: Atom,
     groups: Groups,
     subscriptions: RwLock<Subscriptions>,
-    /// In whose name broadcasts are sent: the first worker.
-    sender: Handle,
+    /// The first worker.
+    worker: Handle,
     /// Tells the worker to watch a new subscriber.
     watch: mpsc::UnboundedSender<Pid>,
     /// Who is told of each message that another node forwards.
@@ -86,7 +89,7 @@ impl PubSub {
             adapter: adapter.clone(),
             groups: groups.clone(),
             subscriptions: RwLock::default(),
-            sender: worker.handle(),
+            worker: worker.handle(),
             watch,
             tap: OnceLock::new(),
         });
@@ -95,11 +98,19 @@ impl PubSub {
         // Listening before the first look at the groups, so that none is missed.
         let changes = groups.monitor();
         runtime.spawn(Shared::follow_pools(Arc::clone(&shared), changes));
-        Ok(Self { shared })
+        let sender = shared.worker.clone();
+        Ok(Self { shared, sender })
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.shared.sender.exit_reason().is_none()
+        self.shared.worker.exit_reason().is_none()
+    }
+
+    /// The same PubSub, whose broadcasts go out in the name of a process of this node, as those of a BEAM process do: in order with what
+    /// else it sends, and beside what others send. Once the process has ended, they fail with [`Error::Exited`].
+    #[must_use]
+    pub fn sending_from(&self, process: &Handle) -> Self {
+        Self { shared: Arc::clone(&self.shared), sender: process.clone() }
     }
 
     /// A new subscription to a topic.
@@ -128,7 +139,7 @@ impl PubSub {
     /// Sends to all subscribers on all nodes. Waits while a connection is busy.
     ///
     /// # Errors
-    /// [`Error::Term`] if the message cannot be encoded.
+    /// [`Error::Term`] if the message cannot be encoded, [`Error::Exited`] if the process in whose name it is sent has ended.
     pub async fn broadcast(&self, topic: &str, message: &Term) -> Result<()> {
         self.broadcast_raw(topic, RawTerm::from_term(message)?, None).await
     }
@@ -182,7 +193,10 @@ impl PubSub {
         but: Option<&Pid>,
         dispatcher: &Atom,
     ) -> Result<()> {
-        let Shared { sender, node, .. } = &*self.shared;
+        if let Some(reason) = self.sender.exit_reason() {
+            return Err(Error::Exited(reason));
+        }
+        let node = &self.shared.node;
         let mut forward = None;
         for worker in self.remote_workers() {
             let message = match &forward {
@@ -191,7 +205,7 @@ impl PubSub {
             };
             forward = Some(message.clone());
             // A node that goes away now has its members removed next; broadcasts do not wait for it.
-            if let Err(error) = sender.send_raw(Dest::from(worker), message).await {
+            if let Err(error) = self.sender.send_raw(Dest::from(worker), message).await {
                 debug!(%error, "a broadcast did not reach a node");
             }
         }
@@ -210,7 +224,7 @@ impl PubSub {
             return Ok(());
         }
         let forward = self.shared.forward(topic, &message)?;
-        self.shared.sender.send_raw((self.shared.adapter.as_str(), node), forward).await
+        self.sender.send_raw((self.shared.adapter.as_str(), node), forward).await
     }
 
     /// Delivers to the subscribers on this node alone.
@@ -277,7 +291,7 @@ impl Shared {
         for subscriber in subscribers.iter().flat_map(|all| all.iter()) {
             if Some(&subscriber.pid) != but {
                 // One that has ended is taken out by its monitor; one that is full ends by its own rule.
-                let _ = self.sender.send_now(Dest::from(&subscriber.pid), message.clone());
+                let _ = self.worker.send_now(Dest::from(&subscriber.pid), message.clone());
             }
         }
     }
