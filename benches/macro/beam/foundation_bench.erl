@@ -29,8 +29,17 @@ echo() ->
     echo().
 
 bench() ->
-    receive {sink, From} -> From ! {sink, spawn(fun() -> sink(0, 0, 0) end)} end,
+    receive
+        {sink, From} -> From ! {sink, spawn(fun() -> sink(0, 0, 0) end)};
+        {sink, From, PubSub, Topic} -> From ! {sink, subscribed(PubSub, Topic, fun() -> sink(0, 0, 0) end)}
+    end,
     bench().
+
+%% A process that is subscribed to a topic.
+subscribed(PubSub, Topic, Loop) ->
+    Self = self(),
+    Pid = spawn(fun() -> ok = 'Elixir.Phoenix.PubSub':subscribe(PubSub, Topic), Self ! {subscribed, self()}, Loop() end),
+    receive {subscribed, Pid} -> Pid end.
 
 %% Counts messages and those that are out of order; -1 has no place in the order.
 sink(Count, Next, Bad) ->
@@ -54,10 +63,10 @@ op("link", Node, _) ->
     true = connect(Node),
     [{"ok", 1}];
 op("send", Node, Get) ->
-    send(Node, Get("senders"), Get("count"), Get("size"));
+    send(fun() -> sink_of(Node) end, Get("senders"), Get("count"), Get("size"));
 op("echo", Node, Get) ->
     Payload = binary:copy(<<"x">>, Get("size")),
-    percentiles(in_own_process(fun() -> echoes(Node, Payload, Get("count"), []) end));
+    percentiles(in_own_process(fun() -> echoes(echo_of(Node), Payload, Get("count"), []) end));
 op("call", Node, Get) ->
     callers(Get("callers"), Get("count"), fun() -> {x, 1} = gen_server:call({server, Node}, {x, 1}, 60000) end);
 op("erpc", Node, Get) ->
@@ -65,7 +74,56 @@ op("erpc", Node, Get) ->
 op("connect", Node, Get) ->
     percentiles([connect_anew(Node) || _ <- lists:seq(1, Get("count"))]);
 op("hol", Node, Get) ->
-    head_of_line(Node, Get("senders"), Get("size"), Get("millis")).
+    head_of_line(fun() -> sink_of(Node) end, echo_of(Node), Get("senders"), Get("size"), Get("millis"));
+
+%% The same through Phoenix.PubSub, which the node must have.
+op("open", _, Get) ->
+    PubSub = pubsub(Get("pubsub")),
+    {ok, Sup} = 'Elixir.Supervisor':start_link([{'Elixir.Phoenix.PubSub', [{name, PubSub}]}], [{strategy, one_for_one}]),
+    true = unlink(Sup),
+    subscribed(PubSub, topic(node()), fun echo/0),
+    [{"ok", 1}];
+op("joined", Node, Get) ->
+    true = net_kernel:connect_node(Node),
+    joined(Node, list_to_atom(atom_to_list(pubsub(Get("pubsub"))) ++ ".Adapter"), 500);
+op("publish", Node, Get) ->
+    PubSub = pubsub(Get("pubsub")),
+    send(fun() -> topic_sink(Node, PubSub) end, Get("senders"), Get("count"), Get("size"));
+op("topic_echo", Node, Get) ->
+    Payload = binary:copy(<<"x">>, Get("size")),
+    Echo = topic_echo(Node, pubsub(Get("pubsub"))),
+    percentiles(in_own_process(fun() -> echoes(Echo, Payload, Get("count"), []) end));
+op("topic_hol", Node, Get) ->
+    PubSub = pubsub(Get("pubsub")),
+    head_of_line(fun() -> topic_sink(Node, PubSub) end, topic_echo(Node, PubSub), Get("senders"), Get("size"), Get("millis")).
+
+pubsub(Number) -> list_to_atom("Elixir.Bench.PubSub" ++ integer_to_list(Number)).
+
+%% Where the echo process of a node listens.
+topic(Node) -> <<"echo:", (atom_to_binary(Node, utf8))/binary>>.
+
+joined(Node, _, 0) -> error({not_joined, Node});
+joined(Node, Group, Times) ->
+    case lists:member(Node, [node(Pid) || Pid <- pg:get_members('Elixir.Phoenix.PubSub', Group)]) of
+        true -> [{"ok", 1}];
+        false -> timer:sleep(20), joined(Node, Group, Times - 1)
+    end.
+
+%% How to send to something on another node.
+echo_of(Node) -> fun(Message) -> {echo, Node} ! Message end.
+
+topic_echo(Node, PubSub) ->
+    Topic = topic(Node),
+    fun(Message) -> ok = 'Elixir.Phoenix.PubSub':broadcast(PubSub, Topic, Message) end.
+
+sink_of(Node) ->
+    {bench, Node} ! {sink, self()},
+    receive {sink, Sink} -> fun(Message) -> Sink ! Message end end.
+
+topic_sink(Node, PubSub) ->
+    Topic = list_to_binary("sink:" ++ ref_to_list(make_ref())),
+    {bench, Node} ! {sink, self(), PubSub, Topic},
+    receive {sink, _} -> fun(Message) -> ok = 'Elixir.Phoenix.PubSub':broadcast(PubSub, Topic, Message) end end.
 
 now_us() -> erlang:monotonic_time(nanosecond) / 1000.
 
@@ -87,14 +145,10 @@ connect_anew(Node) ->
     true = connect(Node),
     now_us() - Start.
 
-new_sink(Node) ->
-    {bench, Node} ! {sink, self()},
-    receive {sink, Sink} -> Sink end.
-
-send(Node, Senders, Count, Size) ->
+send(NewSink, Senders, Count, Size) ->
     Payload = binary:copy(<<"x">>, Size),
     Pids = [spawn_monitor(fun() ->
-        Sink = new_sink(Node),
+        Sink = NewSink(),
         receive go -> ok end,
         blast(Sink, 0, Count, Payload),
         exit({bad, acknowledged(Sink, Count)})
@@ -107,19 +161,19 @@ send(Node, Senders, Count, Size) ->
 
 blast(_, Count, Count, _) -> ok;
 blast(Sink, N, Count, Payload) ->
-    Sink ! {msg, N, Payload},
+    Sink({msg, N, Payload}),
     blast(Sink, N + 1, Count, Payload).
 
 acknowledged(Sink, Count) ->
-    Sink ! {done, self()},
+    Sink({done, self()}),
     receive {received, Received, Bad} -> Bad + abs(Count - Received) end.
 
 echoes(_, _, 0, Times) -> Times;
-echoes(Node, Payload, Count, Times) ->
+echoes(Echo, Payload, Count, Times) ->
     Start = now_us(),
-    {echo, Node} ! {self(), Payload},
+    Echo({self(), Payload}),
     receive Payload -> ok end,
-    echoes(Node, Payload, Count - 1, [now_us() - Start | Times]).
+    echoes(Echo, Payload, Count - 1, [now_us() - Start | Times]).
 
 callers(Callers, Count, Call) ->
     Start = now_us(),
@@ -134,16 +188,16 @@ times(Count, Call, Times) ->
     times(Count - 1, Call, [now_us() - Start | Times]).
 
 %% Echoes are started every millisecond, whether or not earlier ones have come back, while others send large messages.
-head_of_line(Node, Senders, Size, Millis) ->
+head_of_line(NewSink, Echo, Senders, Size, Millis) ->
     Payload = binary:copy(<<"x">>, Size),
     End = now_us() + Millis * 1000,
     Begin = now_us(),
     Pids = [spawn_monitor(fun() ->
-        Sink = new_sink(Node),
+        Sink = NewSink(),
         Count = bulk(Sink, 0, End, Payload),
         exit({sent, Count, acknowledged(Sink, Count)})
     end) || _ <- lists:seq(1, Senders)],
-    Times = in_own_process(fun() -> pings(Node, now_us() + 20000, End, 0, []) end),
+    Times = in_own_process(fun() -> pings(Echo, now_us() + 20000, End, 0, []) end),
     {Count, Bad} = lists:foldl(fun({_, Ref}, {Sum, Bads}) ->
         receive {'DOWN', Ref, _, _, {sent, C, B}} -> {Sum + C, Bads + B} end
     end, {0, 0}, Pids),
@@ -151,22 +205,22 @@ head_of_line(Node, Senders, Size, Millis) ->
 
 bulk(Sink, N, End, Payload) ->
     case now_us() < End of
-        true -> Sink ! {msg, N, Payload}, bulk(Sink, N + 1, End, Payload);
+        true -> Sink({msg, N, Payload}), bulk(Sink, N + 1, End, Payload);
         false -> N
     end.
 
-pings(Node, Due, End, Open, Times) ->
+pings(Echo, Due, End, Open, Times) ->
     Now = now_us(),
     if
         Now >= End, Open =:= 0 -> Times;
         Now >= Due, Now < End ->
             %% Late by more than a timer is late: it was kept from starting, and that counts.
             Start = if Now - Due > 1500 -> Due; true -> Now end,
-            {echo, Node} ! {self(), Start},
-            pings(Node, Due + 1000, End, Open + 1, Times);
+            Echo({self(), Start}),
+            pings(Echo, Due + 1000, End, Open + 1, Times);
         true ->
-            receive Start when is_float(Start) -> pings(Node, Due, End, Open - 1, [now_us() - Start | Times])
-            after 1 -> pings(Node, Due, End, Open, Times)
+            receive Start when is_float(Start) -> pings(Echo, Due, End, Open - 1, [now_us() - Start | Times])
+            after 1 -> pings(Echo, Due, End, Open, Times)
             end
     end.
 

@@ -5,6 +5,7 @@ mod echo;
 mod head_of_line;
 mod idle;
 mod limits;
+mod pubsub;
 mod send;
 mod set_up;
 mod tls;
@@ -61,7 +62,7 @@ const SUBJECTS: &[Subject] = &[
 
 /// The names of all subjects.
 pub(crate) fn names() -> Vec<&'static str> {
-    SUBJECTS.iter().map(|(name, ..)| *name).chain(["tls", "idle", "limits"]).collect()
+    SUBJECTS.iter().map(|(name, ..)| *name).chain(["tls", "pubsub", "idle", "limits"]).collect()
 }
 
 /// Measures everything that was asked for; `show` gets each piece of the table as soon as it is there. A subject that fails is
@@ -85,6 +86,7 @@ pub(crate) fn run(request: &Request, show: &mut dyn FnMut(&str)) {
 fn subject(name: &str, request: &Request, show: &mut dyn FnMut(&str)) {
     match name {
         "tls" => tls::lines(request, &mut |line| show(&line.run(request.rounds))),
+        "pubsub" => pubsub::lines(request, &mut |line| show(&line.run(request.rounds))),
         "idle" => show(&idle::text(request)),
         "limits" => limits::lines(request, &mut |line| show(&line.run(request.rounds))),
         _ => {
@@ -103,6 +105,7 @@ fn tls_stage(request: &Request, optfile: &Path) -> Stage {
 
 /// Sends as many messages as take about `millis`, and reports them per second, with the processor time of both sides.
 fn throughput<'a>(
+    with: &'static str,
     from: &'a dyn Peer,
     to: &'a dyn Peer,
     senders: usize,
@@ -112,7 +115,7 @@ fn throughput<'a>(
 ) -> impl FnMut() -> Result<Sample, String> + 'a {
     let count = Cell::new(0_usize);
     let once = move |count: usize| {
-        let text = format!("send node={} senders={senders} count={count} size={size}", to.name());
+        let text = format!("{with} node={} senders={senders} count={count} size={size}", to.name());
         let total = (count * senders) as f64;
         let (numbers, cpu_from, cpu_to) = with_cpu(from, to, total, || from.op(&text))?;
         let bad = numbers.get("bad").copied().unwrap_or(f64::NAN);

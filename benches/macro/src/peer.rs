@@ -94,21 +94,26 @@ fn unbounded() -> SpawnOptions {
 }
 
 fn offer(node: &Node) {
-    spawn(node, Some("bench"), async |mut process: Process| {
+    let pubsubs = node.clone();
+    spawn(node, Some("bench"), async move |mut process: Process| {
         let mut tape = Tape::new();
         while let Ok(message) = process.recv().await {
-            let Some((_, from)) = tagged_pid(&message, &mut tape) else { continue };
+            let (from, topic) = match tagged_pid(&message, &mut tape) {
+                Some((_, from)) => (from, None),
+                None => match subscriber(&message, &mut tape) {
+                    Some((from, pubsub, topic)) => (from, Some((pubsub, topic))),
+                    None => continue,
+                },
+            };
             let sink = spawn(&process.handle(), None, sink);
+            if let Some((pubsub, topic)) = topic {
+                let name = pubsub.as_str().trim_start_matches("Elixir.");
+                pubsubs.pubsub(name).expect("a PubSub").subscribe_pid(&topic, sink.pid());
+            }
             let _gone = process.send(&from, &(Atom::new_static("sink"), sink.pid())).await;
         }
     });
-    spawn(node, Some("echo"), async |mut process: Process| {
-        let mut tape = Tape::new();
-        while let Ok(message) = process.recv().await {
-            let Some((from, message)) = from_and_rest(&message, &mut tape) else { continue };
-            let _gone = process.send_raw(from, message).await;
-        }
-    });
+    spawn(node, Some("echo"), echo);
     node.start_server_opt(Some("server"), &unbounded(), Server).expect("a name that is free");
     node.export("foundation_bench", "ping", 0, |_| async { Ok(Term::atom("pong")) });
 }
@@ -124,6 +129,15 @@ where
         handle.register(Atom::new_static(name)).expect("a name that is free");
     }
     handle
+}
+
+/// Sends back what comes with the pid of who sent it.
+async fn echo(mut process: Process) {
+    let mut tape = Tape::new();
+    while let Ok(message) = process.recv().await {
+        let Some((from, message)) = from_and_rest(&message, &mut tape) else { continue };
+        let _gone = process.send_raw(from, message).await;
+    }
 }
 
 /// Counts messages and those that are out of order; -1 has no place in the order.
@@ -158,6 +172,13 @@ fn number(message: &Message, tape: &mut Tape) -> Option<i64> {
 fn tagged_pid(message: &Message, tape: &mut Tape) -> Option<(Atom, Pid)> {
     let [tag, pid] = message.as_raw()?.view(tape).ok()?.tuple()?;
     Some((tag.as_atom()?.to_atom(), pid.as_pid()?))
+}
+
+/// Pid, PubSub and topic of `{sink, Pid, PubSub, Topic}`.
+fn subscriber(message: &Message, tape: &mut Tape) -> Option<(Pid, Atom, String)> {
+    let [_, from, pubsub, topic] = message.as_raw()?.view(tape).ok()?.tuple()?;
+    let topic = String::from_utf8(topic.as_binary()?.to_vec()).ok()?;
+    Some((from.as_pid()?, pubsub.as_atom()?.to_atom(), topic))
 }
 
 /// `{Pid, Rest}`, the rest still encoded.

@@ -18,7 +18,7 @@ use crate::stats::{self, Numbers};
 fn default_flags() -> String {
     let schedulers = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
-        "-hidden +S {schedulers}:{schedulers} +SDcpu {schedulers}:{schedulers} +SDio 10 \
+        "+S {schedulers}:{schedulers} +SDcpu {schedulers}:{schedulers} +SDio 10 \
          +sbwt medium +sbwtdcpu short +sbwtdio short"
     )
 }
@@ -41,6 +41,14 @@ pub(crate) struct BeamPeer {
     beam: Beam,
     /// An answer did not come in time. It would be taken for that of the next question, so no more are asked.
     out_of_step: AtomicBool,
+}
+
+impl BeamPeer {
+    /// Starts what the measurements need.
+    fn measuring(beam: Beam) -> Self {
+        beam.eval("ok = foundation_bench:start()");
+        Self { beam, out_of_step: AtomicBool::new(false) }
+    }
 }
 
 impl Peer for BeamPeer {
@@ -217,17 +225,37 @@ impl Stage {
 
 /// A BEAM node with default flags, hidden.
 pub(crate) fn start_beam(release: &Release, epmd_port: u16, name: &str, optfile: Option<&Path>) -> BeamPeer {
-    let ebin = ebin(release);
-    let mut options = beam::Options::new(release, epmd_port, name)
-        .args(&default_flags())
-        .arg("-pa")
-        .arg(&ebin.display().to_string());
+    let mut options = options(release, epmd_port, name).arg("-hidden");
     if let Some(optfile) = optfile {
         options = options.args("-proto_dist inet_tls -ssl_dist_optfile").arg(&optfile.display().to_string());
     }
-    let beam = options.start();
-    beam.eval("ok = foundation_bench:start()");
-    BeamPeer { beam, out_of_step: AtomicBool::new(false) }
+    BeamPeer::measuring(options.start())
+}
+
+/// A visible BEAM node with Elixir and with the Phoenix.PubSub of this folder, unmodified. Hidden BEAM nodes do not see each
+/// other's process groups.
+pub(crate) fn start_phoenix_beam(release: &Release, epmd_port: u16, name: &str, source: &Path) -> BeamPeer {
+    let beam = options(release, epmd_port, name).elixir().start();
+    // It looks at Mix when it is compiled.
+    beam.elixir(&format!(
+        "for app <- [:logger, :eex, :ex_unit, :mix] do\n\
+           true = :code.add_path(String.to_charlist(Path.join([:code.lib_dir(:elixir), \"..\", \"#{{app}}\", \"ebin\"])))\n\
+           {{:ok, _}} = Application.ensure_all_started(app)\n\
+         end\nMix.env(:prod)\n\
+         files = Path.wildcard({:?})\n\
+         {{:ok, _, _}} = File.cd!({source:?}, fn -> Kernel.ParallelCompiler.compile(files, return_diagnostics: true) end)\n\
+         {{:ok, _}} = :pg.start(Phoenix.PubSub)\n:ok",
+        source.join("lib/**/*.ex")
+    ));
+    BeamPeer::measuring(beam)
+}
+
+fn options(release: &Release, epmd_port: u16, name: &str) -> beam::Options {
+    let ebin = ebin(release);
+    beam::Options::new(release, epmd_port, name)
+        .args(&default_flags())
+        .arg("-pa")
+        .arg(&ebin.display().to_string())
 }
 
 /// A Rust node of this very binary, or of another build of it.

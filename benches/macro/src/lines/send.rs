@@ -61,7 +61,7 @@ fn four_ways<'a>(request: &Request, stage: &'a Stage, senders: usize, size: usiz
         ("Rust→Rust", &stage.rust, &stage.far_rust),
     ];
     for (name, from, to) in stage.with_others(pairs) {
-        line = line.with(name, throughput(from, to, senders, size, request.millis, unit));
+        line = line.with(name, throughput("send", from, to, senders, size, request.millis, unit));
     }
     line
 }
@@ -84,7 +84,9 @@ fn with_foreign<'a>(
         ];
         for (name, pair) in pairs {
             line = match pair {
-                Ok((from, to)) => line.with(name, throughput(from, to, 1, size, request.millis, unit)),
+                Ok((from, to)) => {
+                    line.with(name, throughput("send", from, to, 1, size, request.millis, unit))
+                }
                 Err(why) => line.with(name, move || Err(why.clone())),
             };
         }

@@ -33,7 +33,7 @@ pub(super) fn lines(request: &Request, show: &mut dyn FnMut(Line<'_>)) {
             ("Rust→Rust", &stage.rust, &stage.far_rust),
         ];
         for (name, from, to) in stage.with_others(pairs) {
-            line = line.with(name, throughput(from, to, 1, size, request.millis, unit));
+            line = line.with(name, throughput("send", from, to, 1, size, request.millis, unit));
         }
         line =
             line.goal(at_least("Rust→BEAM", 1.0, "BEAM→BEAM")).goal(at_least("BEAM→Rust", 1.0, "BEAM→BEAM"));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use foundation_node::process::{Message, Process};
+use foundation_node::service::pubsub::PubSub;
 use foundation_node::{Error, Node};
 use foundation_proto::etf::serde::{Binary, to_raw};
 use foundation_proto::etf::{Atom, Pid, RawTerm, Tape, Term};
@@ -32,14 +33,29 @@ pub(super) async fn run(node: &Node, line: &str) -> Result<Numbers> {
             node.connect(peer.as_str()).await.map_err(why)?;
             Ok(Numbers::from([("ok".to_owned(), 1.0)]))
         }
-        "send" => send(node, &peer, get("senders")?, get("count")?, get("size")?).await,
-        "echo" => echo(node, &peer, get("count")?, get("size")?).await.map(percentiles),
+        "send" => send(node, &Way::Direct(peer), get("senders")?, get("count")?, get("size")?).await,
+        "echo" => echo(node, &Way::Direct(peer), get("count")?, get("size")?).await.map(percentiles),
         "call" => callers(node, &peer, get("callers")?, get("count")?, Call::GenServer).await,
         "erpc" => callers(node, &peer, get("callers")?, get("count")?, Call::Erpc).await,
         "connect" => connect(node, peer.as_str(), get("count")?).await.map(percentiles),
         "hol" => {
             let millis = Duration::from_millis(get("millis")? as u64);
-            head_of_line(node, &peer, get("senders")?, get("size")?, millis).await
+            head_of_line(node, &Way::Direct(peer), get("senders")?, get("size")?, millis).await
+        }
+        "open" => open(node, get("pubsub")?),
+        "joined" => joined(node, &peer, get("pubsub")?).await,
+        "publish" => {
+            let way = Way::topic(node, peer, get("pubsub")?)?;
+            send(node, &way, get("senders")?, get("count")?, get("size")?).await
+        }
+        "topic_echo" => {
+            let way = Way::topic(node, peer, get("pubsub")?)?;
+            echo(node, &way, get("count")?, get("size")?).await.map(percentiles)
+        }
+        "topic_hol" => {
+            let way = Way::topic(node, peer, get("pubsub")?)?;
+            let millis = Duration::from_millis(get("millis")? as u64);
+            head_of_line(node, &way, get("senders")?, get("size")?, millis).await
         }
         "hold" => hold(node, get("processes")?).await,
         "crowd" => crowd(node, peer.as_str(), get("first")?, get("count")?, get("epmd")? as u16).await,
@@ -63,15 +79,123 @@ fn process(node: &Node) -> Result<Process> {
     node.process_opt(&unbounded()).map_err(why)
 }
 
-async fn new_sink(process: &mut Process, peer: &Atom) -> Result<Pid> {
-    process.send(("bench", peer), &(Atom::new_static("sink"), process.pid())).await.map_err(why)?;
-    let message = process.recv_timeout(PATIENCE).await.map_err(why)?;
-    tagged_pid(&message, &mut Tape::new()).map(|(_, sink)| sink).ok_or_else(|| "no sink".to_owned())
+/// How messages go to the other node.
+#[derive(Clone)]
+enum Way {
+    /// From process to process.
+    Direct(Atom),
+    /// By broadcasts, each with one subscriber, on that node.
+    Topic(Atom, usize, PubSub),
+}
+
+/// Where the messages of one sender go.
+#[derive(Clone)]
+enum Sink {
+    Pid(Pid),
+    Topic(PubSub, String),
+}
+
+impl Way {
+    fn topic(node: &Node, peer: Atom, number: usize) -> Result<Self> {
+        Ok(Self::Topic(peer, number, node.pubsub(&pubsub_name(number)).map_err(why)?))
+    }
+
+    async fn new_sink(&self, process: &mut Process) -> Result<Sink> {
+        let tag = Atom::new_static("sink");
+        match self {
+            Self::Direct(peer) => process.send(("bench", peer), &(tag, process.pid())).await.map_err(why)?,
+            Self::Topic(peer, number, _) => {
+                let name = Atom::new(&format!("Elixir.{}", pubsub_name(*number))).map_err(why)?;
+                let topic = Binary::from(bytes::Bytes::from(topic_of(process.pid())));
+                process.send(("bench", peer), &(tag, process.pid(), name, topic)).await.map_err(why)?;
+            }
+        }
+        let message = process.recv_timeout(PATIENCE).await.map_err(why)?;
+        let (_, sink) = tagged_pid(&message, &mut Tape::new()).ok_or("no sink")?;
+        Ok(match self {
+            Self::Direct(_) => Sink::Pid(sink),
+            Self::Topic(_, _, pubsub) => {
+                Sink::Topic(pubsub.sending_from(&process.handle()), topic_of(process.pid()))
+            }
+        })
+    }
+
+    /// Sends to the process that sends back what comes behind the pid.
+    async fn echo(
+        &self,
+        process: &Process,
+        message: &impl serde::Serialize,
+    ) -> std::result::Result<(), Error> {
+        match self {
+            Self::Direct(peer) => process.send(("echo", peer), message).await,
+            Self::Topic(peer, _, pubsub) => {
+                let pubsub = pubsub.sending_from(&process.handle());
+                pubsub.broadcast_raw(&echo_topic(peer.as_str()), to_raw(message)?, None).await
+            }
+        }
+    }
+}
+
+impl Sink {
+    async fn send(
+        &self,
+        process: &Process,
+        message: &impl serde::Serialize,
+    ) -> std::result::Result<(), Error> {
+        match self {
+            Self::Pid(to) => process.send(to, message).await,
+            Self::Topic(pubsub, topic) => pubsub.broadcast_raw(topic, to_raw(message)?, None).await,
+        }
+    }
+
+    async fn send_raw(&self, process: &Process, message: RawTerm) -> std::result::Result<(), Error> {
+        match self {
+            Self::Pid(to) => process.send_raw(to, message).await,
+            Self::Topic(pubsub, topic) => pubsub.broadcast_raw(topic, message, None).await,
+        }
+    }
+}
+
+/// The topic of the sink of a process.
+fn topic_of(pid: &Pid) -> String {
+    format!("sink:{pid:?}")
+}
+
+/// Where the echo process of a node listens.
+fn echo_topic(node: &str) -> String {
+    format!("echo:{node}")
+}
+
+/// The PubSub of a pair of nodes.
+fn pubsub_name(number: usize) -> String {
+    format!("Bench.PubSub{number}")
+}
+
+/// Starts the PubSub of a pair on this node, with a subscriber that echoes.
+fn open(node: &Node, number: usize) -> Result<Numbers> {
+    let pubsub = node.pubsub(&pubsub_name(number)).map_err(why)?;
+    let echo = super::spawn(node, None, super::echo);
+    pubsub.subscribe_pid(&echo_topic(node.name().as_str()), echo.pid());
+    Ok([("ok".to_owned(), 1.0)].into())
+}
+
+/// Waits until broadcasts go to a node.
+async fn joined(node: &Node, peer: &Atom, number: usize) -> Result<Numbers> {
+    let pubsub = node.pubsub(&pubsub_name(number)).map_err(why)?;
+    node.connect(peer.as_str()).await.map_err(why)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !pubsub.nodes().contains(peer) {
+        if Instant::now() > deadline {
+            return Err(format!("{} has not joined", peer.as_str()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok([("ok".to_owned(), 1.0)].into())
 }
 
 /// Waits until a sink has received everything; returns how many messages were lost or out of order.
-async fn acknowledged(process: &mut Process, sink: &Pid, sent: usize) -> Result<f64> {
-    process.send(sink, &(Atom::new_static("done"), process.pid())).await.map_err(why)?;
+async fn acknowledged(process: &mut Process, sink: &Sink, sent: usize) -> Result<f64> {
+    sink.send(process, &(Atom::new_static("done"), process.pid())).await.map_err(why)?;
     let message = process.recv_timeout(PATIENCE).await.map_err(why)?;
     let (_, received, bad): (Atom, i64, i64) = message.to_value().map_err(why)?;
     Ok((bad + (received - sent as i64).abs()) as f64)
@@ -93,24 +217,24 @@ impl Payload {
         Ok(Self { binary, shared })
     }
 
-    async fn send(&self, process: &Process, to: &Pid, number: usize) -> std::result::Result<(), Error> {
+    async fn send(&self, process: &Process, to: &Sink, number: usize) -> std::result::Result<(), Error> {
         match &self.shared {
-            Some(message) => process.send_raw(to, message.clone()).await,
-            None => process.send(to, &(Atom::new_static("msg"), number, &self.binary)).await,
+            Some(message) => to.send_raw(process, message.clone()).await,
+            None => to.send(process, &(Atom::new_static("msg"), number, &self.binary)).await,
         }
     }
 }
 
-async fn send(node: &Node, peer: &Atom, senders: usize, count: usize, size: usize) -> Result<Numbers> {
+async fn send(node: &Node, way: &Way, senders: usize, count: usize, size: usize) -> Result<Numbers> {
     let (go, _) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let ready = std::sync::Arc::new(tokio::sync::Barrier::new(senders + 1));
     for _ in 0..senders {
-        let (node, peer, mut go, ready) = (node.clone(), peer.clone(), go.subscribe(), ready.clone());
+        let (node, way, mut go, ready) = (node.clone(), way.clone(), go.subscribe(), ready.clone());
         tasks.spawn(async move {
             let mut process = process(&node)?;
             let payload = Payload::new(size)?;
-            let sink = new_sink(&mut process, &peer).await?;
+            let sink = way.new_sink(&mut process).await?;
             ready.wait().await;
             go.wait_for(|go| *go).await.map_err(why)?;
             for number in 0..count {
@@ -134,7 +258,7 @@ async fn sum(mut tasks: JoinSet<Result<f64>>) -> Result<f64> {
     Ok(sum)
 }
 
-async fn echo(node: &Node, peer: &Atom, count: usize, size: usize) -> Result<Vec<f64>> {
+async fn echo(node: &Node, way: &Way, count: usize, size: usize) -> Result<Vec<f64>> {
     let mut process = process(node)?;
     let binary = Binary::from(bytes::Bytes::from(vec![b'x'; size]));
     let me = process.pid().clone();
@@ -142,10 +266,11 @@ async fn echo(node: &Node, peer: &Atom, count: usize, size: usize) -> Result<Vec
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let start = Instant::now();
-        if size < SHARED_FROM {
-            process.send(("echo", peer), &(&me, &binary)).await.map_err(why)?;
-        } else {
-            process.send_raw(("echo", peer), request.clone()).await.map_err(why)?;
+        match way {
+            Way::Direct(peer) if size >= SHARED_FROM => {
+                process.send_raw(("echo", peer), request.clone()).await.map_err(why)?;
+            }
+            _ => way.echo(&process, &(&me, &binary)).await.map_err(why)?,
         }
         process.recv_timeout(PATIENCE).await.map_err(why)?;
         times.push(micros(start));
@@ -215,7 +340,7 @@ async fn connect(node: &Node, peer: &str, count: usize) -> Result<Vec<f64>> {
 /// Echoes are started every millisecond, whether or not earlier ones have come back, while others send large messages.
 async fn head_of_line(
     node: &Node,
-    peer: &Atom,
+    way: &Way,
     senders: usize,
     size: usize,
     duration: Duration,
@@ -226,10 +351,10 @@ async fn head_of_line(
     let end = begin + duration;
     let mut tasks: JoinSet<Result<(usize, f64)>> = JoinSet::new();
     for _ in 0..senders {
-        let (node, peer, payload) = (node.clone(), peer.clone(), payload.clone());
+        let (node, way, payload) = (node.clone(), way.clone(), payload.clone());
         tasks.spawn(async move {
             let mut process = process(&node)?;
-            let sink = new_sink(&mut process, &peer).await?;
+            let sink = way.new_sink(&mut process).await?;
             let mut count = 0;
             while Instant::now() < end {
                 payload.send(&process, &sink, count).await.map_err(why)?;
@@ -238,9 +363,8 @@ async fn head_of_line(
             Ok((count, acknowledged(&mut process, &sink, count).await?))
         });
     }
-    let (node, peer) = (node.clone(), peer.clone());
-    let pings =
-        tokio::spawn(async move { pings(&node, &peer, begin + Duration::from_millis(20), end).await });
+    let (node, way) = (node.clone(), way.clone());
+    let pings = tokio::spawn(async move { pings(&node, &way, begin + Duration::from_millis(20), end).await });
     let times = pings.await.map_err(why)??;
     let (mut count, mut bad) = (0, 0.0);
     while let Some(outcome) = tasks.join_next().await {
@@ -260,7 +384,7 @@ async fn head_of_line(
 /// A start that is late by more than a timer is late was kept from starting, and that counts.
 const TIMER: Duration = Duration::from_micros(1500);
 
-async fn pings(node: &Node, peer: &Atom, first: Instant, end: Instant) -> Result<Vec<f64>> {
+async fn pings(node: &Node, way: &Way, first: Instant, end: Instant) -> Result<Vec<f64>> {
     let mut process = process(node)?;
     let me = process.pid().clone();
     let (mut due, mut open, mut times) = (first, 0_usize, Vec::new());
@@ -272,7 +396,7 @@ async fn pings(node: &Node, peer: &Atom, first: Instant, end: Instant) -> Result
         if now >= due && now < end {
             let start = if now - due > TIMER { due } else { now };
             let nanos = start.duration_since(first).as_nanos() as u64;
-            process.send(("echo", peer), &(&me, nanos)).await.map_err(why)?;
+            way.echo(&process, &(&me, nanos)).await.map_err(why)?;
             open += 1;
             due += Duration::from_millis(1);
             continue;
