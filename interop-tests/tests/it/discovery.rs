@@ -20,12 +20,24 @@ pub(crate) struct Started {
 
 impl Started {
     /// A node `name` with these arguments and variables, its log in a file.
-    fn with(epmd_port: u16, name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(epmd_port: u16, name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::behind(&[], epmd_port, name, arguments, variables)
     }
 
-    /// The same behind a command that leads to another network namespace.
+    /// The same behind a command that leads to another namespace.
     pub(crate) fn behind(
+        prefix: &[String],
+        epmd_port: u16,
+        name: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let arguments = [&["--name", name], arguments].concat();
+        Self::unnamed(prefix, epmd_port, name, &arguments, variables)
+    }
+
+    /// The same without a name; the log is called `name`.
+    pub(crate) fn unnamed(
         prefix: &[String],
         epmd_port: u16,
         name: &str,
@@ -46,7 +58,7 @@ impl Started {
             command.env_remove(variable);
         }
         let child = command
-            .args(["start", "--name", name, "--log-format", "logfmt"])
+            .args(["start", "--log-format", "logfmt"])
             .args(arguments)
             .env("FOUNDATION_COOKIE", beam::COOKIE)
             .env("ERL_EPMD_PORT", epmd_port.to_string())

@@ -7,6 +7,7 @@ mod cli;
 mod connection;
 mod differential;
 mod discovery;
+mod discovery_kubernetes;
 mod ecosystem;
 mod ecosystem_channels;
 mod ecosystem_delta_crdt;

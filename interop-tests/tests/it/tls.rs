@@ -21,13 +21,13 @@ use crate::rust::{Rust, WAIT, next_term};
 const TOPIC: &str = "TLS";
 
 /// Certificates of one case, in a directory that goes with it.
-struct Pki {
-    directory: PathBuf,
+pub(crate) struct Pki {
+    pub(crate) directory: PathBuf,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -37,12 +37,12 @@ impl Pki {
         pki
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.directory.join(name), text).unwrap();
     }
 
     /// `NAME.pem` and `NAME.key`, signed by the CA: for these hosts or addresses, or with none only a common name.
-    fn issue(&self, name: &str, hosts: &[&str], common_name: &str) {
+    pub(crate) fn issue(&self, name: &str, hosts: &[&str], common_name: &str) {
         self.issue_by(&self.ca, name, hosts, common_name);
     }
 

@@ -29,6 +29,10 @@ pub struct Environment {
     pub profile: Option<String>,
     /// Where `.hosts.erlang` is.
     pub hosts_file: Option<String>,
+    /// How it shows that this is a pod whose service account can ask.
+    pub kubernetes: Option<String>,
+    /// `FOUNDATION_APP_NAME`.
+    pub app_name: Option<String>,
     /// `DNS_CLUSTER_QUERY`.
     pub dns_query: Option<String>,
     /// The networks that this machine is on.
@@ -44,6 +48,11 @@ impl Environment {
             terminal: std::io::stdin().is_terminal(),
             container: container || variable("KUBERNETES_SERVICE_HOST").is_some(),
             profile: variable("FOUNDATION_ENV").or_else(|| variable("MIX_ENV")),
+            #[cfg(feature = "kubernetes")]
+            kubernetes: super::kubernetes::evidence(),
+            #[cfg(not(feature = "kubernetes"))]
+            kubernetes: None,
+            app_name: variable("FOUNDATION_APP_NAME"),
             dns_query: variable("DNS_CLUSTER_QUERY"),
             networks: networks(),
             hosts_file: erlang_hosts::find().map(|path| path.display().to_string()),
@@ -82,6 +91,24 @@ impl Environment {
 /// Chooses.
 pub fn choose(mode: Mode, environment: &Environment, context: &Context) -> Choice {
     let mut choice = Choice { sources: Vec::new(), allow: Vec::new(), evidence: Vec::new() };
+    #[cfg(feature = "kubernetes")]
+    if let Some(why) = &environment.kubernetes {
+        if environment.app_name.is_some() {
+            choice.evidence.push(format!("kubernetes ({why})"));
+            choice.sources.push(SourceConfig::new(StrategyConfig::Kubernetes(Default::default())));
+            #[cfg(feature = "dns")]
+            if let Some(query) = &environment.dns_query {
+                // Every pod has a service account, not every one may ask.
+                choice.evidence.push(format!("dns, while kubernetes fails: DNS_CLUSTER_QUERY is {query}"));
+                let dns = StrategyConfig::Dns(Default::default());
+                choice.sources.push(SourceConfig { rank: 1, ..SourceConfig::new(dns) });
+            }
+            return choice;
+        }
+        choice.evidence.push(format!(
+            "not kubernetes ({why}): which pods belong to the cluster is not said; set FOUNDATION_APP_NAME"
+        ));
+    }
     let mut add = |strategy: StrategyConfig, why: String| {
         choice.evidence.push(format!("{}: {why}", strategy.word()));
         choice.sources.push(SourceConfig::new(strategy));
@@ -115,4 +142,39 @@ fn networks() -> Vec<String> {
         if_addrs::IfAddr::V6(v6) => format!("{}/{}", v6.ip, v6.prefixlen),
     };
     interfaces.iter().map(network).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use foundation_proto::dist::NodeName;
+
+    use super::*;
+
+    fn chosen(environment: &Environment) -> (Vec<(&'static str, usize)>, String) {
+        let context = Context::new(NodeName::parse("web@10.1.0.1").unwrap(), 4369);
+        let choice = choose(Mode::Auto, environment, &context);
+        let sources = choice.sources.iter().map(|source| (source.strategy.word(), source.rank)).collect();
+        (sources, choice.evidence.join("\n"))
+    }
+
+    #[cfg(all(feature = "kubernetes", feature = "dns"))]
+    #[test]
+    fn a_service_account_and_an_app_name_choose_kubernetes() {
+        let mut pod = Environment {
+            kubernetes: Some("service account found, namespace web".into()),
+            ..Environment::default()
+        };
+        // Every pod has one: without a name it says nothing about a cluster.
+        let (sources, evidence) = chosen(&pod);
+        assert!(sources.contains(&("local_epmd", 0)) && !sources.contains(&("kubernetes", 0)), "{sources:?}");
+        assert!(evidence.contains("not kubernetes (service account found, namespace web)"), "{evidence}");
+        pod.app_name = Some("web".into());
+        let (sources, evidence) = chosen(&pod);
+        assert_eq!(
+            (sources, evidence.as_str()),
+            (vec![("kubernetes", 0)], "kubernetes (service account found, namespace web)")
+        );
+        pod.dns_query = Some("web.internal".into());
+        assert_eq!(chosen(&pod).0, [("kubernetes", 0), ("dns", 1)]);
+    }
 }

@@ -37,6 +37,8 @@ use toml::{Table, Value};
 
 #[cfg(feature = "dns")]
 use super::dns;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes;
 #[cfg(feature = "mdns")]
 use super::mdns;
 use super::{erlang_hosts, gossip, local_epmd, static_hosts};
@@ -109,6 +111,9 @@ pub enum StrategyConfig {
     /// Announcements and answers on the local link.
     #[cfg(feature = "mdns")]
     Mdns(mdns::Options),
+    /// The API of Kubernetes.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(kubernetes::Options),
     /// Addresses in DNS.
     #[cfg(feature = "dns")]
     Dns(dns::Options),
@@ -134,6 +139,13 @@ pub struct Context {
     pub listens: Vec<SocketAddr>,
     /// What its cluster is called, if that is written.
     pub cluster: Option<String>,
+}
+
+impl Context {
+    /// A node that an EPMD knows and that listens nowhere.
+    pub fn new(own: NodeName, epmd_port: u16) -> Self {
+        Self { own, epmd_port, uses_epmd: true, listens: Vec::new(), cluster: None }
+    }
 }
 
 /// A key of `[cluster]` that cannot be used.
@@ -184,6 +196,8 @@ const STRATEGIES: &[(&str, &[&str])] = &[
     ("gossip", &[]),
     #[cfg(feature = "mdns")]
     ("mdns", &["mdnslite", "mdns_lite"]),
+    #[cfg(feature = "kubernetes")]
+    ("kubernetes", &[]),
     #[cfg(feature = "dns")]
     ("dns", &["dnspoll", "dns_cluster", "dnscluster"]),
     #[cfg(feature = "dns")]
@@ -196,7 +210,8 @@ const STRATEGIES: &[(&str, &[&str])] = &[
 const NOT_OFFERED: &[(&[&str], &str)] = &[
     #[cfg(not(feature = "mdns"))]
     (&["mdns", "mdnslite", "mdns_lite"], "this program was built without the feature mdns"),
-    (&["kubernetes"], "its API is not asked yet; use `kubernetes_dns` with a headless service"),
+    #[cfg(not(feature = "kubernetes"))]
+    (&["kubernetes"], "this program was built without the feature kubernetes"),
     (&["consul"], "its API is not asked yet; use `dns` with `servers`, as Consul answers DNS"),
     #[cfg(not(feature = "dns"))]
     (
@@ -220,6 +235,8 @@ impl StrategyConfig {
             Self::Gossip(_) => "gossip",
             #[cfg(feature = "mdns")]
             Self::Mdns(_) => "mdns",
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(_) => "kubernetes",
             #[cfg(feature = "dns")]
             Self::Dns(_) => "dns",
             #[cfg(feature = "dns")]
@@ -236,6 +253,8 @@ impl StrategyConfig {
             "gossip" => Self::Gossip(keys.try_into()?),
             #[cfg(feature = "mdns")]
             "mdns" => Self::Mdns(keys.try_into()?),
+            #[cfg(feature = "kubernetes")]
+            "kubernetes" => Self::Kubernetes(keys.try_into()?),
             #[cfg(feature = "dns")]
             "dns" => Self::Dns(keys.try_into()?),
             #[cfg(feature = "dns")]

@@ -12,6 +12,7 @@
 //! | [`erlang_hosts`] | the EPMDs of the hosts in `.hosts.erlang` | `erlang_hosts` | `Cluster.Strategy.ErlangHosts` |
 //! | [`gossip`] | heartbeats over multicast | `gossip` | `Cluster.Strategy.Gossip` |
 //! | `mdns` (feature `mdns`) | the local link, by multicast DNS | `mdns` | |
+//! | `kubernetes` (feature `kubernetes`) | pods and endpoints, by the API of Kubernetes | `kubernetes` | `Cluster.Strategy.Kubernetes` |
 //! | `dns` (feature `dns`) | addresses in DNS | `dns` | `Cluster.Strategy.DNSPoll`, `DNSCluster` |
 //! | `dns` | headless services of Kubernetes | `kubernetes_dns`, `kubernetes_dns_srv` | `Cluster.Strategy.Kubernetes.DNS`, `….DNSSRV` |
 //!
@@ -57,6 +58,10 @@ pub mod erlang_hosts;
 pub mod event;
 pub mod gossip;
 mod heard;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod local_epmd;
 #[cfg(feature = "mdns")]
 pub mod mdns;
@@ -75,6 +80,8 @@ pub use event::{DiscoveryEvent, DiscoveryEvents};
 pub use foundation_cluster::discovery::{AllowList, Candidate, Prune, Trust};
 use foundation_cluster::discovery::{Event, SourceId};
 use foundation_proto::dist::NodeName;
+#[cfg(feature = "kubernetes")]
+pub(crate) use kubernetes::default_name;
 pub use polling::{Poll, Polling};
 use tokio::sync::mpsc;
 
@@ -85,6 +92,12 @@ use tokio::sync::mpsc;
 pub trait Strategy: Send + Sync + 'static {
     /// Reports what there is, for as long as there may be more.
     fn run(self: Arc<Self>, reports: Reports) -> Running;
+}
+
+/// The name of a node that was given none, if its way to find the others says what they will call it. Kubernetes does.
+#[cfg(not(feature = "kubernetes"))]
+pub(crate) fn default_name(_: &ClusterConfig) -> Option<String> {
+    None
 }
 
 /// A source at work.

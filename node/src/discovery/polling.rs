@@ -50,13 +50,19 @@ impl<P: Poll> Strategy for Polling<P> {
                         back_off(interval, &mut failures)
                     }
                 };
-                tokio::time::sleep(random::between(pause.mul_f64(0.9), pause.mul_f64(1.1))).await;
+                self::pause(pause).await;
             }
         })
     }
 }
 
-fn back_off(interval: Duration, failures: &mut u32) -> Duration {
+/// Waits so long, give or take a tenth: what began together need not go on so.
+pub(super) async fn pause(duration: Duration) {
+    tokio::time::sleep(random::between(duration.mul_f64(0.9), duration.mul_f64(1.1))).await;
+}
+
+/// The pause after one more failure.
+pub(super) fn back_off(interval: Duration, failures: &mut u32) -> Duration {
     let pause = interval.saturating_mul(1_u32 << (*failures).min(16));
     *failures = failures.saturating_add(1);
     pause.min(SLOWEST.max(interval))

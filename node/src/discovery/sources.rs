@@ -9,6 +9,8 @@ use super::config::{Context, MAX_NODES, MAX_OPEN_NODES, SourceConfig, StrategyCo
 use super::dns::Dns;
 use super::erlang_hosts::ErlangHosts;
 use super::gossip::Gossip;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::Kubernetes;
 use super::local_epmd::LocalEpmd;
 #[cfg(feature = "mdns")]
 use super::mdns::Mdns;
@@ -35,6 +37,12 @@ pub(super) fn build(config: &SourceConfig, context: &Context) -> Source {
         #[cfg(feature = "mdns")]
         StrategyConfig::Mdns(options) => {
             (Arc::new(Mdns::new(options.clone(), context)), Trust::Open, Prune::Forget)
+        }
+        #[cfg(feature = "kubernetes")]
+        StrategyConfig::Kubernetes(options) => {
+            let strategy = Kubernetes::new(options.clone(), context);
+            let trust = Trust::Basenames(vec![strategy.basename().to_owned()]);
+            (Arc::new(strategy), trust, Prune::Forget)
         }
         #[cfg(feature = "dns")]
         StrategyConfig::Dns(options) => dns(Dns::new(options.clone(), context)),

@@ -22,6 +22,7 @@ use super::tls::Tls;
 use super::{Clock, ConnectError, Link};
 use crate::config::{ConfigError, NodeConfig, Reconnect};
 use crate::cookie::{self, CookieFileError};
+use crate::discovery;
 use crate::epmd::{EpmdError, Registration};
 use crate::names::{self, NameError};
 use crate::net_kernel::{NetKernel, NodeType};
@@ -274,7 +275,10 @@ pub(crate) const UNNAMED: &str = "undefined";
 fn own_name(config: &NodeConfig) -> Result<NodeName, StartError> {
     let wanted = match &config.name {
         Some(name) => name.clone(),
-        None => names::default_alive(random::bits32().map_err(StartError::Random)? as u16),
+        None => match discovery::default_name(&config.cluster) {
+            Some(name) => name,
+            None => names::default_alive(random::bits32().map_err(StartError::Random)? as u16),
+        },
     };
     let style = config.name_domain.map_or_else(
         || NodeName::parse(&wanted).map_or(NameStyle::Short, |name| name.style()),

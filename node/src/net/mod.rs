@@ -19,7 +19,7 @@ mod handshake;
 mod link;
 pub(crate) mod listener;
 mod read_half;
-mod stream;
+pub(crate) mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
@@ -37,6 +37,8 @@ pub(crate) use endpoint::Identity;
 pub use endpoint::StartError;
 pub(crate) use handshake::Established;
 pub use link::{DownReason, Link, PeerInfo, SendError};
+#[cfg(feature = "http")]
+pub(crate) use tls::https;
 pub use tls_error::{TlsError, TlsInfo};
 
 /// The monotonic clock of one node: its origin is the start of the node.

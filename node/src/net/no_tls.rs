@@ -30,6 +30,12 @@ impl Tls {
     }
 }
 
+/// As with TLS: a session with a server that is no node.
+#[cfg(feature = "http")]
+pub(crate) async fn https(_: TcpStream, _: &str, _: &std::path::Path, _: Duration) -> Result<Stream, String> {
+    Err("this program was built without the feature tls".to_owned())
+}
+
 impl Session {
     pub(crate) fn try_read(&self, _: &TcpStream, _: &mut BytesMut) -> io::Result<usize> {
         match *self {}

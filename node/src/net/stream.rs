@@ -4,6 +4,8 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+#[cfg(feature = "http")]
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
@@ -44,6 +46,18 @@ impl Stream {
     /// Waits until [`Stream::try_write_vectored`] or [`Stream::try_flush`] is worth trying, after `WouldBlock`.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         self.tcp.writable().await
+    }
+
+    /// As [`Stream::readable`], for who is polled.
+    #[cfg(feature = "http")]
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_read_ready(cx)
+    }
+
+    /// As [`Stream::writable`], for who is polled.
+    #[cfg(feature = "http")]
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_write_ready(cx)
     }
 
     /// Appends what has arrived; 0 means that the peer has closed.

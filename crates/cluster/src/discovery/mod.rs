@@ -9,7 +9,8 @@
 //! 2. A node is given up by a source after [`ABSENT_ANSWERS`] complete answers in a row without it and at least
 //!    [`ABSENT_FOR`]; see [`Prune`] for what happens then. It is given up at all only when no source names it any more.
 //! 3. Dials are made side by side, each node with its own back-off and jitter. A refused cookie backs off for minutes.
-//! 4. A node that a source marks as leaving is not dialled, and not dialled again when it goes.
+//! 4. A node that a source marks as leaving is not dialled, and not dialled again when it goes. One that all its sources mark as
+//!    unready is not dialled until one of them takes that back. Neither is disconnected for it.
 //! 5. A name from a source that anybody can write to is dialled only if the [allow-list](AllowList) allows it; the number of
 //!    names a source can have is bounded.
 //! 6. A deliberate disconnect holds until the node is named anew.
@@ -124,12 +125,21 @@ pub struct Candidate {
     pub stamp: u64,
     /// It is being shut down.
     pub leaving: bool,
+    /// It takes no work at the moment.
+    pub unready: bool,
 }
 
 impl Candidate {
     /// A candidate of which only the name and the evidence are known.
     pub fn new(node: NodeName, evidence: impl Into<String>) -> Self {
-        Self { node, addresses: Vec::new(), evidence: evidence.into(), stamp: 0, leaving: false }
+        Self {
+            node,
+            addresses: Vec::new(),
+            evidence: evidence.into(),
+            stamp: 0,
+            leaving: false,
+            unready: false,
+        }
     }
 }
 
@@ -444,10 +454,10 @@ impl Discovery {
                 return false;
             }
         }
-        let leaving = candidate.leaving;
+        let held_back = candidate.leaving || candidate.unready;
         let node = candidate.node.clone();
         self.nodes.list(now, source, candidate);
-        if leaving {
+        if held_back && self.nodes.get(&node).is_some_and(|known| !known.is_wanted()) {
             self.actions.push_back(Action::Release(node));
         }
         true
@@ -502,7 +512,7 @@ impl Discovery {
         let sources = known.sources();
         known.failures = 0;
         known.state = if deliberate { State::Held } else { State::Waiting(now + pause) };
-        let unwanted = known.is_orphan() || known.is_leaving();
+        let unwanted = !known.is_wanted();
         self.report(Report::Lost { node: node.clone(), sources });
         if unwanted {
             self.actions.push_back(Action::Release(node.clone()));

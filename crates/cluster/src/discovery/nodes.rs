@@ -28,6 +28,7 @@ pub(super) struct Known {
 #[derive(Debug)]
 struct Listing {
     leaving: bool,
+    unready: bool,
     last_seen: Mono,
     absent: u32,
     absent_since: Option<Mono>,
@@ -68,12 +69,13 @@ impl Known {
     }
 
     /// One source that knows better than others says that it is being shut down.
-    pub(super) fn is_leaving(&self) -> bool {
+    fn is_leaving(&self) -> bool {
         self.owners.values().any(|listing| listing.leaving)
     }
 
-    fn is_wanted(&self) -> bool {
-        !self.is_orphan() && !self.is_leaving()
+    /// Whether it is to be dialled: somebody names it as ready, and nobody as leaving.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.owners.values().any(|listing| !listing.unready) && !self.is_leaving()
     }
 
     /// Its first dial has no outcome yet.
@@ -128,7 +130,13 @@ impl Nodes {
         }
         known.owners.insert(
             source,
-            Listing { leaving: candidate.leaving, last_seen: now, absent: 0, absent_since: None },
+            Listing {
+                leaving: candidate.leaving,
+                unready: candidate.unready,
+                last_seen: now,
+                absent: 0,
+                absent_since: None,
+            },
         );
     }
 

@@ -212,6 +212,25 @@ fn what_is_leaving_is_left_alone() {
 }
 
 #[test]
+fn what_is_not_ready_is_left_alone_until_it_is() {
+    let mut bench = Bench::new(vec![source("a")]);
+    bench.answer(0, &["x@h"]);
+    bench.up("x@h");
+    let unready = |name| Candidate { unready: true, ..candidate(name) };
+    let answer = |candidates: Vec<Candidate>| Event::Answer { source: 0, candidates };
+    let released = |name| Action::Release(node(name));
+    let both = || answer(vec![unready("x@h"), unready("y@h")]);
+    assert_eq!(bench.handle(both()), [released("x@h"), released("y@h")]);
+    assert_eq!(bench.handle(Event::Down { node: node("x@h"), deliberate: false }), [released("x@h")]);
+    assert_eq!(bench.pass(SECOND * 600), []);
+    // It is not given up sooner than others.
+    bench.handle(answer(vec![unready("x@h")]));
+    assert_eq!(bench.machine.nodes().count(), 2);
+    let ready = bench.handle(answer(vec![candidate("x@h"), candidate("y@h")]));
+    assert_eq!(ready, [connect("x@h"), connect("y@h")]);
+}
+
+#[test]
 fn open_sources_only_name_what_is_allowed_and_only_so_many() {
     let mut bench = Bench::new(vec![Source { trust: Trust::Open, ..source("gossip") }]);
     bench.machine.allow = AllowList::parse(["h"]).unwrap();

@@ -7,12 +7,15 @@
 //! | [`verify`] | the check of a dialled node's certificate |
 //! | [`names`] | the names in a certificate |
 //! | [`files`] | certificates and keys from PEM files |
+//! | `https` | sessions with servers that are no nodes |
 //! | [`error`] | what went wrong, in words that help |
 //!
 //! A node with TLS never talks without it, in neither direction.
 
 mod error;
 mod files;
+#[cfg(feature = "http")]
+mod https;
 mod names;
 mod session;
 mod verify;
@@ -31,6 +34,8 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+#[cfg(feature = "http")]
+pub(crate) use self::https::https;
 use self::names::CertificateNames;
 pub(crate) use self::session::Session;
 use self::verify::NodeVerifier;
