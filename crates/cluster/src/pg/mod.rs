@@ -42,7 +42,7 @@ use foundation_proto::etf::{Atom, Map, Pid, Term};
 
 use crate::message::{atom, cast, list, list_of, pid, pid_or_pids, pids, tuple, tuple_of};
 use crate::{Key, Machine};
-use membership::Membership;
+use membership::{Members, Membership};
 
 /// The protocol version of OTP 29's `pg`.
 const VERSION_1: i64 = 1;
@@ -155,7 +155,7 @@ pub struct Scope {
 struct Peer {
     /// Whether it addressed this scope in version 1.
     version_1: bool,
-    members: Membership,
+    members: Members,
 }
 
 /// The search for the scope on a connected node.
@@ -406,7 +406,7 @@ impl Scope {
 
     fn add_peer(&mut self, peer: Pid, version_1: bool) -> &mut Peer {
         self.monitor(Watched::Peer(peer.clone()), To::Pid(peer.clone()));
-        self.peers.entry(peer).or_insert(Peer { version_1, members: Membership::default() })
+        self.peers.entry(peer).or_insert(Peer { version_1, members: Members::default() })
     }
 
     /// Replaces what is known of a peer.
@@ -419,7 +419,7 @@ impl Scope {
         }
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.version_1 |= version_1;
-        let mut fresh = Membership::default();
+        let mut fresh = Members::default();
         for (group, mut members) in groups {
             members.retain(|member| member.node == peer.node);
             fresh.join(&group, &members);
