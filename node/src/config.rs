@@ -11,16 +11,21 @@
 //! assert_eq!(config.net_ticktime, 60);
 //! ```
 
+mod effective;
+mod layers;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use foundation_proto::Limits;
 use foundation_proto::dist::{Cookie, CookieError, NameStyle};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
+pub use self::effective::Effective;
+pub use self::layers::Layers;
 use crate::discovery::ClusterConfig;
 use crate::ssl_dist::SslDistOptions;
 
@@ -102,7 +107,7 @@ pub struct NodeConfig {
 }
 
 /// Whether host names are written in full (`name_domain` of `net_kernel:start/2`).
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NameDomain {
     /// `-sname`: no dot in any host.
@@ -121,7 +126,7 @@ impl From<NameDomain> for NameStyle {
 }
 
 /// What carries the distribution (kernel's `-proto_dist`).
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ProtoDist {
@@ -152,7 +157,7 @@ impl ProtoDist {
 }
 
 /// How the Erlang Port Mapper Daemon is used.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum EpmdMode {
@@ -168,7 +173,7 @@ pub enum EpmdMode {
 }
 
 /// Whether sends to nodes that are not connected dial them (kernel's `dist_auto_connect`).
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum DistAutoConnect {
@@ -183,7 +188,7 @@ pub enum DistAutoConnect {
 }
 
 /// Which peers are dialled again without anybody asking.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Reconnect {
@@ -200,7 +205,7 @@ pub enum Reconnect {
 /// (`erlang:memory/0`, `observer_backend:sys_info/0`, ...). What the program exports is served in any case and comes first.
 ///
 /// Whoever calls has proved the cookie, and towards a BEAM could do anything at all. Here only what is listed can be called.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Builtins {
@@ -214,7 +219,7 @@ pub enum Builtins {
 }
 
 /// Every bound on what peers and processes can use up.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NodeLimits {
@@ -464,241 +469,6 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The sources of a configuration, laid over each other: what is set later wins.
-#[derive(Default)]
-pub struct Layers {
-    table: toml::Table,
-}
-
-/// Variables with our prefix that are no keys: read by the command line or by other parts of the project.
-const OTHER_VARIABLES: [&str; 9] =
-    ["CONFIG", "LOG", "LOG_FORMAT", "BIN", "NODE", "ECOSYSTEM", "INTEROP", "ENV", "APP_NAME"];
-
-impl Layers {
-    /// Nothing set.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Lays the keys of a TOML file over what is there.
-    ///
-    /// # Errors
-    /// If it cannot be read, is not TOML, or has a key or value that does not exist; with the line.
-    pub fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.into(), why: error.to_string() })?;
-        self.text(&text, &path.display().to_string())
-    }
-
-    /// The same for a text, with the name to use for it in errors.
-    ///
-    /// # Errors
-    /// As for a file.
-    pub fn text(&mut self, text: &str, name: &str) -> Result<(), ConfigError> {
-        // Only the message and the line: the snippet that the TOML parser would print could show the cookie.
-        let error = |error: toml::de::Error| {
-            let line =
-                error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-            ConfigError::Source {
-                place: format!("{name}:{line}"),
-                why: error.message().replace("field", "key"),
-            }
-        };
-        let table = text.parse::<toml::Table>().map_err(error)?;
-        if let Some(Err(mistake)) = table.get("cluster").map(ClusterConfig::from_value) {
-            let line = line_of(text, &mistake.key);
-            return Err(ConfigError::Source { place: format!("{name}:{line}"), why: mistake.to_string() });
-        }
-        let _checked: NodeConfig = toml::from_str(text).map_err(error)?;
-        self.table.extend(table);
-        Ok(())
-    }
-
-    /// Sets one key (`net_ticktime`, `limits.peers`); `place` is how the user wrote it.
-    ///
-    /// The text is read as a TOML value, and if no key can have that, as a plain string.
-    ///
-    /// # Errors
-    /// If there is no such key or it cannot have this value.
-    pub fn set(&mut self, key: &str, text: &str, place: &str) -> Result<(), ConfigError> {
-        let parsed =
-            format!("v = {text}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("v"));
-        let plain = toml::Value::String(text.to_owned());
-        let result = match parsed {
-            Some(value) => self.set_value(key, value).or_else(|first| {
-                // The first error is the better one, unless it complains that a bare word is no string.
-                self.set_value(key, plain).map_err(|_| first)
-            }),
-            None => self.set_value(key, plain),
-        };
-        result.map_err(|why| ConfigError::Source { place: place.to_owned(), why })
-    }
-
-    /// The same for a key whose value is text, which is not read as anything else: a cookie `true` is a cookie.
-    ///
-    /// # Errors
-    /// As [`Layers::set`].
-    pub fn set_text(&mut self, key: &str, text: &str, place: &str) -> Result<(), ConfigError> {
-        self.set_value(key, toml::Value::String(text.to_owned()))
-            .map_err(|why| ConfigError::Source { place: place.to_owned(), why })
-    }
-
-    /// Sets the cookie for one node.
-    ///
-    /// # Errors
-    /// If it cannot be a cookie.
-    pub fn set_cookie(&mut self, node: &str, cookie: &str, place: &str) -> Result<(), ConfigError> {
-        // Node names have dots, so this is no key with dots.
-        let mut cookies =
-            self.table.get("cookies").and_then(toml::Value::as_table).cloned().unwrap_or_default();
-        cookies.insert(node.to_owned(), toml::Value::String(cookie.to_owned()));
-        self.set_value("cookies", toml::Value::Table(cookies))
-            .map_err(|why| ConfigError::Source { place: place.to_owned(), why })
-    }
-
-    /// Adds a node to the ones to connect to, beside whatever else finds nodes.
-    ///
-    /// # Errors
-    /// If it is no node name.
-    pub fn join(&mut self, node: &str, place: &str) -> Result<(), ConfigError> {
-        let key = "cluster.join";
-        let known = self.table.get("cluster").and_then(|cluster| cluster.get("join"));
-        let mut nodes = known.and_then(toml::Value::as_array).cloned().unwrap_or_default();
-        nodes.push(toml::Value::String(node.to_owned()));
-        self.set_value(key, toml::Value::Array(nodes))
-            .map_err(|why| ConfigError::Source { place: place.to_owned(), why })
-    }
-
-    /// Takes back what earlier layers say about a key.
-    pub fn unset(&mut self, key: &str) {
-        self.table.remove(key);
-    }
-
-    fn set_value(&mut self, key: &str, value: toml::Value) -> Result<(), String> {
-        let mut table = self.table.clone();
-        // `cluster = "x"` is short for `strategy = "x"` under it, so what else stands there is kept.
-        let key = match (key, &value, table.get("cluster")) {
-            ("cluster", toml::Value::String(_), Some(toml::Value::Table(_))) => "cluster.strategy",
-            _ => key,
-        };
-        if key.starts_with("cluster.")
-            && let Some(strategy) = table.get("cluster").and_then(|written| match written {
-                toml::Value::String(strategy) => Some(strategy.clone()),
-                toml::Value::Boolean(true) => Some("auto".to_owned()),
-                _ => None,
-            })
-        {
-            let written = toml::Table::from_iter([("strategy".to_owned(), toml::Value::String(strategy))]);
-            table.insert("cluster".to_owned(), toml::Value::Table(written));
-        }
-        let mut place = &mut table;
-        let (parents, last) = key.rsplit_once('.').map_or(("", key), |(parents, last)| (parents, last));
-        for parent in parents.split('.').filter(|parent| !parent.is_empty()) {
-            place = place
-                .entry(parent)
-                .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-                .as_table_mut()
-                .ok_or_else(|| format!("{parent} is no table"))?;
-        }
-        place.insert(last.to_owned(), value);
-        table.clone().try_into::<NodeConfig>().map_err(|error| error.message().replace("field", "key"))?;
-        self.table = table;
-        Ok(())
-    }
-
-    /// Lays `ERL_EPMD_*`, `RELEASE_*` and then `FOUNDATION_*` variables over what is there. Of the last, each key is one:
-    /// `FOUNDATION_NET_TICKTIME`, `FOUNDATION_LIMITS__PEERS`.
-    ///
-    /// Returns the names of variables with our prefix that mean nothing, for a warning.
-    ///
-    /// # Errors
-    /// If a variable has a value that its key cannot have.
-    pub fn environment(
-        &mut self,
-        variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<Vec<String>, ConfigError> {
-        // By name, so that the outcome does not depend on the order of the environment.
-        let variables: BTreeMap<String, String> = variables.filter(|(_, value)| !value.is_empty()).collect();
-        let get = |name: &str| variables.get(name).map(String::as_str);
-        if let Some(port) = get("ERL_EPMD_PORT") {
-            self.set("epmd_port", port, "ERL_EPMD_PORT")?;
-        }
-        for (variable, key) in
-            [("RELEASE_NODE", "name"), ("RELEASE_COOKIE", "cookie"), ("FOUNDATION_NODE", "name")]
-        {
-            if let Some(value) = get(variable) {
-                self.set_text(key, value, variable)?;
-            }
-        }
-        if let Some(addresses) = get("ERL_EPMD_ADDRESS") {
-            let list: Vec<String> =
-                addresses.split(',').map(|address| format!("{:?}", address.trim())).collect();
-            self.set("epmd_address", &format!("[{}]", list.join(",")), "ERL_EPMD_ADDRESS")?;
-        }
-        match get("RELEASE_DISTRIBUTION") {
-            Some("name") => self.set("name_domain", "longnames", "RELEASE_DISTRIBUTION")?,
-            Some("sname") => self.set("name_domain", "shortnames", "RELEASE_DISTRIBUTION")?,
-            Some("none") => self.set("dist_listen", "false", "RELEASE_DISTRIBUTION")?,
-            Some(other) => {
-                return Err(ConfigError::Source {
-                    place: "RELEASE_DISTRIBUTION".into(),
-                    why: format!("is {other:?}, must be name, sname or none"),
-                });
-            }
-            None => {}
-        }
-        let mut unknown = Vec::new();
-        for (variable, value) in &variables {
-            let Some(key) = variable.strip_prefix("FOUNDATION_").filter(|key| !OTHER_VARIABLES.contains(key))
-            else {
-                continue;
-            };
-            let key = key.to_lowercase().replace("__", ".");
-            let set = if key == "cookie" {
-                self.set_text(&key, value, variable)
-            } else {
-                self.set(&key, value, variable)
-            };
-            match set {
-                Err(ConfigError::Source { why, .. }) if why.starts_with("unknown key") => {
-                    unknown.push(variable.clone())
-                }
-                result => result?,
-            }
-        }
-        Ok(unknown)
-    }
-
-    /// The configuration that the layers add up to.
-    ///
-    /// # Errors
-    /// As [`NodeConfig::check`].
-    pub fn finish(self) -> Result<NodeConfig, ConfigError> {
-        let config: NodeConfig = self.table.try_into().map_err(|error| ConfigError::Source {
-            place: "configuration".into(),
-            why: error.message().to_owned(),
-        })?;
-        config.check()?;
-        Ok(config)
-    }
-}
-
-/// The line of the innermost key of a path that the text has.
-fn line_of(text: &str, path: &[String]) -> usize {
-    let Ok(root) = toml::de::DeTable::parse(text) else { return 1 };
-    let mut table = root.get_ref();
-    let mut at = 0;
-    for part in path {
-        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref().as_ref() == part.as_str()) else {
-            break;
-        };
-        at = key.span().start;
-        let toml::de::DeValue::Table(inner) = value.get_ref() else { break };
-        table = inner;
-    }
-    1 + text.get(..at).map_or(0, |before| before.matches('\n').count())
-}
-
 /// A cookie that is no string must not be quoted in the error, as serde would.
 fn cookie_from(value: &toml::Value) -> Result<Cookie, String> {
     let text = value.as_str().ok_or("the cookie must be a string (write it in quotes)")?;
@@ -732,96 +502,4 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>
             OneOrMany::Many(ips) => Ok(ips),
         },
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn variables(list: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-        list.iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect::<Vec<_>>()
-            .into_iter()
-    }
-
-    #[test]
-    fn later_sources_win() {
-        let mut layers = Layers::new();
-        layers
-            .text("name = 'file@h'\nnet_ticktime = 8\ncookie = 'f'\n[limits]\npeers = 7\n[limits.wire]\nmax_frame = 9\n", "f.toml")
-            .unwrap();
-        let unknown = layers
-            .environment(variables(&[
-                ("RELEASE_NODE", "release@h.x"),
-                ("RELEASE_COOKIE", "r"),
-                ("RELEASE_DISTRIBUTION", "name"),
-                ("FOUNDATION_COOKIE", "12345"),
-                ("FOUNDATION_LIMITS__DIALS", "3"),
-                ("FOUNDATION_RECONNECT", "always"),
-                ("FOUNDATION_LOG", "debug"),
-                ("FOUNDATION_TYPO", "1"),
-                ("ERL_EPMD_PORT", "4370"),
-                ("ERL_EPMD_ADDRESS", "127.0.0.1, ::1"),
-            ]))
-            .unwrap();
-        assert_eq!(unknown, ["FOUNDATION_TYPO"]);
-        layers.set("net_setuptime", "9", "--net-setuptime").unwrap();
-        let config = layers.finish().unwrap();
-        assert_eq!(config.name.as_deref(), Some("release@h.x"));
-        assert_eq!(config.name_domain, Some(NameDomain::LongNames));
-        assert_eq!(config.cookie, Cookie::new("12345").ok());
-        assert_eq!((config.limits.peers, config.limits.dials, config.limits.wire.max_frame), (7, 3, 9));
-        assert_eq!(config.limits.wire.max_depth, Limits::default().max_depth);
-        assert_eq!((config.net_ticktime, config.net_setuptime), (8, 9));
-        assert_eq!((config.epmd_port, config.epmd_address.len()), (4370, 2));
-        assert_eq!(config.reconnect, Reconnect::Always);
-    }
-
-    #[test]
-    fn mistakes_name_their_place_and_never_the_cookie() {
-        for (text, place, word) in [
-            ("hidden = true\nnet_tick_time = 8", "f:2", "unknown key `net_tick_time`"),
-            ("[limits]\n\npears = 1", "f:3", "unknown key `pears`"),
-            ("epmd = 'maybe'", "f:1", "unknown variant `maybe`"),
-            ("cookie = 987654", "f:1", "must be a string"),
-            ("cookie = ''", "f:1", "the cookie is empty"),
-            ("hidden = true\n[cluster]\nallow = []\nstrategy = 'moon'", "f:4", "there is no strategy"),
-            (
-                "[cluster.topologies.a]\nstrategy = 'static'\n[cluster.topologies.a.config]\nhost = 1",
-                "f:4",
-                "`hosts`",
-            ),
-            ("inet_dist_use_interface = 'here'", "f:1", "IP address"),
-            ("name = ", "f:1", ""),
-        ] {
-            let error = Layers::new().text(text, "f").unwrap_err();
-            let ConfigError::Source { place: at, why } = &error else { panic!("{error:?}") };
-            assert_eq!(at, place, "{error}");
-            assert!(why.contains(word), "{error}");
-            assert!(!why.contains("987654"), "{error}");
-        }
-        let error = Layers::new().environment(variables(&[("FOUNDATION_NET_TICKTIME", "soon")])).unwrap_err();
-        assert!(error.to_string().starts_with("FOUNDATION_NET_TICKTIME: "), "{error}");
-        assert!(!format!("{:?}", NodeConfig::new("a").cookie("hush")).contains("hush"));
-    }
-
-    #[test]
-    fn values_that_contradict_each_other_are_refused() {
-        for (key, value) in [
-            ("net_tickintensity", "3"),
-            ("net_setuptime", "121"),
-            ("net_ticktime", "0"),
-            ("epmd_port", "0"),
-            ("erl_epmd_node_listen_port", "0"),
-        ] {
-            let mut layers = Layers::new();
-            layers.set(key, value, key).unwrap();
-            let error = layers.finish().unwrap_err();
-            assert!(error.to_string().starts_with(key), "{error}");
-        }
-        let mut layers = Layers::new();
-        layers.text("inet_dist_listen_min = 9100\ninet_dist_listen_max = 9000", "f").unwrap();
-        assert!(layers.finish().is_err());
-    }
 }

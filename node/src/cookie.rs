@@ -100,18 +100,52 @@ impl std::error::Error for CookieFileError {}
 /// # Errors
 /// If there is a cookie file and it cannot be trusted, or there is none and none can be created.
 pub fn find(config: &NodeConfig) -> Result<(Cookie, String), CookieFileError> {
-    find_in(config, |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
+    find_in(config, variable)
+}
+
+/// Where the cookie of a node with this configuration comes from; `None` if there is none yet and one would be created.
+///
+/// # Errors
+/// If there is a cookie file and it cannot be trusted, or no place for one.
+pub fn look(config: &NodeConfig) -> Result<Option<String>, CookieFileError> {
+    Ok(match existing(config, variable)? {
+        Existing::Cookie(_, source) => Some(source),
+        Existing::None(_) => None,
+    })
 }
 
 fn find_in(
     config: &NodeConfig,
     directory: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<(Cookie, String), CookieFileError> {
+    match existing(config, directory)? {
+        Existing::Cookie(cookie, source) => Ok((cookie, source)),
+        Existing::None(path) => {
+            create(&path)?;
+            Ok((read(&path, Links::Refused)?, format!("{} (created)", path.display())))
+        }
+    }
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The cookie that there is and where it comes from, or the file to create.
+enum Existing {
+    Cookie(Cookie, String),
+    None(PathBuf),
+}
+
+fn existing(
+    config: &NodeConfig,
+    directory: impl Fn(&str) -> Option<PathBuf>,
+) -> Result<Existing, CookieFileError> {
     if let Some(cookie) = &config.cookie {
-        return Ok((cookie.clone(), "configuration".to_owned()));
+        return Ok(Existing::Cookie(cookie.clone(), "configuration".to_owned()));
     }
     if let Some(path) = &config.cookie_file {
-        return Ok((read(path, Links::Followed)?, path.display().to_string()));
+        return Ok(Existing::Cookie(read(path, Links::Followed)?, path.display().to_string()));
     }
     let home = directory("HOME");
     let standard = home.as_ref().map(|home| home.join(".erlang.cookie"));
@@ -120,14 +154,12 @@ fn find_in(
         .map(|config| config.join("erlang/.erlang.cookie"));
     for path in standard.iter().chain(xdg.iter()) {
         match read(path, Links::Refused) {
-            Ok(cookie) => return Ok((cookie, path.display().to_string())),
+            Ok(cookie) => return Ok(Existing::Cookie(cookie, path.display().to_string())),
             Err(CookieFileError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    let path = standard.or(xdg).ok_or(CookieFileError::NoHome)?;
-    create(&path)?;
-    Ok((read(&path, Links::Refused)?, format!("{} (created)", path.display())))
+    standard.or(xdg).map(Existing::None).ok_or(CookieFileError::NoHome)
 }
 
 /// Whether the last part of the path may be a symbolic link: yes where the user wrote the path out (secrets mounted by

@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 use foundation_proto::Limits;
 use foundation_proto::etf::Term;
 use foundation_proto::etf::text::parse_erlang_terms;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 /// The options of both sides.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SslDistOptions {
@@ -34,7 +34,7 @@ pub struct SslDistOptions {
 }
 
 /// The options of one side, by OTP's names.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SslOptions {
@@ -55,7 +55,7 @@ pub struct SslOptions {
 }
 
 /// Whether the certificate of a peer is checked.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verify {
     /// It must lead to a CA of `cacertfile`.
@@ -65,7 +65,7 @@ pub enum Verify {
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum TlsVersion {
     /// RFC 5246.
     #[serde(rename = "tlsv1.2")]

@@ -5,7 +5,11 @@
 /// Each is checked before anything is allocated for the claim. Exceeding one closes that connection with
 /// [`Error::LimitExceeded`](crate::Error::LimitExceeded), which names the field.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize, serde::Serialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct Limits {
     /// Bytes of one frame. 128 MiB: what a BEAM sends while a connection is being set up comes as one unfragmented frame,

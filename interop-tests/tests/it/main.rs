@@ -8,6 +8,7 @@ mod connection;
 mod differential;
 mod discovery;
 mod discovery_kubernetes;
+mod doctor;
 mod ecosystem;
 mod ecosystem_channels;
 mod ecosystem_delta_crdt;

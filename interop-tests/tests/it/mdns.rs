@@ -8,9 +8,10 @@ use foundation_interop_tests::beam::Options;
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::netns::{self, Hosts};
 use foundation_interop_tests::{
-    Beam, Case, Epmd, Release, case, epmd, eventually::eventually_true, work_dir,
+    Beam, Case, Epmd, Release, beam, case, epmd, eventually::eventually_true, work_dir,
 };
 
+use crate::cli::foundation;
 use crate::discovery::{Started, config};
 use crate::ecosystem;
 use crate::rust::WAIT;
@@ -38,6 +39,17 @@ fn two_hosts() {
         let (a, b) = (format!("one@{}", netns::A), format!("two@{}", netns::B));
         let strict = node(&hosts.enter_b(), port, &b, "");
         strict.logs(&["node started"]);
+        // Without an entry it would not be dialled, and `discover` says which entry it takes.
+        let text = "epmd = 'embedded'\n[cluster]\nstrategy = 'mdns'\n";
+        let [flag, file] = config("mdns-discover", text);
+        let refused = || {
+            let arguments = ["--name", &a, &flag, &file, "discover", "--seconds", "2"];
+            let out =
+                foundation(port, beam::COOKIE, &arguments).env("FOUNDATION_ENV", "prod").output().unwrap();
+            let text = String::from_utf8(out.stdout).unwrap();
+            text.contains(&format!("{b}  refused")) && text.contains(&format!("allow = [\"{b}\"]"))
+        };
+        eventually_true("discover names the refused node", WAIT, refused);
         let open = node(&[], port, &a, "allow = ['10.77.0.0/24']");
         open.logs(&[&format!("connected to {b}")]);
         open.logs(&["Foundation cluster formed", "strategy=mdns", "node_count=2"]);

@@ -104,6 +104,14 @@ pub(crate) struct Options {
     pub(crate) ignored: Vec<String>,
 }
 
+/// File, environment and flags, laid over each other.
+pub(crate) struct Layered {
+    pub(crate) layers: Layers,
+    pub(crate) warnings: Vec<String>,
+    /// Variables with our prefix that mean nothing.
+    pub(crate) unknown: Vec<String>,
+}
+
 /// How terms are written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Format {
@@ -215,6 +223,21 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+    /// Show what the configured sources find, and whether it can be reached
+    Discover(Discover),
+    /// Find out, step by step, what is wrong between this machine and a node
+    Doctor {
+        #[command(flatten)]
+        target: Target,
+        /// Print the steps as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the configuration, or show what is in force
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Stop a node in an orderly way (init:stop/0)
     Stop {
         #[command(flatten)]
@@ -237,6 +260,43 @@ pub(crate) enum Command {
     },
     /// Print the version
     Version,
+}
+
+/// What `foundation discover` does.
+#[derive(Args, Debug)]
+pub(crate) struct Discover {
+    /// Also say which sources were chosen and why, and what each has seen
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Connect to nobody
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How long sources that only hear (gossip, mdns) are listened to, and others may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 6.0)]
+    pub(crate) seconds: f64,
+}
+
+/// What `foundation config` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check file, environment and flags, as `start` with the same ones would; nothing is started or written
+    Check {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what is configured, each value with its origin; secrets are not shown
+    Show {
+        /// Every key, also those that have their default
+        #[arg(long)]
+        effective: bool,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// A node to speak to.
@@ -418,6 +478,16 @@ fn with_call(out: Vec<OsString>, words: impl Iterator<Item = OsString>) -> Vec<O
 impl Options {
     /// The configuration that file, environment and these flags add up to, and the warnings that it deserves.
     pub(crate) fn configuration(&self) -> Result<(NodeConfig, Vec<String>), ConfigError> {
+        let Layered { layers, warnings, unknown } = self.layers()?;
+        for variable in unknown {
+            // Not worth a line of every command; whoever starts a node sees it.
+            tracing::warn!(variable, "this variable means nothing to this version");
+        }
+        Ok((layers.finish()?, warnings))
+    }
+
+    /// The same before it is added up.
+    pub(crate) fn layers(&self) -> Result<Layered, ConfigError> {
         let mut layers = Layers::new();
         let mut warnings = Vec::new();
         let path = self.config.clone().or_else(|| std::env::var_os("FOUNDATION_CONFIG").map(PathBuf::from));
@@ -428,13 +498,9 @@ impl Options {
         }
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        for variable in layers.environment(variables)? {
-            // Not worth a line of every command; whoever starts a node sees it.
-            tracing::warn!(variable, "this variable means nothing to this version");
-        }
+        let unknown = layers.environment(variables)?;
         self.flags(&mut layers, &mut warnings)?;
-        let config = layers.finish()?;
-        Ok((config, warnings))
+        Ok(Layered { layers, warnings, unknown })
     }
 
     fn flags(&self, layers: &mut Layers, warnings: &mut Vec<String>) -> Result<(), ConfigError> {

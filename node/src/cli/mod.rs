@@ -8,6 +8,10 @@
 //! | [`logs`] | where diagnostics go, and in which form |
 //! | [`start`] | run a node |
 //! | [`ports`] | the port mapper: `epmd`, `names` |
+//! | [`config`] | `config check`, `config show` |
+//! | [`discover`] | what the configured sources find |
+//! | [`doctor`] | what is wrong between here and a node |
+//! | [`json`] | reports as JSON |
 //! | [`session`] | a short-lived hidden node that speaks to another one |
 //! | [`remote`] | what is asked of the other one: `ping`, `rpc`, `call`, … |
 //! | [`manual`] | completions for shells, and the man page |
@@ -18,7 +22,11 @@
 
 mod args;
 mod args_file;
+mod config;
+mod discover;
+mod doctor;
 mod exit;
+mod json;
 mod logs;
 mod manual;
 mod ports;
@@ -91,6 +99,9 @@ fn run(cli: &Cli) -> Result<u8, Failure> {
             Command::Channels { node, one, interval, count } => {
                 traffic::channels(node, *one, *interval, *count, &cli.options).await
             }
+            Command::Discover(command) => discover::run(command, &cli.options).await,
+            Command::Doctor { target, json } => doctor::run(target.name(), *json, &cli.options).await,
+            Command::Config { command } => config::run(command, &cli.options).await,
             command => remote::run(command, &cli.options).await,
         }
     })

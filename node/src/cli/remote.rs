@@ -96,6 +96,9 @@ pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Fail
         | Command::Subscribe { .. }
         | Command::Broadcast { .. }
         | Command::Groups { .. }
+        | Command::Discover(_)
+        | Command::Doctor { .. }
+        | Command::Config { .. }
         | Command::Channels { .. } => Err(Failure::Usage("not a command for another node".to_owned())),
     }
 }

@@ -18,8 +18,10 @@ use super::config::{Context, MAX_NODES, Mode};
 use super::event::{DiscoveryEvent, DiscoveryEvents, Publisher};
 use super::static_hosts::{self, StaticHosts};
 use super::{ClusterConfig, Reports, Strategy, auto, sources};
-use crate::config::EpmdMode;
+use crate::config::{EpmdMode, NodeConfig};
 use crate::event::Event as NodeEvent;
+use crate::net::StartError;
+use crate::net::endpoint::own_name;
 use crate::net_kernel::NodeType;
 use crate::node::{Node, NodeInner};
 use crate::random;
@@ -201,6 +203,21 @@ impl Node {
 }
 
 impl Context {
+    /// What the strategies of a node with this configuration would know of it, before it is started. As it listens nowhere, it is
+    /// not announced.
+    ///
+    /// # Errors
+    /// If it has no name.
+    pub fn of_config(config: &NodeConfig) -> Result<Self, StartError> {
+        Ok(Self {
+            own: own_name(config)?,
+            epmd_port: config.epmd_port,
+            uses_epmd: config.epmd != EpmdMode::None,
+            listens: Vec::new(),
+            cluster: config.cluster.name.clone(),
+        })
+    }
+
     /// What the strategies of a node know of it.
     pub(crate) fn of(node: &Node) -> Self {
         let identity = node.inner().net_kernel.identity();

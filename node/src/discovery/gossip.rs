@@ -87,12 +87,14 @@ impl Default for Options {
 pub struct Gossip {
     options: Options,
     own: NodeName,
+    /// Whether anybody can connect to this node; otherwise it only hears.
+    listens: bool,
 }
 
 impl Gossip {
     /// The strategy for a node.
     pub fn new(options: Options, context: &Context) -> Self {
-        Self { options, own: context.own.clone() }
+        Self { options, own: context.own.clone(), listens: !context.listens.is_empty() }
     }
 
     /// The interfaces to join and send on; `None` is the kernel's choice.
@@ -166,7 +168,7 @@ impl Gossip {
         let mut next = tokio::time::Instant::now();
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {
+                () = tokio::time::sleep_until(next), if self.listens => {
                     if let Err(error) = self.send(&socket, key.as_ref()).await {
                         reports.failed(error).await;
                     }

@@ -16,7 +16,7 @@
 //! | `dns` (feature `dns`) | addresses in DNS | `dns` | `Cluster.Strategy.DNSPoll`, `DNSCluster` |
 //! | `dns` | headless services of Kubernetes | `kubernetes_dns`, `kubernetes_dns_srv` | `Cluster.Strategy.Kubernetes.DNS`, `….DNSSRV` |
 //!
-//! [`config`] reads `[cluster]`, [`auto`] looks at the environment, [`engine`] runs sources and carries out what the machine
+//! [`config`] reads `[cluster]`, [`auto`] looks at the environment, [`mod@survey`] looks without dialling, [`engine`] runs sources and carries out what the machine
 //! decides, [`event`] is what others see of it.
 //!
 //! # A strategy of one's own
@@ -68,6 +68,7 @@ pub mod mdns;
 mod polling;
 mod sources;
 pub mod static_hosts;
+pub mod survey;
 
 use std::fmt;
 use std::future::Future;

@@ -269,10 +269,22 @@ impl Identity {
     }
 }
 
+/// What a node would start with.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Checked {
+    /// Its name; the part before the `@` is another each time if none was configured.
+    pub name: NodeName,
+    /// Where its cookie comes from; `None` if one would be created.
+    pub cookie: Option<String>,
+    /// The addresses that it would listen on.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// The name that asks for another (`erl -name undefined`).
 pub(crate) const UNNAMED: &str = "undefined";
 
-fn own_name(config: &NodeConfig) -> Result<NodeName, StartError> {
+pub(crate) fn own_name(config: &NodeConfig) -> Result<NodeName, StartError> {
     let wanted = match &config.name {
         Some(name) => name.clone(),
         None => match discovery::default_name(&config.cluster) {
@@ -392,6 +404,20 @@ impl Node {
         let node = Self::from_inner(inner);
         node.start_discovery();
         Ok(node)
+    }
+
+    /// What a node with this configuration would start with, found without starting it: nothing is opened, registered or written.
+    ///
+    /// # Errors
+    /// As starting it, as far as that can be told.
+    pub async fn check(config: &NodeConfig) -> Result<Checked, StartError> {
+        config.check().map_err(StartError::Config)?;
+        let name = own_name(config)?;
+        let cookie = cookie::look(config).map_err(StartError::Cookie)?;
+        tls(config)?;
+        let addresses =
+            if config.dist_listen { listen_addresses(config, &name).await?.0 } else { Vec::new() };
+        Ok(Checked { name, cookie, addresses })
     }
 
     /// Starts a node that has no name and gets one from `peer`, the first node it connects to (`erl -name undefined`): a client

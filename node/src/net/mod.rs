@@ -34,7 +34,7 @@ use foundation_proto::Mono;
 
 pub use dialer::ConnectError;
 pub(crate) use endpoint::Identity;
-pub use endpoint::StartError;
+pub use endpoint::{Checked, StartError};
 pub(crate) use handshake::Established;
 pub use link::{DownReason, Link, PeerInfo, SendError};
 #[cfg(feature = "http")]

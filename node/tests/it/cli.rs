@@ -60,6 +60,10 @@ impl Outcome {
         String::from_utf8(self.0.stderr.clone()).unwrap()
     }
 
+    fn code(&self) -> Option<i32> {
+        self.0.status.code()
+    }
+
     #[track_caller]
     fn is(&self, code: i32, out: &str) -> &Self {
         assert_eq!((self.0.status.code(), self.out().as_str()), (Some(code), out), "{}", self.err());
@@ -223,4 +227,65 @@ fn arguments_come_from_a_file_too() {
     let output = foundation(node.epmd_port, &["-args_file", "/no/such/file", "names"]).output().unwrap();
     assert_eq!(output.status.code(), Some(78));
     std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn the_configuration_is_shown_with_its_origins_and_without_secrets() {
+    let file = std::env::temp_dir().join(format!("foundation-config-{}.toml", std::process::id()));
+    let text =
+        "net_ticktime = 8\n[cluster]\nstrategy = 'gossip'\nsecret = 'hush-hush'\n[limits]\npeers = 9\n";
+    std::fs::write(&file, text).unwrap();
+    let path = file.to_str().unwrap();
+    let run = |arguments: &[&str]| {
+        let arguments = [&["--config", path], arguments].concat();
+        Outcome(foundation(free_port(), &arguments).env("FOUNDATION_LIMITS__DIALS", "3").output().unwrap())
+    };
+    let written = run(&["config", "show", "--sname", "x@h"]);
+    assert_eq!(written.code(), Some(0), "{}", written.err());
+    for line in [
+        ("net_ticktime = 8", format!("# {path}:1")),
+        ("cluster.secret = \"***\"", format!("# {path}:4")),
+        ("limits.peers = 9", format!("# {path}:6")),
+        ("limits.dials = 3", "# FOUNDATION_LIMITS__DIALS".to_owned()),
+        ("name = \"x@h\"", "# --sname".to_owned()),
+        ("cookie = \"***\"", "# FOUNDATION_COOKIE".to_owned()),
+    ] {
+        let found = written.out().lines().any(|out| out.starts_with(line.0) && out.ends_with(&line.1));
+        assert!(found, "{line:?} in {}", written.out());
+    }
+    assert!(!written.out().contains("# default"), "{}", written.out());
+    let effective = run(&["config", "show", "--effective"]);
+    for line in ["net_setuptime = 7 ", "# cookie_file is not set ", "proto_dist = \"inet_tcp\" "] {
+        assert!(effective.out().contains(line), "{line} in {}", effective.out());
+    }
+    let json = run(&["config", "show", "--json"]);
+    assert!(json.out().starts_with("{\"values\":[{\"key\":\"cluster."), "{}", json.out());
+    for outcome in [&written, &effective, &json] {
+        assert!(!outcome.out().contains("hush-hush") && !outcome.out().contains(COOKIE));
+    }
+
+    let right = run(&["config", "check", "--name", "x@127.0.0.1"]);
+    assert_eq!(right.code(), Some(0), "{}", right.err());
+    for line in ["name: x@127.0.0.1", "cookie: FOUNDATION_COOKIE", "discovery: gossip: written", "is right"] {
+        assert!(right.out().contains(line), "{line} in {}", right.out());
+    }
+    for (text, arguments, word) in [
+        ("hidden = true\nnet_tick = 1", &[][..], ":2: unknown key `net_tick`"),
+        ("net_tickintensity = 1", &[], "net_tickintensity"),
+        ("[cluster]\nstrategy = 'gossip'\nsecrt = 'hush-hush'", &[], ":3: unknown key `secrt`"),
+        ("", &["--sname", "x@a.b"], "has a dot"),
+        ("proto_dist = 'inet_tls'", &[], "cacertfile"),
+        ("cookie_file = '/no/such/file'", &[], "/no/such/file"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let arguments = [&["--config", path, "config", "check"], arguments].concat();
+        let mut command = foundation(free_port(), &arguments);
+        if text.contains("cookie_file") {
+            command.env_remove("FOUNDATION_COOKIE");
+        }
+        let wrong = Outcome(command.output().unwrap());
+        assert_eq!(wrong.code(), Some(78), "{text}: {}", wrong.out());
+        assert!(wrong.err().contains(word) && !wrong.err().contains("hush-hush"), "{text}: {}", wrong.err());
+    }
+    std::fs::remove_file(&file).unwrap();
 }

@@ -1,0 +1,191 @@
+//! The configuration in force, key by key, and where each value comes from.
+
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::{ConfigError, Layers, NodeConfig};
+
+/// A key of the configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Effective {
+    /// Its name, with dots.
+    pub key: String,
+    /// Its value as it is written in TOML, a secret as `"***"`; `None` if it is not set and has no default.
+    pub value: Option<String>,
+    /// `default`, `file:line`, a variable, or a flag.
+    pub origin: String,
+}
+
+/// What stands in the place of a secret.
+const MASK: &str = "\"***\"";
+/// Keys whose values are not shown, whatever they stand under.
+const SECRETS: [&str; 5] = ["cookie", "cookies", "secret", "token", "password"];
+/// The origin of what nobody has written.
+const DEFAULT: &str = "default";
+
+impl Layers {
+    /// Every key with its value and its origin, in order.
+    ///
+    /// # Errors
+    /// As [`Layers::finish`].
+    pub fn effective(&self) -> Result<Vec<Effective>, ConfigError> {
+        let config = self.clone().finish()?;
+        let mut lines = Vec::new();
+        for (key, value) in values(&config) {
+            match value {
+                // What was written there says more than what became of it.
+                _ if ["cluster", "cookie", "cookies"].contains(&key) => match self.table.get(key) {
+                    Some(written) => self.lines(key, written, &mut lines),
+                    None => lines.push(self.line(key, None)),
+                },
+                Some(value) => self.lines(key, &value, &mut lines),
+                None => lines.push(self.line(key, None)),
+            }
+        }
+        lines.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(lines)
+    }
+
+    fn lines(&self, key: &str, value: &Value, lines: &mut Vec<Effective>) {
+        leaves(&mut vec![key.to_owned()], value, &mut |path, value| {
+            lines.push(self.line(&path.join("."), Some(value)));
+        });
+    }
+
+    fn line(&self, key: &str, value: Option<&Value>) -> Effective {
+        let value = value.map(|value| if is_secret(key) { MASK.to_owned() } else { written(value) });
+        let origin = self.origin(key).unwrap_or(DEFAULT).to_owned();
+        Effective { key: key.to_owned(), value, origin }
+    }
+}
+
+/// Whether a key, or what it stands under, is a secret. The name of a variable that holds one is none.
+fn is_secret(key: &str) -> bool {
+    !key.ends_with(".system") && key.split('.').any(|part| SECRETS.contains(&part))
+}
+
+/// Calls `each` with every value that is no table, and its path. The parser of TOML bounds how deep tables are nested.
+pub(super) fn leaves(path: &mut Vec<String>, value: &Value, each: &mut impl FnMut(&[String], &Value)) {
+    match value {
+        Value::Table(table) if !table.is_empty() => {
+            for (part, value) in table {
+                path.push(part.clone());
+                leaves(path, value, each);
+                path.pop();
+            }
+        }
+        value => each(path, value),
+    }
+}
+
+/// Every key of the configuration with its value. Whoever adds a field is told by the compiler to add it here.
+fn values(config: &NodeConfig) -> Vec<(&'static str, Option<Value>)> {
+    let NodeConfig {
+        name,
+        name_domain,
+        cookie: _,
+        cookie_file,
+        cookies: _,
+        hidden,
+        connect_all,
+        prevent_overlapping_partitions,
+        allow,
+        epmd,
+        epmd_port,
+        epmd_address,
+        erl_epmd_node_listen_port,
+        dist_listen,
+        inet_dist_use_interface,
+        inet_dist_listen_min,
+        inet_dist_listen_max,
+        proto_dist,
+        ssl_dist_optfile,
+        ssl_dist_opt,
+        dist_nodelay,
+        dist_auto_connect,
+        net_ticktime,
+        net_tickintensity,
+        net_setuptime,
+        wide_identifiers,
+        reconnect,
+        builtins,
+        cluster: _,
+        limits,
+        bad_cookie: _,
+    } = config;
+    vec![
+        ("name", value(name)),
+        ("name_domain", value(name_domain)),
+        ("cookie", None),
+        ("cookie_file", value(cookie_file)),
+        ("cookies", None),
+        ("hidden", value(hidden)),
+        ("connect_all", value(connect_all)),
+        ("prevent_overlapping_partitions", value(prevent_overlapping_partitions)),
+        ("allow", value(allow)),
+        ("epmd", value(epmd)),
+        ("epmd_port", value(epmd_port)),
+        ("epmd_address", value(epmd_address)),
+        ("erl_epmd_node_listen_port", value(erl_epmd_node_listen_port)),
+        ("dist_listen", value(dist_listen)),
+        ("inet_dist_use_interface", value(inet_dist_use_interface)),
+        ("inet_dist_listen_min", value(inet_dist_listen_min)),
+        ("inet_dist_listen_max", value(inet_dist_listen_max)),
+        ("proto_dist", value(proto_dist)),
+        ("ssl_dist_optfile", value(ssl_dist_optfile)),
+        ("ssl_dist_opt", value(ssl_dist_opt)),
+        ("dist_nodelay", value(dist_nodelay)),
+        ("dist_auto_connect", value(dist_auto_connect)),
+        ("net_ticktime", value(net_ticktime)),
+        ("net_tickintensity", value(net_tickintensity)),
+        ("net_setuptime", value(net_setuptime)),
+        ("wide_identifiers", value(wide_identifiers)),
+        ("reconnect", value(reconnect)),
+        ("builtins", value(builtins)),
+        ("cluster", None),
+        ("limits", value(limits)),
+    ]
+}
+
+/// A value as the configuration has it; `None` for one that is not set.
+fn value(value: &impl Serialize) -> Option<Value> {
+    Value::try_from(value).ok()
+}
+
+/// A value as it is written in TOML, on one line.
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Boolean(word) => word.to_string(),
+        Value::Datetime(time) => time.to_string(),
+        Value::Array(elements) => {
+            format!("[{}]", elements.iter().map(written).collect::<Vec<_>>().join(", "))
+        }
+        Value::Table(table) => inline(table),
+    }
+}
+
+fn inline(table: &Table) -> String {
+    if table.is_empty() {
+        return "{}".to_owned();
+    }
+    let pairs = table.iter().map(|(key, value)| format!("{} = {}", quoted(key), written(value)));
+    format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+}
+
+/// A basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            control if control.is_control() => out.push_str(&format!("\\u{:04X}", control as u32)),
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}
