@@ -43,6 +43,11 @@ impl Context {
         self.upto.get(&replica).copied().unwrap_or(0)
     }
 
+    /// The replicas of which any dot has been seen; one may come twice.
+    pub fn replicas(&self) -> impl Iterator<Item = i64> {
+        self.upto.keys().copied().chain(self.beyond.iter().map(|dot| dot.replica))
+    }
+
     /// Notes one dot.
     pub fn insert(&mut self, dot: Dot) {
         if !self.contains(dot) {

@@ -109,6 +109,8 @@ impl Node {
                     }
                 }
                 Action::Changed(changes) => changes.into_iter().for_each(|change| self.note(change)),
+                // For those who keep names in it; the map itself goes on without.
+                Action::Missing(_) | Action::Alone => {}
                 other => panic!("unknown action {other:?}"),
             }
         }

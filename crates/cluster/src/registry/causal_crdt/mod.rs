@@ -23,6 +23,8 @@
 //!   at once. Members of this kind are told exactly which dots they are, and need none.
 //! * **Quiet.** Comparisons start with the root alone (`{Hash, {:partial, _}, {:partial, _}}`), run only after something
 //!   changed, with a few neighbours in turn, and otherwise every [`Config::idle_interval`].
+//! * **Silence.** A DeltaCrdt that compared with this member and has not for 5 s may have been told to leave it out. This member then
+//!   compares with it, and says if it lacks what it had ([`Action::Missing`]).
 //! * **Nothing is truncated.** DeltaCrdt's `max_sync_size` (200) sends a part of the keys with the dots of all, which loses
 //!   the rest. This member answers with all keys that differ; one that is asked for [`WHOLE_FROM`] or more may see a
 //!   truncated list and answers with its whole map. What others truncate costs nothing here: see [`AwLwwMap::join`].
@@ -123,6 +125,11 @@ pub enum Event {
     Message(Term),
     /// A monitor fired.
     Down(MonitorId),
+    /// Everything is forgotten, the dots too: the map starts again, empty, as another incarnation with the same neighbours.
+    Forget {
+        /// The number of the new incarnation, drawn as [`Config::replica`].
+        replica: i64,
+    },
 }
 
 /// What the host of a member has to do.
@@ -154,6 +161,11 @@ pub enum Action {
     Demonitor(MonitorId),
     /// Values changed, by a write here or elsewhere.
     Changed(Vec<Change>),
+    /// A neighbour lacks these keys, which were written here and which it has had: it has removed or replaced them. What it holds
+    /// now is unknown if it does not compare with this member any more.
+    Missing(Vec<Key>),
+    /// The map holds what others wrote, and no neighbour that compares with this member is left, but for members of this kind.
+    Alone,
 }
 
 /// What a member has counted since it started.
@@ -317,6 +329,9 @@ impl CausalCrdt {
                 _ => lacking.push(address.clone()),
             }
         }
+        for neighbour in self.neighbours.values_mut().filter(|neighbour| neighbour.synced) {
+            neighbour.told = self.own;
+        }
         for ((shape, exact), to) in groups {
             let dots: Vec<Dot> = own.iter().chain(others.iter().filter(|_| exact)).copied().collect();
             if !dots.is_empty() {
@@ -385,6 +400,7 @@ impl CausalCrdt {
             Message::Diff(diff) => self.compare(now, diff, shape),
             Message::GetDiff { dots, from, keys } => {
                 self.differs(&from);
+                self.missing(now, &from, &keys);
                 let to = self.process_of(from);
                 self.send_delta(to, &dots, keys);
             }
@@ -486,6 +502,7 @@ impl CausalCrdt {
         } else if mine {
             if !keys.is_empty() {
                 self.differs(&diff.from);
+                self.missing(now, &diff.from, &keys);
                 let to = self.process_of(diff.from.clone());
                 self.send_delta(to, &diff.dots, keys);
             }
@@ -558,6 +575,20 @@ impl CausalCrdt {
         }
     }
 
+    /// Starts again with an empty map.
+    fn forget(&mut self, now: Mono, replica: i64) {
+        let map = std::mem::take(&mut self.map);
+        self.config.replica = replica;
+        self.own = 0;
+        self.version += 1;
+        self.trees.values_mut().for_each(|tree| *tree = MerkleMap::default());
+        self.restart(now);
+        let removed: Vec<Change> = map.iter().map(|(key, _)| Change::Removed(key.clone())).collect();
+        if !removed.is_empty() {
+            self.actions.push_back(Action::Changed(removed));
+        }
+    }
+
     /// Takes over the dots of a member that holds the same elements, or has just sent all that were missing.
     fn adopt(&mut self, dots: &BTreeMap<i64, i64>) {
         if dots.len() > MAX_REPLICAS {
@@ -598,6 +629,7 @@ impl Machine for CausalCrdt {
                 }
             }
             Event::Down(monitor) => self.down(now, monitor),
+            Event::Forget { replica } => self.forget(now, replica),
         }
     }
 

@@ -19,6 +19,12 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 /// The longest pause between two attempts to find a neighbour.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// A neighbour of another kind compares several times a second. One that has done so and has been silent for this long may have
+/// this member no more among its neighbours, and is compared with.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How long nothing more is said of what a neighbour has lost.
+const MISSING_PAUSE: Duration = Duration::from_secs(10);
+
 /// How many dots a message names one by one.
 const MAX_NAMED: i64 = 10_000;
 
@@ -42,6 +48,12 @@ pub(super) struct Neighbour {
     last_round: Option<Mono>,
     /// The version of the map at the start of the latest comparison.
     last_version: Option<u64>,
+    /// It has been sent all own writes up to this one.
+    pub(super) told: i64,
+    /// When it last started a comparison, or was compared with because it did not; `None` if it is of this kind.
+    heard: Option<Mono>,
+    /// When it was last said that it has lost something.
+    missing_at: Option<Mono>,
     /// How long to wait before the next comparison.
     gap: Duration,
     /// When to start a comparison, or to start the one under way again.
@@ -66,6 +78,11 @@ pub(super) struct Round {
 }
 
 impl Neighbour {
+    /// When it has been silent for too long.
+    fn silent_at(&self) -> Option<Mono> {
+        self.heard.map(|at| at + SILENCE)
+    }
+
     /// The earliest time for another comparison.
     fn earliest(&self, now: Mono) -> Mono {
         self.last_round.map_or(now, |last| (last + self.gap).max(now))
@@ -87,6 +104,9 @@ impl Neighbour {
             unanswered,
             last_round: None,
             last_version: None,
+            told: 0,
+            heard: None,
+            missing_at: None,
             gap: MIN_GAP,
             due: None,
             differs: false,
@@ -150,6 +170,39 @@ impl CausalCrdt {
         *neighbour = Neighbour { pause: (pause * 2).min(RETRY_MAX), ..Neighbour::new(&address, 0) };
         neighbour.retry_at = Some(now + pause);
         self.wake_at(now + pause);
+        let foreign = |n: &Neighbour| n.pid.is_some() && !n.exact;
+        let own = self.config.replica;
+        if !self.neighbours.values().any(foreign)
+            && self.map.context().replicas().any(|replica| replica != own)
+        {
+            self.actions.push_back(Action::Alone);
+        }
+    }
+
+    /// All neighbours are compared with as if they had just been reached: the map is another one now.
+    pub(super) fn restart(&mut self, now: Mono) {
+        for neighbour in self.neighbours.values_mut() {
+            (neighbour.synced, neighbour.round, neighbour.told) = (false, None, 0);
+            (neighbour.equal_at, neighbour.last_version) = (None, None);
+            neighbour.due = neighbour.monitor.is_some().then_some(now);
+        }
+        self.wake_at(now);
+        self.due(now);
+    }
+
+    /// A neighbour lacks what is here of these keys. Those that it was told of before, it has lost since.
+    pub(super) fn missing<'a>(&mut self, now: Mono, from: &Address, keys: impl IntoIterator<Item = &'a Key>) {
+        let address = self.neighbour(from);
+        let Some(neighbour) = address.and_then(|address| self.neighbours.get_mut(&address)) else { return };
+        let (replica, told) = (self.config.replica, neighbour.told);
+        let had = |dot: &Dot| dot.replica == replica && dot.number <= told;
+        let lost = |key: &&Key| self.map.elements(key).iter().any(|element| element.dots.iter().any(had));
+        let lost: Vec<Key> = keys.into_iter().filter(lost).cloned().collect();
+        // Whoever writes again because of it must not do so at every comparison with somebody who does not take it.
+        if !lost.is_empty() && neighbour.missing_at.is_none_or(|at| now >= at + MISSING_PAUSE) {
+            neighbour.missing_at = Some(now);
+            self.actions.push_back(Action::Missing(lost));
+        }
     }
 
     pub(super) fn node_up(&mut self, now: Mono, node: &Atom) {
@@ -223,12 +276,18 @@ impl CausalCrdt {
     /// A process has started a comparison.
     pub(super) fn met(&mut self, now: Mono, pid: &Pid, exact: bool) {
         let Some(address) = self.only(&pid.node) else { return };
-        let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
-        if neighbour.monitor.is_some() && neighbour.pid.as_ref() != Some(pid) {
+        let Some(neighbour) = self.neighbours.get_mut(&address).filter(|n| n.monitor.is_some()) else {
+            return;
+        };
+        neighbour.heard = (!exact).then_some(now);
+        if neighbour.pid.as_ref() != Some(pid) {
             neighbour.pid = Some(pid.clone());
             neighbour.exact = exact;
             neighbour.synced = false;
             self.again(now, &address, Duration::ZERO);
+        }
+        if !exact {
+            self.wake_at(now + SILENCE);
         }
     }
 
@@ -265,6 +324,7 @@ impl CausalCrdt {
             return;
         }
         let Some(round) = neighbour.round.take() else { return };
+        neighbour.told = neighbour.told.max(round.own);
         neighbour.pause = RETRY_MIN;
         neighbour.due = round.again.then(|| neighbour.earliest(now));
         let due = neighbour.due;
@@ -273,6 +333,7 @@ impl CausalCrdt {
         }
         if let (false, Some(pid)) = (neighbour.synced, neighbour.pid.clone()) {
             neighbour.synced = true;
+            neighbour.told = own;
             if round.own < own {
                 // What was written since it began was not pushed, and must come before anything that is.
                 self.catch_up(pid, round.own);
@@ -317,8 +378,8 @@ impl CausalCrdt {
             return;
         }
         // Whatever is started below says when it wants to be looked at next.
-        let later =
-            self.neighbours.values().flat_map(|n| [n.retry_at, n.due]).flatten().filter(|at| *at > now);
+        let times = |n: &Neighbour| [n.retry_at, n.due, n.silent_at()];
+        let later = self.neighbours.values().flat_map(times).flatten().filter(|at| *at > now);
         self.soonest = later.min().unwrap_or(Mono(i64::MAX));
         let is_due = |at: Option<Mono>| at.is_some_and(|at| at <= now);
         let lost: Vec<Address> =
@@ -329,6 +390,15 @@ impl CausalCrdt {
         let due: Vec<Address> =
             self.neighbours.iter().filter(|(_, n)| is_due(n.due)).map(|(a, _)| a.clone()).collect();
         for address in due {
+            self.originate(now, &address);
+        }
+        let silent = self.neighbours.iter().filter(|(_, n)| is_due(n.silent_at())).map(|(a, _)| a.clone());
+        let silent: Vec<Address> = silent.collect();
+        for address in silent {
+            if let Some(neighbour) = self.neighbours.get_mut(&address) {
+                neighbour.heard = Some(now);
+            }
+            self.wake_at(now + SILENCE);
             self.originate(now, &address);
         }
         if is_due(self.beat) {

@@ -164,3 +164,90 @@ fn what_cannot_be_understood_is_counted_and_a_full_map_takes_no_more() {
     assert_eq!((member.stats().ignored, member.stats().refused, member.map().len()), (2, 1, 2));
     assert_eq!(member.map().get(&Key(Term::Integer(1))), Some(&Term::Integer(2)));
 }
+
+fn told(member: &mut CausalCrdt) -> Vec<Action> {
+    std::iter::from_fn(|| member.poll_action())
+        .filter(|action| !matches!(action, Action::Send { .. }))
+        .collect()
+}
+
+#[test]
+fn what_a_neighbour_has_had_and_has_no_more_is_told() {
+    let mut member = CausalCrdt::new(pid("rust@h", 1), Config::new(77));
+    put(&mut member, 1, 10);
+    member.handle(SECOND, Event::SetNeighbours(vec![beam()]));
+    told(&mut member);
+    let asks = |member: &mut CausalCrdt, seconds: i64| {
+        let diff = Diff {
+            trees: Vec::new(),
+            keys: Vec::new(),
+            dots: BTreeMap::from([(77, 1)]),
+            originator: pid("rust@h", 1),
+            from: beam(),
+            to: Address::Pid(pid("rust@h", 1)),
+            exact: true,
+        };
+        let keys = [1, 2].map(|key| Key(Term::Integer(key)));
+        member.handle(Mono(SECOND.0 * seconds), Event::Message(wire::get_diff(&diff, keys)));
+        told(member)
+    };
+    assert_eq!(asks(&mut member, 1), [], "it has never had it");
+    member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
+    assert_eq!(asks(&mut member, 2), [Action::Missing(vec![Key(Term::Integer(1))])]);
+    assert_eq!(asks(&mut member, 3), [], "not at each comparison");
+    assert_eq!(asks(&mut member, 12), [Action::Missing(vec![Key(Term::Integer(1))])]);
+}
+
+#[test]
+fn a_member_that_is_left_alone_says_so_and_forgets_when_told_to() {
+    let mut member = CausalCrdt::new(pid("rust@h", 1), Config::new(77));
+    member.handle(SECOND, Event::SetNeighbours(vec![beam()]));
+    let Some(Action::Monitor { monitor, .. }) = member.poll_action() else { panic!() };
+    put(&mut member, 2, 20);
+    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    let element =
+        Element { value: Term::Integer(1), timestamp: 1, dots: vec![Dot { replica: 5, number: 3 }] };
+    let key = Key(Term::Integer(1));
+    let dots = wire::numbers_term(&BTreeMap::from([(5, 3)]));
+    let delta = wire::delta(dots, [(&key, &[element][..])], MapSetShape::Plain, None);
+    member.handle(SECOND, Event::Message(delta));
+    told(&mut member);
+    assert_eq!(member.map().len(), 2);
+    member.handle(SECOND, Event::Down(monitor));
+    assert_eq!(told(&mut member), [Action::Alone]);
+    member.handle(SECOND, Event::Forget { replica: 78 });
+    let removed = [1, 2].map(|key| Change::Removed(Key(Term::Integer(key))));
+    assert_eq!(told(&mut member), [Action::Changed(removed.to_vec())]);
+    assert!(member.map().is_empty());
+    assert_eq!(member.root_hash(MapSetShape::Plain), None);
+    assert_eq!(member.map().context().replicas().count(), 0, "another incarnation");
+    put(&mut member, 2, 21);
+    let written = &member.map().elements(&Key(Term::Integer(2)))[0];
+    assert_eq!(written.dots, [Dot { replica: 78, number: 1 }]);
+}
+
+#[test]
+fn a_neighbour_that_falls_silent_is_compared_with() {
+    let mut member = member();
+    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    for _ in 0..2 {
+        member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
+    }
+    sent(&mut member);
+    let at = |seconds: i64| Mono(SECOND.0 * seconds);
+    assert_eq!(member.stats().rounds, 2);
+    // It compares every second, and nothing more is to be said.
+    for second in 2..20 {
+        member.handle(at(second), Event::Message(from_beam(1, MapSetShape::Plain)));
+        member.handle_timeout(at(second));
+        member.handle(at(second), Event::Message(wire::ack_diff(&beam())));
+    }
+    let rounds = member.stats().rounds;
+    for second in 20..30 {
+        if member.poll_timeout().is_some_and(|due| due <= at(second)) {
+            member.handle_timeout(at(second));
+            member.handle(at(second), Event::Message(wire::ack_diff(&beam())));
+        }
+    }
+    assert_eq!(member.stats().rounds, rounds + 2, "after 5 s, and again after as long");
+}
