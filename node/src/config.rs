@@ -53,6 +53,9 @@ pub struct NodeConfig {
     /// Whether a visible node tells others of nodes that it has lost, and leaves those that others have lost, so that
     /// `global` stays consistent. The same on all nodes. Default: true, as OTP's since release 25.
     pub prevent_overlapping_partitions: bool,
+    /// Whether a visible node answers the `Horde.DynamicSupervisor`s that take it for a member, so that it counts nowhere and gets
+    /// no children. Default: true.
+    pub horde: bool,
     /// Who may connect (`net_kernel:allow/1`): node names, `name@` or hosts. Empty: everybody with the cookie.
     pub allow: Vec<String>,
     /// How the port mapper is used. Default: `require` for programs, `auto` for the `foundation` binary.
@@ -258,6 +261,7 @@ impl Default for NodeConfig {
             hidden: true,
             connect_all: true,
             prevent_overlapping_partitions: true,
+            horde: true,
             allow: Vec::new(),
             epmd: EpmdMode::default(),
             epmd_port: 4369,
@@ -326,7 +330,8 @@ impl NodeConfig {
         self
     }
 
-    /// A visible node takes part in `global` and stands in `nodes()` of its peers.
+    /// A visible node takes part in `global` and stands in `nodes()` of its peers. Supervisors of Horde that count it are told that
+    /// it runs no children ([`NodeConfig::horde`]).
     #[must_use]
     pub fn hidden(mut self, hidden: bool) -> Self {
         self.hidden = hidden;

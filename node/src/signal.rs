@@ -200,6 +200,8 @@ fn message(
             if let Some(proc) = node.names.whereis(&name) {
                 let credit = undelivered.charge(message.as_bytes().len());
                 node.deliver(&proc, message, Some(credit), token);
+            } else {
+                node.services.auto.addressed(node, &link.peer().name, &name);
             }
         }
         Destination::Alias(alias) => {

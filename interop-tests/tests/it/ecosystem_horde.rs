@@ -1,25 +1,48 @@
 //! Names together with an unmodified `Horde.Registry`: `make ecosystem`.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use foundation_interop_tests::beam::Options;
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::eventually_true;
 use foundation_interop_tests::{Beam, Case, Epmd, Release, case};
+use foundation_node::process::{Message, SpawnOptions};
 use foundation_node::service::horde::Registered;
+use foundation_proto::Limits;
 use foundation_proto::etf::Term;
 
-use crate::ecosystem::{TOPIC, node_with, source};
-use crate::rust::{Rust, WAIT, next};
+use crate::ecosystem::{TOPIC, load, source, sources};
+use crate::rust::{Rust, WAIT, next, shown};
 
-/// A node with Horde and what it needs, all from source; `None`, said aloud, if one is not there.
-fn node(release: &Release, epmd: &Epmd, name: &str) -> Option<Beam> {
+/// A node with Horde and what it needs, all from source; `None`, said aloud, if one is not there. It does not leave nodes because
+/// others have lost them: what a broken connection does to Horde is to be seen, not what it does to `global`.
+pub(crate) fn node(release: &Release, epmd: &Epmd, horde: &Path, name: &str) -> Option<Beam> {
     let sources = [
         source("telemetry")?,
         source("telemetry_poller")?,
         source("merkle_map")?,
         source("delta_crdt_ex")?,
         source("libring")?,
-        source("horde")?,
+        horde.to_owned(),
     ];
-    Some(node_with(release, epmd, name, &sources))
+    let options = Options::new(release, epmd.port, name);
+    let beam = options.args("-kernel prevent_overlapping_partitions false").elixir().start();
+    load(&beam, &sources);
+    Some(beam)
+}
+
+/// Runs a case with each version of Horde that is there.
+pub(crate) fn with_horde(what: &str, run: impl Fn(&Release, &Path) -> Result<(), Unsupported>) {
+    for horde in sources("horde") {
+        let version = horde.file_name().expect("a folder").to_string_lossy().into_owned();
+        case(Case::Full, TOPIC, &format!("{what} ({version})"), |release| {
+            if release.number < 25 {
+                return Err(Unsupported("horde wants Elixir 1.12"));
+            }
+            run(release, &horde)
+        });
+    }
 }
 
 fn start_registry(beam: &Beam, members: &[&str]) {
@@ -46,7 +69,8 @@ fn horde_registry_hidden() {
                 return Err(Unsupported("horde 0.10 wants Elixir 1.12"));
             }
             let epmd = Epmd::start(release);
-            let Some(one) = node(release, &epmd, "one") else { return Ok(()) };
+            let Some(horde) = source("horde") else { return Ok(()) };
+            let Some(one) = node(release, &epmd, &horde, "one") else { return Ok(()) };
             let rust = Rust::start(&epmd, "rust");
             let registry = rust.run(async { rust.node.horde_registry("MyReg") }).unwrap();
             let mut worker = rust.node.process().unwrap();
@@ -91,6 +115,197 @@ fn horde_registry_hidden() {
             // Registered through us, as if we were one of theirs.
             one.elixir("{:ok, _} = GenServer.call({MyReg, :\"rust@127.0.0.1\"}, {:register, \"through\", nil, self()}); :ok");
             eventually_true("it is there", WAIT, || names(&one) == "[\"ours\", \"theirs\", \"through\"]");
+            Ok(())
+        },
+    );
+}
+
+/// A visible node of ours that leaves nobody because others have lost it, as the BEAM nodes.
+pub(crate) fn visible(epmd: &Epmd) -> Rust {
+    Rust::with(epmd, "rust", |mut config| {
+        config.prevent_overlapping_partitions = false;
+        config.hidden(false)
+    })
+}
+
+/// Starts the registry, with all visible nodes as members.
+fn start_registry_auto(beam: &Beam) {
+    beam.elixir(
+        "{:ok, _} = Supervisor.start_link([{Horde.Registry, name: MyReg, keys: :unique, members: :auto}], strategy: :one_for_one); :ok",
+    );
+}
+
+/// Starts a process there that registers `name` and tells `test` why it exits.
+fn registers(beam: &Beam, name: &str) {
+    beam.elixir(&format!(
+        "test = self(); spawn(fn -> Process.flag(:trap_exit, true); {{:ok, _}} = Horde.Registry.register(MyReg, \"{name}\", :theirs); \
+         send(test, :registered); receive do {{:EXIT, _, reason}} -> send(test, {{:exited, reason}}) end end); \
+         receive do :registered -> :ok after 5000 -> raise \"not registered\" end"
+    ));
+}
+
+#[test]
+fn horde_registry_visible() {
+    with_horde(
+        "Horde.Registry, visible: lookup, :via, whereis_name, select, count, keys and sends reach Rust processes, conflicts both ways, names come back with their node",
+        |release, horde| {
+            let epmd = Epmd::start(release);
+            let Some(one) = node(release, &epmd, horde, "one") else { return Ok(()) };
+            // Of concurrent registrations the member wins that has been up longest: `one`, then ours, then `two`.
+            let rust = visible(&epmd);
+            let registry = rust.run(async { rust.node.horde_registry("MyReg") }).unwrap();
+            rust.echo();
+            let echo = rust.node.whereis("echo").unwrap();
+            let echo_name = (Term::from("echo"), Term::from((Term::atom("meta"), 1)));
+            rust.run(registry.register(echo_name.0.clone(), echo_name.1.clone(), &echo)).unwrap();
+            // A BEAM's clock begins up to a second ahead of its start.
+            let started = Instant::now();
+            eventually_true("this node is ahead", WAIT, || started.elapsed() > Duration::from_secs(3));
+            let Some(two) = node(release, &epmd, horde, "two") else { return Ok(()) };
+            start_registry_auto(&one);
+            start_registry_auto(&two);
+            two.elixir("true = Node.connect(:\"one@127.0.0.1\"); :ok");
+            one.elixir("{:ok, _} = Horde.Registry.register(MyReg, \"theirs\", :kept); :ok");
+            rust.run(rust.node.connect("one@127.0.0.1")).unwrap();
+            rust.run(rust.node.connect("two@127.0.0.1")).unwrap();
+
+            // Nobody was told of anybody: Horde takes this node for a member, and the map tells of the rest.
+            let found = |beam: &Beam| {
+                beam.elixir(
+                    "match?([{pid, {:meta, 1}}] when is_pid(pid), Horde.Registry.lookup(MyReg, \"echo\"))",
+                )
+            };
+            for beam in [&one, &two] {
+                eventually_true("our process is found", WAIT, || found(beam) == "true");
+                eventually_true("and theirs", WAIT, || names(beam) == "[\"echo\", \"theirs\"]");
+                assert_eq!(
+                    beam.elixir("node(Horde.Registry.whereis_name({MyReg, \"echo\"}))"),
+                    ":\"rust@127.0.0.1\""
+                );
+                assert_eq!(beam.elixir("Horde.Registry.count(MyReg)"), "2");
+                assert_eq!(
+                    beam.elixir(
+                        "[{pid, _}] = Horde.Registry.lookup(MyReg, \"echo\"); Horde.Registry.keys(MyReg, pid)"
+                    ),
+                    "[\"echo\"]"
+                );
+                assert_eq!(
+                    beam.elixir("Horde.Registry.send({MyReg, \"echo\"}, {self(), :hello}); receive do {:echo, :hello} -> :ok after 5000 -> :nothing end"),
+                    ":ok"
+                );
+                assert_eq!(
+                    beam.elixir("send(GenServer.whereis({:via, Horde.Registry, {MyReg, \"echo\"}}), {self(), :via}); receive do {:echo, :via} -> :ok after 5000 -> :nothing end"),
+                    ":ok"
+                );
+                assert_eq!(
+                    beam.elixir("{:error, {:already_registered, pid}} = Horde.Registry.register(MyReg, \"echo\", nil); node(pid)"),
+                    ":\"rust@127.0.0.1\""
+                );
+            }
+            eventually_true("theirs is found here", WAIT, || {
+                registry.lookup(&Term::from("theirs")).is_some()
+            });
+            // The command reads the map of any node that has it.
+            for node in ["two@127.0.0.1", "rust@127.0.0.1"] {
+                let listed = crate::cli::run(&epmd, &["horde", node, "MyReg"]);
+                let lines: Vec<&str> = listed.out.lines().collect();
+                let [echo, theirs] = lines[..] else { panic!("{}{}", listed.out, listed.err) };
+                assert!(
+                    echo.starts_with("<<\"echo\">>\t<") && echo.ends_with(">\trust@127.0.0.1\t{meta,1}"),
+                    "{echo}"
+                );
+                assert!(theirs.ends_with(">\tone@127.0.0.1\tkept"), "{theirs}");
+            }
+            let listed = crate::cli::run(&epmd, &["horde", "two@127.0.0.1", "NoReg"]);
+            assert_eq!((listed.out.as_str(), listed.code), ("", Some(1)), "{}", listed.err);
+
+            // What has ended is not found, whatever the map says.
+            let short = rust.node.process().unwrap();
+            rust.run(registry.register(Term::from("short"), Term::atom("nil"), short.pid())).unwrap();
+            eventually_true("it is found", WAIT, || {
+                two.elixir("length(Horde.Registry.lookup(MyReg, \"short\"))") == "1"
+            });
+            drop(short);
+            eventually_true("and is gone", WAIT, || names(&two) == "[\"echo\", \"theirs\"]");
+
+            // A name that both give away. `one` has been up longer than this node: ours loses.
+            let mut loser = rust.node.process_opt(&SpawnOptions::default().trap_exit()).unwrap();
+            registers(&one, "fight1");
+            rust.run(registry.register(Term::from("fight1"), Term::atom("ours"), loser.pid())).unwrap();
+            let Message::Exit { reason, .. } = rust.run(loser.recv()).unwrap() else { panic!("no exit") };
+            let reason = shown(&reason.to_term(&Limits::default()).unwrap());
+            assert!(reason.starts_with("{name_conflict,{<<\"fight1\">>,ours},'Elixir.MyReg',<"), "{reason}");
+            // Whichever member sees it first sends the signal.
+            eventually_true("the other has the name", WAIT, || {
+                registry.lookup(&Term::from("fight1")).is_some_and(|found| found.pid.node == "one@127.0.0.1")
+            });
+            // `two` has not: theirs loses.
+            let winner = rust.node.process().unwrap();
+            registers(&two, "fight2");
+            let here =
+                rust.run(registry.register(Term::from("fight2"), Term::atom("ours"), winner.pid())).unwrap();
+            assert_eq!(here, Registered::Yes, "{here:?}: it was too late for a conflict");
+            let exited = "receive do {:exited, {:name_conflict, {\"fight2\", :theirs}, MyReg, pid}} -> node(pid) after 15000 -> :nothing end";
+            assert_eq!(two.elixir(exited), ":\"rust@127.0.0.1\"");
+
+            // The connections break: both drop this node and its names. It comes back with them, and theirs have stayed.
+            for beam in [&one, &two] {
+                beam.elixir("true = Node.disconnect(:\"rust@127.0.0.1\"); :ok");
+            }
+            let all = "[\"echo\", \"fight1\", \"fight2\", \"theirs\"]";
+            for beam in [&one, &two] {
+                eventually_true("our names are back", WAIT, || found(beam) == "true" && names(beam) == all);
+            }
+            eventually_true("theirs are here", WAIT, || registry.count() == 4);
+            assert_eq!(
+                two.elixir("Horde.Registry.send({MyReg, \"echo\"}, {self(), :again}); receive do {:echo, :again} -> :ok after 5000 -> :nothing end"),
+                ":ok"
+            );
+            // It leaves for good.
+            drop(rust);
+            let left = "[\"fight1\", \"theirs\"]";
+            for beam in [&one, &two] {
+                eventually_true("its names are gone", WAIT, || names(beam) == left);
+            }
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn horde_registry_hidden_auto() {
+    with_horde(
+        "Horde.Registry and Horde.DynamicSupervisor with members: :auto take a hidden node of ours out at each node that comes; it is back with its names",
+        |release, horde| {
+            let epmd = Epmd::start(release);
+            let Some(one) = node(release, &epmd, horde, "one") else { return Ok(()) };
+            let rust = Rust::start(&epmd, "rust");
+            let registry = rust.run(async { rust.node.horde_registry("MyReg") }).unwrap();
+            let worker = rust.node.process().unwrap();
+            rust.run(registry.register(Term::from("ours"), Term::atom("nil"), worker.pid())).unwrap();
+            start_registry_auto(&one);
+            crate::ecosystem_horde_supervisor::start_supervisor(&one, "UniformQuorumDistribution");
+            rust.run(registry.set_members([("MyReg", "one@127.0.0.1")])).unwrap();
+            let supervisor = rust.run(async { rust.node.horde_supervisor("MySup") }).unwrap();
+            rust.run(supervisor.join("MySup", "one@127.0.0.1")).unwrap();
+            eventually_true("it is a member", WAIT, || names(&one) == "[\"ours\"]");
+            let both = "[{\"one\", :alive}, {\"rust\", :shutting_down}]";
+            let members = || crate::ecosystem_horde_supervisor::members(&one);
+            eventually_true("of the supervisor too", WAIT, || members() == both);
+            // As the node listeners do when a node comes or goes.
+            let begun = Instant::now();
+            one.elixir(
+                "for l <- [MyReg.NodeListener, MySup.NodeListener], do: send(l, {:nodeup, :nobody, []}); :ok",
+            );
+            eventually_true("it is taken out", WAIT, || {
+                names(&one) == "[]" && members() == "[{\"one\", :alive}]"
+            });
+            eventually_true("it is back", 3 * WAIT, || names(&one) == "[\"ours\"]" && members() == both);
+            println!("ecosystem horde: a hidden node was back {:?} after it was taken out", begun.elapsed());
+            assert_eq!(registry.lookup(&Term::from("ours")).unwrap().pid, *worker.pid());
+            let started = crate::ecosystem_horde_supervisor::start_children(&one, 1, 3);
+            assert_eq!(started, "[:\"one@127.0.0.1\"]");
+            eventually_true("children are seen", WAIT, || supervisor.children().len() == 3);
             Ok(())
         },
     );

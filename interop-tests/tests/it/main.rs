@@ -13,6 +13,7 @@ mod ecosystem;
 mod ecosystem_channels;
 mod ecosystem_delta_crdt;
 mod ecosystem_horde;
+mod ecosystem_horde_supervisor;
 mod ecosystem_pubsub_contract;
 mod ecosystem_tracker;
 mod epmd;

@@ -38,8 +38,8 @@ pub(crate) struct Options {
     /// Stay out of nodes() and global (the default)
     #[arg(long, global = true, conflicts_with = "visible", help_heading = "Node")]
     pub(crate) hidden: bool,
-    /// Be a visible node: stand in nodes() and take part in global. Only as `--visible=no-horde`, for clusters without Horde,
-    /// whose `members: :auto` would count this node and could lose its quorum
+    /// Be a visible node: stand in nodes() and take part in global. Supervisors of Horde that count it are told that it runs no
+    /// children; with `--visible=no-horde` they are told nothing
     #[arg(long, global = true, value_name = "no-horde", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = visible, help_heading = "Node")]
     pub(crate) visible: Option<String>,
     /// Configuration file (TOML); FOUNDATION_CONFIG
@@ -208,6 +208,14 @@ pub(crate) enum Command {
         /// The scope
         #[arg(default_value = "pg")]
         scope: String,
+    },
+    /// List the names of a Horde.Registry (name, pid, node, value) or the children of a Horde.DynamicSupervisor (start, pid, node)
+    Horde {
+        /// The node, with Horde or with a member of ours
+        node: String,
+        /// The registry or supervisor, such as MyApp.Registry
+        #[arg(id = "horde", value_name = "NAME")]
+        name: String,
     },
     /// Show the traffic of the channels, line by line
     Channels {
@@ -532,6 +540,9 @@ impl Options {
         if self.hidden || self.visible.is_some() {
             layers.set("hidden", if self.visible.is_some() { "false" } else { "true" }, "--hidden")?;
         }
+        if self.visible.as_deref() == Some("no-horde") {
+            layers.set("horde", "false", "--visible")?;
+        }
         if let Some(cluster) = &self.cluster {
             layers.set("cluster", cluster, "--cluster")?;
         }
@@ -615,13 +626,11 @@ fn erlang_value(value: &str) -> String {
     format!("{address:?}")
 }
 
-/// The value of `--visible`. Without one it is refused, because of what it would do to a cluster that runs Horde.
+/// The value of `--visible`: none, or `no-horde`.
 fn visible(value: &str) -> Result<String, String> {
     match value {
-        "no-horde" => Ok(value.to_owned()),
-        _ => Err("Horde with `members: :auto` takes every visible node for a member, and this node is none: with it the others may \
-                  lose their quorum. If no node of the cluster runs Horde, say so: --visible=no-horde"
-            .to_owned()),
+        "" | "no-horde" => Ok(value.to_owned()),
+        _ => Err("--visible has no value, or no-horde: supervisors of Horde that count this node are then told nothing".to_owned()),
     }
 }
 
@@ -639,6 +648,23 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_visible_node_answers_horde_unless_told_otherwise() {
+        for (line, visible) in [
+            ("foundation start", (true, true)),
+            ("foundation start --visible", (false, true)),
+            ("foundation --visible=no-horde start", (false, false)),
+        ] {
+            let mut layers = Layers::new();
+            parse(line).options.flags(&mut layers, &mut Vec::new()).unwrap();
+            let config = layers.finish().unwrap();
+            assert_eq!((config.hidden, config.horde), visible, "{line}");
+        }
+        let words = ["foundation", "--visible=maybe", "start"].map(OsString::from);
+        let refused = Cli::try_parse_from(normalise(words.into_iter())).unwrap_err();
+        assert!(refused.to_string().contains("no-horde"), "{refused}");
     }
 
     #[test]

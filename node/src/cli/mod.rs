@@ -5,6 +5,7 @@
 //! | [`args`] | the arguments, among them the ones that BEAM people know by heart |
 //! | [`args_file`] | further arguments from a file, as `vm.args` of a release |
 //! | [`exit`] | why a command failed, and its exit code |
+//! | [`horde`] | names and children of Horde: `horde` |
 //! | [`logs`] | where diagnostics go, and in which form |
 //! | [`start`] | run a node |
 //! | [`ports`] | the port mapper: `epmd`, `names` |
@@ -26,6 +27,7 @@ mod config;
 mod discover;
 mod doctor;
 mod exit;
+mod horde;
 mod json;
 mod logs;
 mod manual;
@@ -95,6 +97,7 @@ fn run(cli: &Cli) -> Result<u8, Failure> {
             }
             Command::Subscribe { topic, count } => traffic::subscribe(topic, *count, &cli.options).await,
             Command::Broadcast { topic, term } => traffic::broadcast(topic, term, &cli.options).await,
+            Command::Horde { node, name } => horde::horde(node, name, &cli.options).await,
             Command::Groups { node, scope } => traffic::groups(node, scope, &cli.options).await,
             Command::Channels { node, one, interval, count } => {
                 traffic::channels(node, *one, *interval, *count, &cli.options).await

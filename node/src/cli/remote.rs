@@ -99,6 +99,7 @@ pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Fail
         | Command::Discover(_)
         | Command::Doctor { .. }
         | Command::Config { .. }
+        | Command::Horde { .. }
         | Command::Channels { .. } => Err(Failure::Usage("not a command for another node".to_owned())),
     }
 }

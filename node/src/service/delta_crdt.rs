@@ -47,8 +47,18 @@ pub struct DeltaCrdt {
     crdt: Arc<RwLock<CausalCrdt>>,
     commands: mpsc::Sender<Command>,
     changes: broadcast::Sender<Change>,
+    notices: broadcast::Sender<Notice>,
     /// Raised after everything that may have changed what is known of the neighbours.
     progress: watch::Receiver<u64>,
+}
+
+/// What whoever keeps something in a map has to know of its neighbours.
+#[derive(Clone, Debug)]
+pub(super) enum Notice {
+    /// A neighbour that had these keys, written here, has them no more.
+    Missing(Vec<Key>),
+    /// The map holds what others wrote, and none of them is in reach but maps of this kind.
+    Alone,
 }
 
 /// Changes of the values of a map, from the moment of [`DeltaCrdt::monitor`] on (`on_diffs` of `DeltaCrdt`).
@@ -65,6 +75,7 @@ impl DeltaCrdt {
     pub(super) fn start(node: &Node, name: &Atom) -> Result<Self> {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let changes = Changes::channel();
+        let notices = Changes::channel();
         let (raise, progress) = watch::channel(0);
         let process = node.process()?;
         process.register(name.clone())?;
@@ -75,6 +86,7 @@ impl DeltaCrdt {
             crdt: Arc::clone(&crdt),
             commands,
             changes: changes.clone(),
+            notices: notices.clone(),
             progress,
         };
         let host = Host {
@@ -84,6 +96,7 @@ impl DeltaCrdt {
             clock: Clock::start(),
             crdt,
             changes,
+            notices,
             progress: raise,
             links: BTreeMap::new(),
             monitors: Monitors::default(),
@@ -159,6 +172,21 @@ impl DeltaCrdt {
     /// As [`DeltaCrdt::drop_keys`].
     pub async fn delete(&self, key: Term) -> Result<()> {
         self.drop_keys([key]).await
+    }
+
+    /// What is said of neighbours from now on.
+    pub(super) fn notices(&self) -> Changes<Notice> {
+        Changes::of(&self.notices)
+    }
+
+    /// Forgets everything, as if the map had just been started.
+    pub(super) async fn forget(&self) -> Result<()> {
+        self.command(vec![Event::Forget { replica: replica() }]).await
+    }
+
+    /// Looks at each key and value, without a copy of the whole.
+    pub(super) fn filter_map<T>(&self, look: impl FnMut((&Key, &Term)) -> Option<T>) -> Vec<T> {
+        self.read().map().iter().filter_map(look).collect()
     }
 
     async fn command(&self, events: Vec<Event>) -> Result<()> {
@@ -238,6 +266,7 @@ struct Host {
     clock: Clock,
     crdt: Arc<RwLock<CausalCrdt>>,
     changes: broadcast::Sender<Change>,
+    notices: broadcast::Sender<Notice>,
     progress: watch::Sender<u64>,
     /// The connection over which a node's members are monitored; what is meant for it must not go over a later one.
     links: BTreeMap<Atom, Arc<Link>>,
@@ -334,6 +363,9 @@ impl Host {
                         let _ = self.changes.send(change);
                     }
                 }
+                // Nobody has to listen.
+                Action::Missing(keys) => drop(self.notices.send(Notice::Missing(keys))),
+                Action::Alone => drop(self.notices.send(Notice::Alone)),
                 other => debug!(?other, "an action that this host does not know"),
             }
         }

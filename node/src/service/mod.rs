@@ -8,7 +8,7 @@
 //! | [`channels`] | classes of traffic over topics, with delivery promises between our own nodes |
 //! | [`global`] | names and locks, shared with OTP's `global` |
 //! | [`delta_crdt`] | replicated maps, shared with `DeltaCrdt` |
-//! | [`horde`] | names, shared with `Horde.Registry` |
+//! | [`horde`] | names, shared with `Horde.Registry`; what this node is to a `Horde.DynamicSupervisor` |
 //! | [`monitors`] | the monitors of a machine, by its numbers |
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
@@ -33,6 +33,7 @@ use tracing::debug;
 use channels::Channels;
 use delta_crdt::DeltaCrdt;
 use horde::HordeRegistry;
+use horde::supervisor::HordeSupervisor;
 use pg::Groups;
 use pubsub::PubSub;
 use tracker::{Options, Tracker};
@@ -51,6 +52,8 @@ pub(crate) struct Services {
     channels: Mutex<Option<Channels>>,
     maps: Mutex<BTreeMap<Atom, DeltaCrdt>>,
     registries: Mutex<BTreeMap<Atom, HordeRegistry>>,
+    supervisors: Mutex<BTreeMap<Atom, HordeSupervisor>>,
+    pub(crate) auto: horde::auto::Auto,
     trackers: Mutex<BTreeMap<Atom, Tracker>>,
 }
 
@@ -108,7 +111,10 @@ impl Node {
     /// # Errors
     /// As [`Node::groups`].
     pub fn delta_crdt(&self, name: &str) -> Result<DeltaCrdt> {
-        let name = elixir_name(name)?;
+        self.delta_crdt_of(elixir_name(name)?)
+    }
+
+    fn delta_crdt_of(&self, name: Atom) -> Result<DeltaCrdt> {
         let mut maps = self.inner().services.maps.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = maps.get(&name).filter(|known| known.is_running()) {
             return Ok(known.clone());
@@ -131,6 +137,32 @@ impl Node {
         let started = HordeRegistry::start(self, &name)?;
         registries.insert(name, started.clone());
         Ok(started)
+    }
+
+    /// What this node is to the `Horde.DynamicSupervisor` of this name: a member that runs no children. `"MyApp.Supervisor"` and
+    /// `"Elixir.MyApp.Supervisor"` are the same name.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn horde_supervisor(&self, name: &str) -> Result<HordeSupervisor> {
+        self.horde_supervisor_of(&elixir_name(name)?)
+    }
+
+    fn horde_supervisor_of(&self, name: &Atom) -> Result<HordeSupervisor> {
+        let mut supervisors =
+            self.inner().services.supervisors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = supervisors.get(name).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = HordeSupervisor::start(self, name)?;
+        supervisors.insert(name.clone(), started.clone());
+        Ok(started)
+    }
+
+    /// The names of the supervisors that this node answers for.
+    fn horde_supervisors(&self) -> Vec<Atom> {
+        let supervisors = self.inner().services.supervisors.lock().unwrap_or_else(PoisonError::into_inner);
+        supervisors.keys().cloned().collect()
     }
 
     /// A tracker, shared with the trackers of the same name on all connected nodes: with those of `Phoenix.Tracker` and of

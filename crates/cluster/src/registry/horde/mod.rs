@@ -18,9 +18,15 @@
 //! # Differences from Horde
 //!
 //! * When a node goes away, Horde with `members: :auto` takes it out of the members and drops its names. If it comes back, the
-//!   names stay lost. This member puts itself and the names of its living processes back as soon as it learns of it. It
-//!   learns it from members that still compare with it: one that has taken it out does not any more.
+//!   names stay lost. This member puts itself and the names of its living processes back as soon as it learns of it: from
+//!   members that still compare with it; from one that does not any more, when it asks for a member key that it has had
+//!   ([`Event::Missing`]); and at each [`Event::NodeUp`] it puts itself back unasked.
 //! * A name that was registered here is found here at once.
+//!
+//! [`supervisor`] is what this kind of member is to a `Horde.DynamicSupervisor`, [`distribution`] where that puts its children.
+
+pub mod distribution;
+pub mod supervisor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -40,7 +46,8 @@ pub struct Member {
 }
 
 impl Member {
-    fn to_term(&self) -> Term {
+    /// `{Name, Node}`.
+    pub fn to_term(&self) -> Term {
         tuple_of([Term::Atom(self.name.clone()), Term::Atom(self.node.clone())])
     }
 
@@ -116,6 +123,10 @@ pub enum Event {
     },
     /// The map has changed.
     Changed(Change),
+    /// Keys that were written here are missing from the map of a member that has had them.
+    Missing(Vec<Key>),
+    /// A connection to a node came up.
+    NodeUp(Atom),
     /// A process that was monitored has ended.
     Down(Pid),
 }
@@ -234,6 +245,17 @@ impl HordeRegistry {
             Event::Changed(Change::Removed(key)) => {
                 self.changed(key, None);
             }
+            Event::Missing(keys) => {
+                // What else it has dropped it says itself, once it compares with this member again.
+                if keys.contains(&self.me.key()) {
+                    self.join();
+                }
+            }
+            Event::NodeUp(node) => {
+                if self.members.iter().any(|member| member.node == node && *member != self.me) {
+                    self.join();
+                }
+            }
             Event::Down(pid) => {
                 let names = self.pids.get(&pid).cloned().unwrap_or_default();
                 for name in names {
@@ -295,6 +317,11 @@ impl HordeRegistry {
         self.members = wanted;
         left.iter().for_each(|member| self.forget(member));
         self.neighbours();
+    }
+
+    /// Puts itself among the members, by a write that none of them can have removed yet.
+    fn join(&mut self) {
+        self.actions.push_back(Action::Put(self.me.key(), Term::Integer(1)));
     }
 
     fn neighbours(&mut self) {
@@ -381,7 +408,7 @@ impl HordeRegistry {
             ("member", None) => {
                 let member = Member::from_term(what, &self.me.node)?;
                 if member == self.me {
-                    self.actions.push_back(Action::Put(self.me.key(), Term::Integer(1)));
+                    self.join();
                 } else if self.members.remove(&member) {
                     self.forget(&member);
                     self.neighbours();

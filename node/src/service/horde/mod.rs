@@ -1,4 +1,5 @@
-//! Names of a `Horde.Registry`: the host of [`foundation_cluster::registry::horde`].
+//! Names of a `Horde.Registry`: the host of [`foundation_cluster::registry::horde`]. [`supervisor`] is the same for a
+//! `Horde.DynamicSupervisor`; [`auto`] answers those that take a visible node for a member.
 //!
 //! A node of ours is a member of its own among the BEAM members; the one names the other, and the map tells the rest. What a
 //! BEAM does with our names depends on whether this node is visible: Horde finds a process elsewhere only on the nodes of
@@ -16,6 +17,9 @@
 //! # }
 //! ```
 
+pub(crate) mod auto;
+pub mod supervisor;
+
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use foundation_cluster::Key;
@@ -27,9 +31,11 @@ use tracing::{debug, warn};
 
 pub use foundation_cluster::registry::horde::Registration;
 
-use super::delta_crdt::{DeltaCrdt, Monitor};
+use super::changes::Changes;
+use super::delta_crdt::{DeltaCrdt, Monitor, Notice};
 use super::monitors::Monitors;
 use crate::error::{Error, Result};
+use crate::event;
 use crate::node::Node;
 use crate::process::{Message, Process};
 
@@ -65,7 +71,7 @@ impl HordeRegistry {
     /// Starts the registry's process under its name.
     pub(super) fn start(node: &Node, name: &Atom) -> Result<Self> {
         let map = map_name(name).ok_or_else(|| Error::NameTaken(name.clone()))?;
-        let map = node.delta_crdt(map.as_str())?;
+        let map = node.delta_crdt_of(map)?;
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let process = node.process()?;
         process.register(name.clone())?;
@@ -73,6 +79,7 @@ impl HordeRegistry {
         let machine = Arc::new(RwLock::new(Machine::new(name.clone(), pid.clone())));
         // Listening before the first look, so that no change is missed.
         let changes = map.monitor();
+        let notices = map.notices();
         let host = Host {
             node: node.clone(),
             process,
@@ -80,7 +87,7 @@ impl HordeRegistry {
             map: map.clone(),
             monitors: Monitors::default(),
         };
-        node.inner().runtime.spawn(host.run(inbox, changes));
+        node.inner().runtime.spawn(host.run(inbox, changes, notices));
         Ok(Self { node: node.clone(), pid, machine, map, commands })
     }
 
@@ -199,7 +206,13 @@ struct Host {
 }
 
 impl Host {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut changes: Monitor) {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut changes: Monitor,
+        mut notices: Changes<Notice>,
+    ) {
+        let mut events = self.node.events();
         // The map may be older than the registry.
         if self.look_again().await.is_err() {
             return;
@@ -214,6 +227,16 @@ impl Host {
                     Ok(change) => self.handle(Event::Changed(change)).await,
                     Err(Error::Full) => self.look_again().await,
                     Err(_) => return,
+                },
+                notice = notices.next() => match notice {
+                    Ok(Notice::Missing(keys)) => self.handle(Event::Missing(keys)).await,
+                    Ok(Notice::Alone) | Err(Error::Full) => Ok(()),
+                    Err(_) => return,
+                },
+                event = events.next() => match event {
+                    Some(event::Event::NodeUp { node, .. }) => self.handle(Event::NodeUp(node)).await,
+                    Some(_) => Ok(()),
+                    None => return,
                 },
                 Some(command) = commands.recv() => self.command(command).await,
             };
