@@ -24,7 +24,7 @@ use foundation_proto::Limits;
 use foundation_proto::dist::{Cookie, CookieError, NameStyle};
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use self::effective::Effective;
+pub use self::effective::{Change, Effective};
 pub use self::layers::Layers;
 use crate::discovery::ClusterConfig;
 use crate::ssl_dist::SslDistOptions;
@@ -102,6 +102,9 @@ pub struct NodeConfig {
     /// Where the other nodes of the cluster are found. Default: nowhere for programs; the `foundation` binary looks at its
     /// environment.
     pub cluster: ClusterConfig,
+    /// What the `foundation` binary logs, unless a flag or a variable says it: a level, or a filter as in `RUST_LOG`. Other programs
+    /// choose that themselves.
+    pub log: Option<String>,
     /// Every bound on what peers and processes can use up.
     pub limits: NodeLimits,
     /// What [`NodeConfig::cookie`] was given and could not take.
@@ -283,6 +286,7 @@ impl Default for NodeConfig {
             reconnect: Reconnect::default(),
             builtins: Builtins::default(),
             cluster: ClusterConfig::default(),
+            log: None,
             limits: NodeLimits::default(),
             bad_cookie: None,
         }

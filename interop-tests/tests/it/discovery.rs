@@ -88,6 +88,11 @@ impl Started {
 }
 
 impl Started {
+    /// Makes it read its configuration anew.
+    fn hang_up(&self) {
+        beam::signal("HUP", self.child.id());
+    }
+
     /// Ends it in an orderly way.
     pub(crate) fn stop(mut self) {
         beam::signal("TERM", self.child.id());
@@ -192,6 +197,47 @@ fn hosts_erlang_is_read() {
             eventually_true("the BEAM is found", WAIT, || {
                 beam.eval("nodes(hidden)") == "['hosts@127.0.0.1']"
             });
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn sighup_reads_the_configuration_anew() {
+    case(
+        Case::Full,
+        TOPIC,
+        "SIGHUP: [cluster] and log are read anew, other keys are named, a mistake changes nothing",
+        |release| {
+            let epmd = Epmd::start(release);
+            let beam = Beam::visible(release, &epmd, "app");
+            let name = format!("hangup-{}", epmd.port);
+            let [flag, file] = config(&name, "[cluster]\nstrategy = 'static'\nhosts = []\n");
+            let node = Started::with(epmd.port, "hup@127.0.0.1", &[&flag, &file], &[]);
+            node.logs(&["discovery: static: written"]);
+            node.hang_up();
+            node.logs(&["SIGHUP: the configuration is the same"]);
+            config(&name, "log = 'debug'\nnet_ticktime = 9\n[cluster]\nstrategy = 'local_epmd'\n");
+            node.hang_up();
+            eventually_true("the new source names the BEAM", WAIT, || {
+                beam.eval("nodes(hidden)") == "['hup@127.0.0.1']"
+            });
+            node.logs(&[
+                "SIGHUP: this key takes effect at the next start",
+                "net_ticktime",
+                "from=60",
+                "to=9",
+            ]);
+            node.logs(&["level=debug"]);
+            config(&name, "[cluster]\nstrategy = 'moon'\n");
+            node.hang_up();
+            node.logs(&["SIGHUP: the configuration is wrong; nothing has changed", "moon"]);
+            config(&name, "[cluster]\nstrategy = 'static'\nhosts = ['app@127.0.0.1']\n");
+            node.hang_up();
+            eventually_true("twice read anew", WAIT, || {
+                node.log().matches("[cluster] is read anew").count() == 2
+            });
+            assert_eq!(beam.eval("nodes(hidden)"), "['hup@127.0.0.1']", "nobody was disconnected");
             Ok(())
         },
     );

@@ -8,6 +8,7 @@
 //! | [`horde`] | names and children of Horde: `horde` |
 //! | [`logs`] | where diagnostics go, and in which form |
 //! | [`start`] | run a node |
+//! | [`reload`] | what SIGHUP changes in a running node |
 //! | [`ports`] | the port mapper: `epmd`, `names` |
 //! | [`config`] | `config check`, `config show` |
 //! | [`discover`] | what the configured sources find |
@@ -32,6 +33,7 @@ mod json;
 mod logs;
 mod manual;
 mod ports;
+mod reload;
 mod remote;
 mod session;
 mod start;
@@ -64,8 +66,8 @@ pub(crate) fn main() -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(exit::USAGE) };
         }
     };
-    logs::start(&cli.options, matches!(cli.command, Command::Start | Command::Epmd(_)));
-    match run(&cli) {
+    let logs = logs::start(&cli.options, matches!(cli.command, Command::Start | Command::Epmd(_)));
+    match run(&cli, &logs) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             failure.print();
@@ -74,7 +76,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<u8, Failure> {
+fn run(cli: &Cli, logs: &logs::Logs) -> Result<u8, Failure> {
     let serves = matches!(cli.command, Command::Start);
     let mut builder = if serves {
         tokio::runtime::Builder::new_multi_thread()
@@ -86,7 +88,7 @@ fn run(cli: &Cli) -> Result<u8, Failure> {
         builder.enable_all().build().map_err(|error| Failure::Config(format!("cannot start: {error}")))?;
     runtime.block_on(async {
         match &cli.command {
-            Command::Start => start::run(&cli.options).await,
+            Command::Start => start::run(&cli.options, logs).await,
             Command::Epmd(command) => ports::epmd(command, &cli.options).await,
             Command::Names { host } => ports::names(host.as_deref(), &cli.options).await,
             Command::Completions { shell } => manual::completions(*shell),

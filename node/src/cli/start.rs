@@ -9,30 +9,54 @@ use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::args::Options;
+use super::args::{Layered, Options};
 use super::exit::{self, Failure};
+use super::logs::Logs;
+use super::reload::Reload;
 use super::terms;
 
 /// How long the caller of `init:stop/0` has to get its answer; a BEAM takes longer than that to stop.
 const ANSWER: Duration = Duration::from_millis(100);
 
 /// Runs a node. Prints its name and port once it can be reached.
-pub(crate) async fn run(options: &Options) -> Result<u8, Failure> {
-    let (config, warnings) = options.configuration()?;
+pub(crate) async fn run(options: &Options, logs: &Logs) -> Result<u8, Failure> {
+    let Layered { layers, warnings, unknown } = options.layers()?;
+    let config = layers.clone().finish()?;
+    if config.log.is_some()
+        && let Err(why) = logs.set(config.log.as_deref())
+    {
+        warn!(why, "the key log is not followed");
+    }
     for warning in warnings {
         warn!("{warning}");
     }
+    for variable in unknown {
+        warn!(variable, "this variable means nothing to this version");
+    }
+    let mut reload = Reload::new(options, logs, layers);
     let node = Node::start(config).await?;
     let told = Arc::new(Notify::new());
     export(&node, &told);
     let port = node.addresses().first().map_or(0, std::net::SocketAddr::port);
     terms::line(&format!("{} is up, port {port}", node.name().as_str()));
-    tokio::select! {
-        signal = signal() => info!(signal, "stopping"),
-        () = told.notified() => {
-            info!("stopping: a node called init:stop/0");
-            // The answer to that node leaves first.
-            tokio::time::sleep(ANSWER).await;
+    // Without a handler the signal would end the process.
+    let mut hangup = listen(SignalKind::hangup()).ok();
+    // One listener for all turns: a signal that comes while the configuration is read must not be lost.
+    let ended = signal();
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            signal = &mut ended => {
+                info!(signal, "stopping");
+                break;
+            }
+            () = told.notified() => {
+                info!("stopping: a node called init:stop/0");
+                // The answer to that node leaves first.
+                tokio::time::sleep(ANSWER).await;
+                break;
+            }
+            () = next(&mut hangup) => reload.run(&node).await,
         }
     }
     tokio::select! {
@@ -62,6 +86,16 @@ pub(crate) async fn signal() -> &'static str {
     tokio::select! {
         () = received(listen(SignalKind::terminate())) => "SIGTERM",
         () = received(listen(SignalKind::interrupt())) => "SIGINT",
+    }
+}
+
+/// Waits for the next signal of a kind.
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The configuration in force, key by key, and where each value comes from.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -17,6 +19,18 @@ pub struct Effective {
     pub origin: String,
 }
 
+/// A key whose value is another one now. Secrets differ without being shown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Change {
+    /// Its name, with dots.
+    pub key: String,
+    /// What it was; `None` if it was not set.
+    pub from: Option<String>,
+    /// What it is.
+    pub to: Option<String>,
+}
+
 /// What stands in the place of a secret.
 const MASK: &str = "\"***\"";
 /// Keys whose values are not shown, whatever they stand under.
@@ -30,27 +44,47 @@ impl Layers {
     /// # Errors
     /// As [`Layers::finish`].
     pub fn effective(&self) -> Result<Vec<Effective>, ConfigError> {
-        let config = self.clone().finish()?;
-        let mut lines = Vec::new();
-        for (key, value) in values(&config) {
-            match value {
-                // What was written there says more than what became of it.
-                _ if ["cluster", "cookie", "cookies"].contains(&key) => match self.table.get(key) {
-                    Some(written) => self.lines(key, written, &mut lines),
-                    None => lines.push(self.line(key, None)),
-                },
-                Some(value) => self.lines(key, &value, &mut lines),
-                None => lines.push(self.line(key, None)),
-            }
-        }
-        lines.sort_by(|one, other| one.key.cmp(&other.key));
-        Ok(lines)
+        Ok(self.entries()?.into_values().map(|(_, line)| line).collect())
     }
 
-    fn lines(&self, key: &str, value: &Value, lines: &mut Vec<Effective>) {
-        leaves(&mut vec![key.to_owned()], value, &mut |path, value| {
-            lines.push(self.line(&path.join("."), Some(value)));
-        });
+    /// The keys whose values differ from those of an earlier reading, in order.
+    ///
+    /// # Errors
+    /// As [`Layers::finish`].
+    pub fn changes_from(&self, earlier: &Self) -> Result<Vec<Change>, ConfigError> {
+        let (mut before, after) = (earlier.entries()?, self.entries()?);
+        let mut changes = Vec::new();
+        for (key, (value, line)) in after {
+            let (old, from) = before.remove(&key).map_or((None, None), |(old, line)| (old, line.value));
+            if old != value {
+                changes.push(Change { key, from, to: line.value });
+            }
+        }
+        let gone = before.into_iter().filter(|(_, (old, _))| old.is_some());
+        changes.extend(gone.map(|(key, (_, line))| Change { key, from: line.value, to: None }));
+        changes.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(changes)
+    }
+
+    /// Every key with its value and what may be shown of it.
+    fn entries(&self) -> Result<BTreeMap<String, (Option<Value>, Effective)>, ConfigError> {
+        let config = self.clone().finish()?;
+        let mut entries = BTreeMap::new();
+        for (key, value) in values(&config) {
+            // What was written there says more than what became of it.
+            let written = ["cluster", "cookie", "cookies"].contains(&key);
+            match if written { self.table.get(key).cloned() } else { value } {
+                Some(value) => leaves(&mut vec![key.to_owned()], &value, &mut |path, value| {
+                    let key = path.join(".");
+                    let line = self.line(&key, Some(value));
+                    entries.insert(key, (Some(value.clone()), line));
+                }),
+                None => {
+                    entries.insert(key.to_owned(), (None, self.line(key, None)));
+                }
+            }
+        }
+        Ok(entries)
     }
 
     fn line(&self, key: &str, value: Option<&Value>) -> Effective {
@@ -112,6 +146,7 @@ fn values(config: &NodeConfig) -> Vec<(&'static str, Option<Value>)> {
         reconnect,
         builtins,
         cluster: _,
+        log,
         limits,
         bad_cookie: _,
     } = config;
@@ -146,6 +181,7 @@ fn values(config: &NodeConfig) -> Vec<(&'static str, Option<Value>)> {
         ("reconnect", value(reconnect)),
         ("builtins", value(builtins)),
         ("cluster", None),
+        ("log", value(log)),
         ("limits", value(limits)),
     ]
 }

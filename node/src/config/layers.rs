@@ -134,6 +134,19 @@ impl Layers {
         self.forget(key);
     }
 
+    /// Takes over what another reading says about a key and what stands under it.
+    pub fn take(&mut self, key: &str, from: &Self) {
+        self.unset(key);
+        if let Some(value) = from.table.get(key) {
+            self.table.insert(key.to_owned(), value.clone());
+        }
+        let under = |known: &str| {
+            known.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let origins = from.origins.iter().filter(|(known, _)| under(known));
+        self.origins.extend(origins.map(|(known, place)| (known.clone(), place.clone())));
+    }
+
     /// Where the value of a key comes from; `None` if nothing says anything about it.
     pub fn origin(&self, key: &str) -> Option<&str> {
         let parents = key.match_indices('.').rev().filter_map(|(at, _)| key.get(..at));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use foundation_cluster::Machine;
 use foundation_cluster::discovery::{
@@ -10,8 +11,8 @@ use foundation_cluster::discovery::{
 };
 use foundation_proto::Mono;
 use foundation_proto::dist::NodeName;
-use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::config::{Context, MAX_NODES, Mode};
@@ -28,6 +29,9 @@ use crate::random;
 
 /// Reports of sources that wait for the machine; then reporting waits.
 const QUEUED: usize = 256;
+
+/// How long sources may take to end when others take their place.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// A source that is to run.
 #[derive(Clone)]
@@ -148,12 +152,29 @@ impl Plan {
 /// The discovery of a node, while it runs.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
+    /// What `[cluster]` asks for.
+    configured: Mutex<Option<Running>>,
+    /// What the program added.
     running: Mutex<Vec<AbortHandle>>,
     events: Publisher,
 }
 
+/// An engine at work, and how to end it.
+#[derive(Debug)]
+struct Running {
+    stop: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Slot {
     pub(crate) fn stop(&self) {
+        drop(self.configured.lock().unwrap_or_else(PoisonError::into_inner).take());
         for running in self.running.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             running.abort();
         }
@@ -171,7 +192,9 @@ impl Node {
     pub fn discover(&self, source: Source) {
         let allow =
             AllowList::parse(self.config().cluster.allow.iter().map(String::as_str)).unwrap_or_default();
-        self.run_sources(vec![source], allow);
+        let (_stop, task) = self.run_sources(vec![source], allow, self.config().cluster.name.as_deref());
+        let running = &self.inner().discovery.running;
+        running.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
     }
 
     /// What discovery does from now on.
@@ -180,25 +203,44 @@ impl Node {
     }
 
     /// Starts what `[cluster]` asks for.
-    pub(crate) fn start_discovery(&self) {
-        let config = &self.config().cluster;
-        let plan = Plan::new(config, &Context::of(self));
+    pub(crate) fn start_discovery(&self, config: &ClusterConfig) {
+        let plan = Plan::new(config, &Context { cluster: config.name.clone(), ..Context::of(self) });
         for line in &plan.evidence {
             info!("discovery: {line}");
         }
         if !plan.sources.is_empty() {
-            self.run_sources(plan.sources, plan.allow);
+            let (stop, task) = self.run_sources(plan.sources, plan.allow, config.name.as_deref());
+            let configured = &self.inner().discovery.configured;
+            *configured.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task });
         }
     }
 
-    fn run_sources(&self, sources: Vec<Source>, allow: AllowList) {
+    /// Ends the configured sources and starts those of another configuration. Connections stay as they are; a node that was
+    /// disconnected on purpose is dialled again if a source names it. Sources of the program's own are not touched.
+    pub async fn reload_discovery(&self, config: &ClusterConfig) {
+        let running = self.inner().discovery.configured.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut running) = running {
+            // What they announced is taken back before it is announced anew.
+            running.stop.notify_one();
+            let _ended = tokio::time::timeout(ENDING, &mut running.task).await;
+        }
+        self.start_discovery(config);
+    }
+
+    fn run_sources(
+        &self,
+        sources: Vec<Source>,
+        allow: AllowList,
+        cluster: Option<&str>,
+    ) -> (Arc<Notify>, JoinHandle<()>) {
         let inner = self.inner();
         let own = inner.net_kernel.identity().name.clone();
-        let cluster = self.config().cluster.name.clone().unwrap_or_else(|| own.alive().to_owned());
+        let cluster = cluster.unwrap_or_else(|| own.alive()).to_owned();
         let engine = Engine::new(inner, own, cluster, sources, allow);
         let span = info_span!(parent: None, "discovery");
-        let task = inner.runtime.spawn(engine.run(self.events()).instrument(span)).abort_handle();
-        inner.discovery.running.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        let stop = Arc::new(Notify::new());
+        let run = engine.run(self.events(), Arc::clone(&stop)).instrument(span);
+        (stop, inner.runtime.spawn(run))
     }
 }
 
@@ -271,7 +313,7 @@ impl Engine {
         }
     }
 
-    async fn run(mut self, mut events: crate::event::Events) {
+    async fn run(mut self, mut events: crate::event::Events, stop: Arc<Notify>) {
         loop {
             let Some(node) = self.node.upgrade() else { return };
             while let Some(action) = self.machine.poll_action() {
@@ -286,6 +328,10 @@ impl Engine {
                     Some(event) => self.noticed(event),
                     None => return,
                 },
+                () = stop.notified() => {
+                    self.tasks.shutdown().await;
+                    return;
+                }
                 () = clock.sleep_until(timeout.unwrap_or(Mono(i64::MAX))), if timeout.is_some() => None,
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => None,
             };

@@ -402,7 +402,7 @@ impl Node {
         );
         inner.net_kernel.listening(listening);
         let node = Self::from_inner(inner);
-        node.start_discovery();
+        node.start_discovery(&node.config().cluster);
         Ok(node)
     }
 

@@ -140,3 +140,35 @@ fn each_value_has_its_origin_and_secrets_are_not_shown() {
     let secret = effective.iter().find(|entry| entry.key == "cluster.secret.system").unwrap();
     assert_eq!((secret.value.as_deref(), secret.origin.as_str()), (Some("\"PATH\""), "f:3"));
 }
+
+#[test]
+fn changes_are_told_without_the_secrets() {
+    let read = |text: &str| {
+        let mut layers = Layers::new();
+        layers.text(text, "f").unwrap();
+        layers
+    };
+    let before = read("net_ticktime = 8\ncookie = 'hush'\n[cluster]\nstrategy = 'gossip'\nsecret = 'hush'");
+    let after =
+        read("log = 'debug'\ncookie = 'hash'\n[cluster]\nstrategy = 'gossip'\nsecret = 'hash'\nport = 1");
+    let changes = after.changes_from(&before).unwrap();
+    let shown: Vec<_> =
+        changes.iter().map(|c| (c.key.as_str(), c.from.as_deref(), c.to.as_deref())).collect();
+    let masked = Some("\"***\"");
+    assert_eq!(
+        shown,
+        [
+            ("cluster.port", None, Some("1")),
+            ("cluster.secret", masked, masked),
+            ("cookie", masked, masked),
+            ("log", None, Some("\"debug\"")),
+            ("net_ticktime", Some("8"), Some("60")),
+        ]
+    );
+    let mut partly = before.clone();
+    partly.take("cluster", &after);
+    partly.take("log", &after);
+    let left: Vec<_> = after.changes_from(&partly).unwrap().into_iter().map(|change| change.key).collect();
+    assert_eq!(left, ["cookie", "net_ticktime"]);
+    assert_eq!(after.changes_from(&after), Ok(vec![]));
+}
