@@ -55,7 +55,7 @@ pub struct NodeInfo {
     pub protocol: u8,
     /// The highest version of the handshake that it speaks: 6 since OTP 23.
     pub highest_version: u16,
-    /// The lowest version of the handshake that it speaks: 5 in OTP 23 and 24, 6 since OTP 25.
+    /// The lowest version of the handshake that it speaks: 5 in OTP 23 to 29.
     pub lowest_version: u16,
     /// Up to 1,020 bytes of anything.
     pub extra: Bytes,
