@@ -155,7 +155,8 @@ fn print(survey: &Survey, dialled: &Dialled, command: &Discover) {
         match &sighting.verdict {
             Verdict::Refused => terms::line(&format!(
                 "    anybody on the network can name nodes in this way; if it belongs to the cluster, add to [cluster]: \
-                 allow = [\"{node}\"]"
+                 {}",
+                entry(node)
             )),
             Verdict::OtherStyle(why) => terms::line(&format!("    {}", why.replace('\n', "\n    "))),
             _ => {}
@@ -164,6 +165,11 @@ fn print(survey: &Survey, dialled: &Dialled, command: &Discover) {
     if survey.nodes.is_empty() && !survey.sources.is_empty() {
         terms::line("no node was found");
     }
+}
+
+/// The line of the configuration that allows a node; quoted, so that a name cannot be a list of entries.
+fn entry(node: &NodeName) -> String {
+    format!("allow = [{:?}]", node.as_str())
 }
 
 fn first_line(text: &str) -> &str {
@@ -205,7 +211,7 @@ fn report(survey: &Survey, dialled: &Dialled) -> Vec<(&'static str, Term)> {
             ),
         ];
         if sighting.verdict == Verdict::Refused {
-            entries.push(("add", json::text(&format!("allow = [\"{node}\"]"))));
+            entries.push(("add", json::text(&entry(node))));
         }
         match dialled.get(node) {
             Some(Ok(took)) => {

@@ -473,11 +473,13 @@ impl Engine {
             }
             Report::Refused { source, node, evidence } => {
                 let topology = self.names(&[source]);
+                // Quoted, so that a name cannot be a list of entries.
+                let entry = format!("{:?}", node.as_str());
                 warn!(
                     topology,
                     evidence,
                     "{node} is not dialled: anybody on the network can name nodes in this way. If it belongs to the cluster, \
-                     add to [cluster]: allow = [\"{node}\"]"
+                     add to [cluster]: allow = [{entry}]"
                 );
                 events.publish(DiscoveryEvent::Refused { node, topology, evidence });
             }

@@ -149,7 +149,8 @@ impl<'a> Reader<'a> {
                         if matches!(character, '.' | '\\') {
                             name.push('\\');
                         }
-                        name.push(character);
+                        // Names are shown on terminals, whoever chose them.
+                        name.push(if character.is_control() { '\u{FFFD}' } else { character });
                     }
                 }
                 3 => {

@@ -326,10 +326,9 @@ fn announcer(options: &Options, context: &Context) -> Option<Announcer> {
     if !options.announce {
         return None;
     }
-    let announcement =
-        Announcement::new(context, options.port, options.multicast_if.map(IpAddr::V4)).ok()??;
-    match Announcer::start(announcement) {
-        Ok(announcer) => Some(announcer),
+    let announcement = Announcement::new(context, options.port, options.multicast_if.map(IpAddr::V4));
+    match announcement.and_then(|announcement| announcement.map(Announcer::start).transpose()) {
+        Ok(announcer) => announcer,
         Err(error) => {
             warn!(%error, "this node cannot be announced by mDNS");
             None

@@ -94,6 +94,9 @@ fn anything_else_is_harmless() {
     assert_eq!(reader.name(), None);
     let mut reader = Reader { message: &chain, at: 13 + 2 * (MAX_POINTERS - 1) };
     assert_eq!(reader.name().as_deref(), Some(""));
+    // A name that would change a terminal.
+    let escape = b"\x04\x1b[2J\0";
+    assert_eq!(Reader { message: escape, at: 0 }.name().as_deref(), Some("\u{FFFD}[2J"));
     // A name that is longer than names may be.
     let mut long = [3, b'a', b'b', b'c'].repeat(64);
     long.push(0);
