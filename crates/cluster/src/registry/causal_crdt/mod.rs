@@ -198,6 +198,8 @@ pub struct CausalCrdt {
     version: u64,
     /// The number of this member's latest dot.
     own: i64,
+    /// Whether it has forgotten what it knew: answers to questions from before may still come.
+    forgot: bool,
     last_timestamp: i64,
     neighbours: BTreeMap<Address, Neighbour>,
     by_node: BTreeMap<Atom, BTreeSet<Address>>,
@@ -230,6 +232,7 @@ impl CausalCrdt {
             default_shape: MapSetShape::default(),
             version: 0,
             own: 0,
+            forgot: false,
             last_timestamp: i64::MIN,
             neighbours: BTreeMap::new(),
             by_node: BTreeMap::new(),
@@ -412,7 +415,10 @@ impl CausalCrdt {
                 let complete = beyond.is_some().then(|| delta.context.compact().collect());
                 beyond.into_iter().flatten().for_each(|dot| delta.context.insert(dot));
                 self.join(now, delta);
-                if let Some(dots) = complete {
+                // It lacks what the question said was here. After forgetting, equal roots tell what has been seen.
+                if let Some(dots) = complete
+                    && !self.forgot
+                {
                     self.adopt(&dots);
                 }
             }
@@ -524,6 +530,10 @@ impl CausalCrdt {
 
     /// Answers with the state of the keys that differ, and with what this member had seen when the comparison began.
     fn send_delta(&mut self, to: Address, dots: &BTreeMap<i64, i64>, keys: impl IntoIterator<Item = Key>) {
+        // A comparison from before everything was forgotten: with its dots, what is not here any more would count as removed.
+        if dots.iter().any(|(replica, number)| self.map.context().upto(*replica) < *number) {
+            return;
+        }
         let mut keys: BTreeSet<Key> = keys.into_iter().collect();
         if keys.len() >= WHOLE_FROM {
             keys.extend(self.map.iter().map(|(key, _)| key.clone()));
@@ -579,7 +589,7 @@ impl CausalCrdt {
     fn forget(&mut self, now: Mono, replica: i64) {
         let map = std::mem::take(&mut self.map);
         self.config.replica = replica;
-        self.own = 0;
+        (self.own, self.forgot) = (0, true);
         self.version += 1;
         self.trees.values_mut().for_each(|tree| *tree = MerkleMap::default());
         self.restart(now);

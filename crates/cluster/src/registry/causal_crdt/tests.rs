@@ -224,6 +224,24 @@ fn a_member_that_is_left_alone_says_so_and_forgets_when_told_to() {
     put(&mut member, 2, 21);
     let written = &member.map().elements(&Key(Term::Integer(2)))[0];
     assert_eq!(written.dots, [Dot { replica: 78, number: 1 }]);
+    // The answer to a comparison that began before: answered in turn, with the dots of then, all would be removed there.
+    sent(&mut member);
+    let ask = |dots: [(i64, i64); 1]| {
+        let diff = Diff {
+            trees: Vec::new(),
+            keys: Vec::new(),
+            dots: BTreeMap::from(dots),
+            originator: pid("rust@h", 1),
+            from: beam(),
+            to: Address::Pid(pid("rust@h", 1)),
+            exact: true,
+        };
+        Event::Message(wire::get_diff(&diff, [1, 2].map(|key| Key(Term::Integer(key)))))
+    };
+    member.handle(SECOND, ask([(5, 3)]));
+    assert_eq!(sent(&mut member), []);
+    member.handle(SECOND, ask([(78, 1)]));
+    assert_eq!(sent(&mut member).len(), 1);
 }
 
 #[test]
