@@ -13,7 +13,7 @@ use crate::discovery::config::Context;
 
 /// How long the goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(250);
-/// Records of others that `mdns-sd` may have in its cache, which has no bound of its own. Beyond it is started anew.
+/// Records of others that `mdns-sd` may have in its cache, which has no bound of its own. Beyond, it is started anew.
 const MAX_CACHED: i64 = 8192;
 /// The longest label (RFC 1035 section 3.1).
 const MAX_LABEL: usize = 63;
@@ -137,7 +137,10 @@ impl Announcer {
                 ["cached-ptr", "cached-srv", "cached-addr", "cached-txt", "cached-nsec", "cached-subtype"];
             let cached: i64 = kinds.iter().filter_map(|kind| metrics.get(*kind)).sum();
             if cached > MAX_CACHED {
-                warn!(cached, "somebody floods mDNS; its cache is emptied");
+                warn!(
+                    cached,
+                    "somebody floods mDNS: the cache is emptied, and this node is not announced for a while"
+                );
                 return false;
             }
         }

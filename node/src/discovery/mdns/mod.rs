@@ -67,6 +67,12 @@ const FIRST_PAUSES: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 /// What each known node adds to the pause: all of them answer.
 const PER_NODE: Duration = Duration::from_millis(50);
+/// What it grows to at most.
+const SLOWEST: Duration = Duration::from_secs(30);
+/// How often the announcer is looked after.
+const TENDING: Duration = Duration::from_secs(1);
+/// How long nothing is announced after a flood, so that memory that it took is not taken at once again.
+const AFTER_FLOOD: Duration = Duration::from_secs(10);
 /// Queries in a row that a node may leave without an answer before it is given up.
 const UNANSWERED: u32 = 4;
 /// EPMDs of others that are asked at once.
@@ -142,6 +148,8 @@ struct Browser<'a> {
     asking: Asking,
     listening: Option<Listening>,
     announcer: Option<Announcer>,
+    /// When it is to be started anew.
+    announce_at: Option<tokio::time::Instant>,
     heard: Heard,
     table: Table,
     /// When the EPMD at an address was asked.
@@ -168,6 +176,7 @@ impl<'a> Browser<'a> {
             asking: Asking::open(options.port)?,
             listening: listening.ok(),
             announcer: announcer(options, context),
+            announce_at: None,
             heard: Heard::default(),
             table: Table::default(),
             asked: BTreeMap::new(),
@@ -183,12 +192,19 @@ impl<'a> Browser<'a> {
         let mut buffers = (vec![0; MAX_MESSAGE], vec![0; MAX_MESSAGE]);
         let mut pauses = FIRST_PAUSES.into_iter();
         let mut next = tokio::time::Instant::now();
+        let mut tending = tokio::time::interval(TENDING);
+        tending.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let received = tokio::select! {
+                _ = tending.tick() => {
+                    self.tend();
+                    continue;
+                }
                 () = tokio::time::sleep_until(next) => {
                     self.refresh();
                     let pause = pauses.next().unwrap_or(self.options.polling_interval);
-                    let pause = pause + PER_NODE * u32::try_from(self.table.len()).unwrap_or(0);
+                    let nodes = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+                    let pause = pause.saturating_add(PER_NODE.saturating_mul(nodes)).min(SLOWEST.max(pause));
                     match self.asking.ask(&query, &self.interfaces).await {
                         Ok(()) => {
                             for node in self.table.silent(Instant::now(), pause * UNANSWERED + ASKED) {
@@ -238,9 +254,16 @@ impl<'a> Browser<'a> {
         if let Some(listening) = &mut self.listening {
             listening.join(&self.interfaces);
         }
+    }
+
+    /// Looks after the announcer.
+    fn tend(&mut self) {
+        let now = tokio::time::Instant::now();
         if self.announcer.as_mut().is_some_and(|announcer| !announcer.look()) {
-            // The old one says goodbye before the new one announces.
             self.announcer = None;
+            self.announce_at = Some(now + AFTER_FLOOD);
+        }
+        if self.announce_at.take_if(|at| *at <= now).is_some() {
             self.announcer = announcer(self.options, self.context);
         }
     }
