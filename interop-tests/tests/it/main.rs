@@ -31,6 +31,7 @@ mod mdns;
 mod old_peer;
 mod process;
 mod readme;
+mod registry;
 mod releases;
 mod rpc;
 mod rust;

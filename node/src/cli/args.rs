@@ -217,6 +217,14 @@ pub(crate) enum Command {
         #[arg(id = "horde", value_name = "NAME")]
         name: String,
     },
+    /// List the names of a registry: key, process, value
+    Registry {
+        /// The node
+        node: String,
+        /// The registry
+        #[arg(id = "registry", value_name = "NAME")]
+        name: String,
+    },
     /// Show the traffic of the channels, line by line
     Channels {
         /// The node

@@ -16,6 +16,7 @@
 //! | [`json`] | reports as JSON |
 //! | [`session`] | a short-lived hidden node that speaks to another one |
 //! | [`remote`] | what is asked of the other one: `ping`, `rpc`, `call`, … |
+//! | [`registry`] | what is found in a registry |
 //! | [`manual`] | completions for shells, and the man page |
 //! | [`traffic`] | groups, topics and channels: `groups`, `subscribe`, `broadcast`, `channels` |
 //! | [`terms`] | terms on the command line and on the standard output |
@@ -33,6 +34,7 @@ mod json;
 mod logs;
 mod manual;
 mod ports;
+mod registry;
 mod reload;
 mod remote;
 mod session;
@@ -101,6 +103,7 @@ fn run(cli: &Cli, logs: &logs::Logs) -> Result<u8, Failure> {
             Command::Broadcast { topic, term } => traffic::broadcast(topic, term, &cli.options).await,
             Command::Horde { node, name } => horde::horde(node, name, &cli.options).await,
             Command::Groups { node, scope } => traffic::groups(node, scope, &cli.options).await,
+            Command::Registry { node, name } => registry::list(node, name, &cli.options).await,
             Command::Channels { node, one, interval, count } => {
                 traffic::channels(node, *one, *interval, *count, &cli.options).await
             }

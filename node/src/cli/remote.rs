@@ -100,6 +100,7 @@ pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Fail
         | Command::Doctor { .. }
         | Command::Config { .. }
         | Command::Horde { .. }
+        | Command::Registry { .. }
         | Command::Channels { .. } => Err(Failure::Usage("not a command for another node".to_owned())),
     }
 }

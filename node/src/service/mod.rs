@@ -12,6 +12,7 @@
 //! | [`monitors`] | the monitors of a machine, by its numbers |
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
+//! | [`registry`] | names between our own nodes, with values, unique or duplicate |
 //! | [`tracker`] | presences, shared with Phoenix.Tracker and Phoenix.Presence |
 
 pub mod changes;
@@ -22,6 +23,7 @@ pub mod horde;
 mod monitors;
 pub mod pg;
 pub mod pubsub;
+pub mod registry;
 pub mod tracker;
 
 use std::collections::BTreeMap;
@@ -36,6 +38,7 @@ use horde::HordeRegistry;
 use horde::supervisor::HordeSupervisor;
 use pg::Groups;
 use pubsub::PubSub;
+use registry::{Config, Keys, Registry};
 use tracker::{Options, Tracker};
 
 use crate::error::{Error, Result};
@@ -54,6 +57,7 @@ pub(crate) struct Services {
     registries: Mutex<BTreeMap<Atom, HordeRegistry>>,
     supervisors: Mutex<BTreeMap<Atom, HordeSupervisor>>,
     pub(crate) auto: horde::auto::Auto,
+    names: Mutex<BTreeMap<Atom, Registry>>,
     trackers: Mutex<BTreeMap<Atom, Tracker>>,
 }
 
@@ -163,6 +167,31 @@ impl Node {
     fn horde_supervisors(&self) -> Vec<Atom> {
         let supervisors = self.inner().services.supervisors.lock().unwrap_or_else(PoisonError::into_inner);
         supervisors.keys().cloned().collect()
+    }
+
+    /// A registry of unique names, shared with the registries of the same name on all connected nodes of this kind.
+    /// `"MyApp.Names"` and `"Elixir.MyApp.Names"` are the same name.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn registry(&self, name: &str) -> Result<Registry> {
+        self.registry_with(name, Config::new(Keys::Unique))
+    }
+
+    /// The same with other parameters. They count when it is first asked for, and members that differ in [`Config::keys`] do not
+    /// share names.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn registry_with(&self, name: &str, config: Config) -> Result<Registry> {
+        let name = elixir_name(name)?;
+        let mut registries = self.inner().services.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = registries.get(&name).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = Registry::start(self, &name, config)?;
+        registries.insert(name, started.clone());
+        Ok(started)
     }
 
     /// A tracker, shared with the trackers of the same name on all connected nodes: with those of `Phoenix.Tracker` and of
