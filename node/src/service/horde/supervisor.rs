@@ -81,7 +81,7 @@ impl HordeSupervisor {
         let process = node.process()?;
         process.register(name.clone())?;
         let pid = process.pid().clone();
-        let machine = Arc::new(RwLock::new(Machine::new(name.clone(), pid.node.clone())));
+        let machine = Arc::new(RwLock::new(Machine::new(name.clone(), pid.clone())));
         // Listening before the first look, so that no change is missed.
         let (changes, notices) = (map.monitor(), map.notices());
         let host = Host { node: node.clone(), process, machine: Arc::clone(&machine), map: map.clone() };

@@ -17,7 +17,8 @@
 //! * It is written before this node is a member, if that can be, and again whenever somebody has removed it: a BEAM node drops
 //!   it with the member when it loses this node.
 //! * At each connection to a node with the supervisor ([`Event::Met`]) it is written again, as a new write: the removal of the
-//!   earlier one, of which this member may not have heard yet, does not touch it.
+//!   earlier one, of which this member may not have heard yet, does not touch it. It has another value each time, by a field
+//!   that Horde does not look at: a supervisor that has dropped what it knew of a member hears of its record only if that changes.
 //!
 //! Between the moment when a BEAM node sees this one and the record's arrival, a few milliseconds, this node is
 //! `:uninitialized` there, as any BEAM node is that joins. With two or more living members that costs no quorum. A single one
@@ -159,6 +160,10 @@ pub enum Action {
 #[derive(Debug)]
 pub struct HordeSupervisor {
     me: Member,
+    /// Its process, which makes records of an earlier incarnation different.
+    pid: Pid,
+    /// How many records it has written.
+    announced: i64,
     /// Whether it makes itself a member, or leaves that to the others.
     joins: bool,
     members: BTreeSet<Member>,
@@ -172,10 +177,12 @@ pub struct HordeSupervisor {
 }
 
 impl HordeSupervisor {
-    /// What stands on `node` for the supervisor of this name.
-    pub fn new(name: Atom, node: Atom) -> Self {
+    /// What stands on a node for the supervisor of this name; `pid` is its process there.
+    pub fn new(name: Atom, pid: Pid) -> Self {
         let mut supervisor = Self {
-            me: Member { name, node },
+            me: Member { name, node: pid.node.clone() },
+            pid,
+            announced: 0,
             joins: false,
             members: BTreeSet::new(),
             statuses: BTreeMap::new(),
@@ -269,8 +276,13 @@ impl HordeSupervisor {
 
     /// Says that it shuts down, by a write that nobody can have removed yet.
     fn announce(&mut self) {
-        let fields =
-            [("__struct__", atom(MEMBER)), ("name", self.me.to_term()), ("status", atom("shutting_down"))];
+        self.announced += 1;
+        let fields = [
+            ("__struct__", atom(MEMBER)),
+            ("name", self.me.to_term()),
+            ("status", atom("shutting_down")),
+            ("announced", tuple_of([Term::Pid(self.pid.clone()), Term::Integer(self.announced)])),
+        ];
         let record = Term::Map(fields.into_iter().map(|(key, value)| (atom(key), value)).collect());
         // Before the membership: whoever takes them in one after the other never sees a member without a record.
         self.actions.push_back(Action::Put(record_key(&self.me), record));

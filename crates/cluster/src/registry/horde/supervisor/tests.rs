@@ -11,7 +11,8 @@ fn map_of(node: &'static str) -> Address {
 }
 
 fn supervisor() -> HordeSupervisor {
-    HordeSupervisor::new(Atom::new_static(SUP), Atom::new_static("rust@h"))
+    let pid = Pid { node: Atom::new_static("rust@h"), id: 3, serial: 0, creation: 1 };
+    HordeSupervisor::new(Atom::new_static(SUP), pid)
 }
 
 fn record(node: &'static str, status: &'static str) -> Term {
@@ -25,9 +26,19 @@ fn says(supervisor: &mut HordeSupervisor, node: &'static str, status: &'static s
 }
 
 fn actions(supervisor: &mut HordeSupervisor) -> Vec<Action> {
-    std::iter::from_fn(|| supervisor.poll_action()).collect()
+    let mut seen = Vec::new();
+    let plain = |mut action: Action| {
+        if let Action::Put(_, Term::Map(record)) = &mut action {
+            let announced = record.remove(&atom("announced"));
+            assert!(announced.is_some() && !seen.contains(&announced), "{announced:?}");
+            seen.push(announced);
+        }
+        action
+    };
+    std::iter::from_fn(|| supervisor.poll_action()).map(plain).collect()
 }
 
+/// The record of this member; how often it was written is taken out, and must never be the same.
 fn announcement() -> Action {
     Action::Put(record_key(&member("rust@h")), record("rust@h", "shutting_down"))
 }
