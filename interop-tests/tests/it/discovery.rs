@@ -100,6 +100,15 @@ impl Started {
     }
 }
 
+impl Started {
+    /// Tells it to stop, and waits until it has.
+    pub(crate) fn terminate(mut self) {
+        beam::signal("TERM", self.child.id());
+        let mut ended = || self.child.try_wait().unwrap().is_some();
+        eventually_true("it ends", WAIT, &mut ended);
+    }
+}
+
 impl Drop for Started {
     fn drop(&mut self) {
         let _ = self.child.kill();

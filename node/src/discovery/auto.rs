@@ -31,6 +31,8 @@ pub struct Environment {
     pub hosts_file: Option<String>,
     /// How it shows that this is a pod whose service account can ask.
     pub kubernetes: Option<String>,
+    /// How it shows where Consul is.
+    pub consul: Option<String>,
     /// `FOUNDATION_APP_NAME`.
     pub app_name: Option<String>,
     /// `DNS_CLUSTER_QUERY`.
@@ -52,6 +54,7 @@ impl Environment {
             kubernetes: super::kubernetes::evidence(),
             #[cfg(not(feature = "kubernetes"))]
             kubernetes: None,
+            consul: variable("CONSUL_HTTP_ADDR").map(|address| format!("CONSUL_HTTP_ADDR is {address}")),
             app_name: variable("FOUNDATION_APP_NAME"),
             dns_query: variable("DNS_CLUSTER_QUERY"),
             networks: networks(),
@@ -116,6 +119,11 @@ pub fn choose(mode: Mode, environment: &Environment, context: &Context) -> Choic
     #[cfg(feature = "dns")]
     if let Some(query) = &environment.dns_query {
         add(StrategyConfig::Dns(Default::default()), format!("DNS_CLUSTER_QUERY is {query}"));
+        return choice;
+    }
+    #[cfg(feature = "consul")]
+    if let Some(why) = environment.consul.as_ref().filter(|_| environment.app_name.is_some()) {
+        add(StrategyConfig::Consul(Default::default()), why.clone());
         return choice;
     }
     match environment.development(mode) {

@@ -35,6 +35,8 @@ use foundation_proto::dist::NodeName;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+#[cfg(feature = "consul")]
+use super::consul;
 #[cfg(feature = "dns")]
 use super::dns;
 #[cfg(feature = "kubernetes")]
@@ -111,6 +113,9 @@ pub enum StrategyConfig {
     /// Announcements and answers on the local link.
     #[cfg(feature = "mdns")]
     Mdns(mdns::Options),
+    /// Consul's API.
+    #[cfg(feature = "consul")]
+    Consul(consul::Options),
     /// The API of Kubernetes.
     #[cfg(feature = "kubernetes")]
     Kubernetes(kubernetes::Options),
@@ -196,6 +201,8 @@ const STRATEGIES: &[(&str, &[&str])] = &[
     ("gossip", &[]),
     #[cfg(feature = "mdns")]
     ("mdns", &["mdnslite", "mdns_lite"]),
+    #[cfg(feature = "consul")]
+    ("consul", &[]),
     #[cfg(feature = "kubernetes")]
     ("kubernetes", &[]),
     #[cfg(feature = "dns")]
@@ -212,7 +219,8 @@ const NOT_OFFERED: &[(&[&str], &str)] = &[
     (&["mdns", "mdnslite", "mdns_lite"], "this program was built without the feature mdns"),
     #[cfg(not(feature = "kubernetes"))]
     (&["kubernetes"], "this program was built without the feature kubernetes"),
-    (&["consul"], "its API is not asked yet; use `dns` with `servers`, as Consul answers DNS"),
+    #[cfg(not(feature = "consul"))]
+    (&["consul"], "this program was built without the feature consul"),
     #[cfg(not(feature = "dns"))]
     (
         &["dns", "dnspoll", "kubernetes_dns", "kubernetes.dns"],
@@ -235,6 +243,8 @@ impl StrategyConfig {
             Self::Gossip(_) => "gossip",
             #[cfg(feature = "mdns")]
             Self::Mdns(_) => "mdns",
+            #[cfg(feature = "consul")]
+            Self::Consul(_) => "consul",
             #[cfg(feature = "kubernetes")]
             Self::Kubernetes(_) => "kubernetes",
             #[cfg(feature = "dns")]
@@ -253,6 +263,8 @@ impl StrategyConfig {
             "gossip" => Self::Gossip(keys.try_into()?),
             #[cfg(feature = "mdns")]
             "mdns" => Self::Mdns(keys.try_into()?),
+            #[cfg(feature = "consul")]
+            "consul" => Self::Consul(keys.try_into()?),
             #[cfg(feature = "kubernetes")]
             "kubernetes" => Self::Kubernetes(keys.try_into()?),
             #[cfg(feature = "dns")]

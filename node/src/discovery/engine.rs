@@ -29,7 +29,8 @@ use crate::random;
 
 /// Reports of sources that wait for the machine; then reporting waits.
 const QUEUED: usize = 256;
-
+/// How long sources have to tidy up when they end for good.
+const TIDYING: Duration = Duration::from_secs(2);
 /// How long sources may take to end when others take their place.
 const ENDING: Duration = Duration::from_secs(2);
 
@@ -150,12 +151,14 @@ impl Plan {
 }
 
 /// The discovery of a node, while it runs.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Slot {
     /// What `[cluster]` asks for.
     configured: Mutex<Option<Running>>,
     /// What the program added.
     running: Mutex<Vec<AbortHandle>>,
+    /// What has run and may have to tidy up, and whether the configuration asks for it.
+    strategies: Mutex<Vec<(bool, Arc<dyn Strategy>)>>,
     events: Publisher,
 }
 
@@ -173,11 +176,41 @@ impl Drop for Running {
 }
 
 impl Slot {
+    /// Stops all sources, and lets each take back what it has told others.
+    pub(crate) async fn close(&self) {
+        self.stop();
+        self.tidy_up(|_| true).await;
+    }
+
+    /// Lets those strategies tidy up that are chosen by whether the configuration asks for them.
+    async fn tidy_up(&self, chosen: impl Fn(bool) -> bool) {
+        let strategies: Vec<_> = {
+            let mut all = self.strategies.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extract_if(.., |(configured, _)| chosen(*configured)).map(|(_, strategy)| strategy).collect()
+        };
+        let mut tidying: JoinSet<()> = strategies.into_iter().map(Strategy::stop).collect();
+        let all = async { while tidying.join_next().await.is_some() {} };
+        if tokio::time::timeout(TIDYING, all).await.is_err() {
+            debug!("a source has not tidied up within {TIDYING:?}");
+        }
+    }
+
+    fn remember(&self, configured: bool, sources: &[Source]) {
+        let strategies = sources.iter().map(|source| (configured, Arc::clone(&source.strategy)));
+        self.strategies.lock().unwrap_or_else(PoisonError::into_inner).extend(strategies);
+    }
+
     pub(crate) fn stop(&self) {
         drop(self.configured.lock().unwrap_or_else(PoisonError::into_inner).take());
         for running in self.running.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             running.abort();
         }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("running", &self.running).finish_non_exhaustive()
     }
 }
 
@@ -192,6 +225,7 @@ impl Node {
     pub fn discover(&self, source: Source) {
         let allow =
             AllowList::parse(self.config().cluster.allow.iter().map(String::as_str)).unwrap_or_default();
+        self.inner().discovery.remember(false, std::slice::from_ref(&source));
         let (_stop, task) = self.run_sources(vec![source], allow, self.config().cluster.name.as_deref());
         let running = &self.inner().discovery.running;
         running.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
@@ -209,6 +243,7 @@ impl Node {
             info!("discovery: {line}");
         }
         if !plan.sources.is_empty() {
+            self.inner().discovery.remember(true, &plan.sources);
             let (stop, task) = self.run_sources(plan.sources, plan.allow, config.name.as_deref());
             let configured = &self.inner().discovery.configured;
             *configured.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task });
@@ -224,6 +259,7 @@ impl Node {
             running.stop.notify_one();
             let _ended = tokio::time::timeout(ENDING, &mut running.task).await;
         }
+        self.inner().discovery.tidy_up(|configured| configured).await;
         self.start_discovery(config);
     }
 

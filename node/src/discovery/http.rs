@@ -15,7 +15,7 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::rt::ReadBufCursor;
-use hyper::{Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
@@ -61,6 +61,17 @@ impl Question {
         Self { method: Method::GET, path: path.into(), headers: Vec::new(), body: String::new() }
     }
 
+    /// `PUT path`.
+    pub(super) fn put(path: impl Into<String>) -> Self {
+        Self { method: Method::PUT, ..Self::get(path) }
+    }
+
+    /// With this body, which is JSON.
+    pub(super) fn body(mut self, body: String) -> Self {
+        self.body = body;
+        self
+    }
+
     /// With this header.
     pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -72,6 +83,7 @@ impl Question {
 pub(super) struct Answer {
     server: String,
     pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
     body: Incoming,
     _driver: Driver,
 }
@@ -127,7 +139,13 @@ impl Server {
         let driver = Driver(driver.abort_handle());
         let response = sender.send_request(request).await.map_err(|error| text(&error))?;
         let (head, body) = response.into_parts();
-        Ok(Answer { server: self.to_string(), status: head.status, body, _driver: driver })
+        Ok(Answer {
+            server: self.to_string(),
+            status: head.status,
+            headers: head.headers,
+            body,
+            _driver: driver,
+        })
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`gossip`] | heartbeats over multicast | `gossip` | `Cluster.Strategy.Gossip` |
 //! | `mdns` (feature `mdns`) | the local link, by multicast DNS | `mdns` | |
 //! | `kubernetes` (feature `kubernetes`) | pods and endpoints, by the API of Kubernetes | `kubernetes` | `Cluster.Strategy.Kubernetes` |
+//! | `consul` (feature `consul`) | instances of a service, by Consul | `consul` | libcluster_consul's `Cluster.Strategy.Consul` |
 //! | `dns` (feature `dns`) | addresses in DNS | `dns` | `Cluster.Strategy.DNSPoll`, `DNSCluster` |
 //! | `dns` | headless services of Kubernetes | `kubernetes_dns`, `kubernetes_dns_srv` | `Cluster.Strategy.Kubernetes.DNS`, `….DNSSRV` |
 //!
@@ -51,6 +52,8 @@
 
 pub mod auto;
 pub mod config;
+#[cfg(feature = "consul")]
+pub mod consul;
 #[cfg(feature = "dns")]
 pub mod dns;
 pub mod engine;
@@ -93,6 +96,11 @@ use tokio::sync::mpsc;
 pub trait Strategy: Send + Sync + 'static {
     /// Reports what there is, for as long as there may be more.
     fn run(self: Arc<Self>, reports: Reports) -> Running;
+
+    /// Takes back what others were told of this node, once it stops and `run` was dropped. It has two seconds.
+    fn stop(self: Arc<Self>) -> Running {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// The name of a node that was given none, if its way to find the others says what they will call it. Kubernetes does.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use foundation_cluster::discovery::{Prune, Trust};
 
 use super::config::{Context, MAX_NODES, MAX_OPEN_NODES, SourceConfig, StrategyConfig};
+#[cfg(feature = "consul")]
+use super::consul::Consul;
 #[cfg(feature = "dns")]
 use super::dns::Dns;
 use super::erlang_hosts::ErlangHosts;
@@ -37,6 +39,11 @@ pub(super) fn build(config: &SourceConfig, context: &Context) -> Source {
         #[cfg(feature = "mdns")]
         StrategyConfig::Mdns(options) => {
             (Arc::new(Mdns::new(options.clone(), context)), Trust::Open, Prune::Forget)
+        }
+        #[cfg(feature = "consul")]
+        StrategyConfig::Consul(options) => {
+            // Who may register an instance chooses the address that is dialled, and so may as well choose the name.
+            (Arc::new(Consul::new(options.clone(), context)), Trust::Named, Prune::Forget)
         }
         #[cfg(feature = "kubernetes")]
         StrategyConfig::Kubernetes(options) => {

@@ -448,7 +448,7 @@ impl Node {
     /// Stops the node: its name is free, its connections are closed, links and monitors across them have fired. Processes
     /// of this node live on, without peers.
     pub async fn stop(&self) {
-        self.inner().discovery.stop();
+        self.inner().discovery.close().await;
         let kernel = &self.inner().net_kernel;
         let listening = kernel.stop_listening();
         if let Some(registration) = &listening.registration {

@@ -38,6 +38,30 @@ fn three_tiers() {
         read(&format!("[cluster.topologies.x]\nstrategy = '{name}'\n[cluster.topologies.x.config]\n{keys}"))
             .unwrap();
     }
+    #[cfg(feature = "kubernetes")]
+    for keys in [
+        "mode = ':ip'\nkubernetes_node_basename = 'myapp'\nkubernetes_selector = 'app=myapp'\n\
+         kubernetes_namespace = 'my_namespace'\npolling_interval = 10_000",
+        "mode = ':hostname'\nkubernetes_node_basename = 'myapp'\nkubernetes_selector = 'app=myapp'\n\
+         kubernetes_service_name = 'myapp'\nkubernetes_ip_lookup_mode = ':pods'\nkubernetes_use_cached_resources = true",
+    ] {
+        let text = format!(
+            "[cluster.topologies.x]\nstrategy = 'Cluster.Strategy.Kubernetes'\n[cluster.topologies.x.config]\n{keys}"
+        );
+        assert_eq!(read(&text).unwrap().sources[0].strategy.word(), "kubernetes");
+        assert_eq!(read("cluster = ':kubernetes'").unwrap().sources[0].strategy.word(), "kubernetes");
+    }
+    #[cfg(feature = "consul")]
+    {
+        let keys = "base_url = 'http://consul.service.dc1.consul:8500'\naccess_token = '036c943f'\npolling_interval = 10_000\n\
+                    list_using = ['Cluster.Strategy.Consul.Agent']\ndc = 'dc1'\nservice = { name = 'service_name' }\n\
+                    node_basename = 'app_name'\n'async_initial_connection?' = true\n'disable_verify_ssl?' = false";
+        let text = format!(
+            "[cluster.topologies.x]\nstrategy = 'Cluster.Strategy.Consul'\n[cluster.topologies.x.config]\n{keys}"
+        );
+        assert_eq!(read(&text).unwrap().sources[0].strategy.word(), "consul");
+        assert_eq!(read("cluster = ':consul'").unwrap().sources[0].strategy.word(), "consul");
+    }
     let topologies = read(
         "[cluster.topologies.office]\nstrategy = 'Cluster.Strategy.Epmd'\nconfig = { hosts = [':a@h'], timeout = 'infinity' }\n\
          [cluster.topologies.laptop]\nstrategy = 'Elixir.Cluster.Strategy.LocalEpmd'",
