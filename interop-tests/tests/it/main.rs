@@ -28,6 +28,7 @@ mod harness;
 mod hostile;
 mod inet6;
 mod law;
+mod lease;
 mod mdns;
 mod old_peer;
 mod process;

@@ -9,6 +9,7 @@
 //! | [`global`] | names and locks, shared with OTP's `global` |
 //! | [`delta_crdt`] | replicated maps, shared with `DeltaCrdt` |
 //! | [`horde`] | names, shared with `Horde.Registry`; what this node is to a `Horde.DynamicSupervisor` |
+//! | [`lease`] | names that never have two holders, by a majority of configured members |
 //! | [`monitors`] | the monitors of a machine, by its numbers |
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
@@ -20,6 +21,7 @@ pub mod channels;
 pub mod delta_crdt;
 pub mod global;
 pub mod horde;
+pub mod lease;
 mod monitors;
 pub mod pg;
 pub mod pubsub;
@@ -36,6 +38,7 @@ use channels::Channels;
 use delta_crdt::DeltaCrdt;
 use horde::HordeRegistry;
 use horde::supervisor::HordeSupervisor;
+use lease::Leases;
 use pg::Groups;
 use pubsub::PubSub;
 use registry::{Config, Keys, Registry};
@@ -57,6 +60,7 @@ pub(crate) struct Services {
     registries: Mutex<BTreeMap<Atom, HordeRegistry>>,
     supervisors: Mutex<BTreeMap<Atom, HordeSupervisor>>,
     pub(crate) auto: horde::auto::Auto,
+    leases: Mutex<BTreeMap<Atom, Leases>>,
     names: Mutex<BTreeMap<Atom, Registry>>,
     trackers: Mutex<BTreeMap<Atom, Tracker>>,
 }
@@ -191,6 +195,22 @@ impl Node {
         }
         let started = Registry::start(self, &name, config)?;
         registries.insert(name, started.clone());
+        Ok(started)
+    }
+
+    /// The leases of a service that the configured members run under this name. The configuration counts when it is first asked for,
+    /// and has to be the same on all of them.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn leases(&self, name: &str, config: lease::Config) -> Result<Leases> {
+        let name = elixir_name(name)?;
+        let mut leases = self.inner().services.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = leases.get(&name).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = Leases::start(self, &name, config)?;
+        leases.insert(name, started.clone());
         Ok(started)
     }
 
