@@ -12,7 +12,7 @@ pub struct Config {
     /// How long the names of a lost node are kept: 10 minutes, as long as a lost node is dialled often. After that, all of them
     /// are sent again if it comes back.
     pub retain: Duration,
-    /// Names beyond this are not taken in: 1,048,576. Those of other nodes are counted in [`Stats::refused`].
+    /// Names beyond this are not taken in: 1,048,576. Those of other nodes are counted in [`Stats::refused`](super::Stats::refused).
     pub max_names: usize,
     /// Key and value of one name take no more bytes than this: 64 KiB. They are sent to all members.
     pub max_bytes: usize,
