@@ -397,9 +397,8 @@ fn three_hundred_nodes_converge() {
     run_many(300);
 }
 
-/// Half a million connections: six million messages, over a minute and 3 GB.
+/// Half a million connections: six million messages and 3 GB.
 #[test]
-#[ignore = "takes over a minute"]
 fn a_thousand_nodes_converge() {
     run_many(1_000);
 }
