@@ -1,11 +1,11 @@
 //! An EPMD of one release, on a loopback port of its own.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+pub use crate::free_port::free_port;
 use crate::{Release, eventually};
 
 /// A running `epmd`; it ends when this is dropped, or when the test process ends in whatever way.
@@ -124,20 +124,4 @@ fn names_at(address: Ipv4Addr, port: u16) -> Option<Vec<(String, u16)>> {
             Some((name.to_owned(), port.parse().ok()?))
         })
         .collect()
-}
-
-/// A loopback port that was free a moment ago.
-///
-/// It is below the range from which the system gives ports to connections, so that it can be listened on again later in the test.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..12_000 {
-        // Test processes that run at once start at different places.
-        let step = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = 20_000 + (step % 12_000) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between 20000 and 32000");
 }

@@ -30,6 +30,8 @@ pub mod capture;
 pub mod case;
 pub mod epmd;
 pub mod eventually;
+#[path = "../../node/tests/it/free_port.rs"]
+mod free_port;
 pub mod futures_socket;
 pub mod netns;
 pub mod otp;

@@ -3,8 +3,12 @@ use std::time::{Duration, Instant};
 
 use foundation_proto::epmd::NodeInfo;
 
+use self::free_port::free_port;
 use super::*;
 use crate::config::{EpmdMode, NodeConfig};
+
+#[path = "../../tests/it/free_port.rs"]
+mod free_port;
 
 fn at(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -31,10 +35,6 @@ async fn eventually(within: Duration, mut holds: impl AsyncFnMut() -> bool) -> D
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     start.elapsed()
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(at(0)).unwrap().local_addr().unwrap().port()
 }
 
 #[tokio::test]

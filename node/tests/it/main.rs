@@ -4,6 +4,7 @@
 mod channels;
 mod cli;
 mod connections;
+mod free_port;
 mod gen_server;
 mod limits;
 mod local;

@@ -8,6 +8,8 @@ use foundation_node::process::{Down, Message, Process, Reason};
 use foundation_proto::Limits;
 use foundation_proto::etf::{Pid, Term};
 
+pub(crate) use crate::free_port::free_port;
+
 /// Longer than anything here takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -30,11 +32,6 @@ pub(crate) async fn cluster<const N: usize>(names: [&str; N]) -> [Node; N] {
         nodes.push(Node::start(config).await.unwrap());
     }
     nodes.try_into().unwrap()
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Links, monitors and spawn requests between the nodes of a test.
