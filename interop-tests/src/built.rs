@@ -6,14 +6,22 @@ use std::sync::Once;
 
 /// A binary of the workspace, e.g. `foundation`.
 pub fn binary(name: &str) -> PathBuf {
-    build();
-    target().join(name)
+    built(target().join(name))
 }
 
 /// An example of this package.
 pub fn example(name: &str) -> PathBuf {
+    built(target().join("examples").join(name))
+}
+
+fn built(program: PathBuf) -> PathBuf {
     build();
-    target().join("examples").join(name)
+    assert!(
+        program.exists(),
+        "{} is not there; FOUNDATION_BUILT says that everything is built: unset it, or run cargo test --workspace --no-run",
+        program.display()
+    );
+    program
 }
 
 /// Where this process was built to: the directory above `deps`.

@@ -3,8 +3,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::{Beam, Case, Epmd, Release, case, eventually::eventually_true};
@@ -49,13 +49,55 @@ struct State {
     watches: u64,
     /// First lines of requests, in order, with the token.
     requests: Vec<String>,
+    /// The test is over.
+    over: bool,
+}
+
+/// What the test and the threads of the server share.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state in the hands of the test; watches look at it afterwards.
+struct Changing<'a> {
+    state: MutexGuard<'a, State>,
+    changed: &'a Condvar,
+}
+
+impl Deref for Changing<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Changing<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        // Whoever wakes waits for the lock until the state is let go.
+        self.changed.notify_all();
+    }
 }
 
 /// The server. It ends with this.
 struct Api {
     port: u16,
     pki: Pki,
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
 }
 
 type Session = StreamOwned<ServerConnection, TcpStream>;
@@ -77,26 +119,26 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = State { token: "first".into(), version: 100, ..State::default() };
-        let state = Arc::new(Mutex::new(state));
-        let shared = Arc::downgrade(&state);
+        let shared = Arc::new(Shared { state: Mutex::new(state), ..Shared::default() });
+        let served = Arc::clone(&shared);
         std::thread::spawn(move || {
             for socket in listener.incoming() {
-                let (state, tls) = (Weak::clone(&shared), Arc::clone(&tls));
-                if state.strong_count() == 0 {
+                let (shared, tls) = (Arc::clone(&served), Arc::clone(&tls));
+                if shared.lock().over {
                     return;
                 }
                 std::thread::spawn(move || {
                     let session = StreamOwned::new(ServerConnection::new(tls).unwrap(), socket.unwrap());
                     // An error is a client that went away, or did not like the certificate.
-                    let _ = serve(session, &state);
+                    let _ = serve(session, &shared);
                 });
             }
         });
-        Self { port, pki, state }
+        Self { port, pki, shared }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> Changing<'_> {
+        Changing { state: self.shared.lock(), changed: &self.shared.changed }
     }
 
     fn directory(&self) -> String {
@@ -140,7 +182,7 @@ impl Api {
 
 impl Drop for Api {
     fn drop(&mut self) {
-        self.state = Arc::default();
+        self.state().over = true;
         // The listener looks up, and ends.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
@@ -190,7 +232,7 @@ fn respond(session: &mut Session, code: u16, body: &str) -> std::io::Result<()> 
 }
 
 /// Answers one request.
-fn serve(session: Session, shared: &Weak<Mutex<State>>) -> std::io::Result<()> {
+fn serve(session: Session, shared: &Shared) -> std::io::Result<()> {
     let mut reader = BufReader::new(session);
     let (mut request, mut token) = (String::new(), String::new());
     reader.read_line(&mut request)?;
@@ -205,8 +247,7 @@ fn serve(session: Session, shared: &Weak<Mutex<State>>) -> std::io::Result<()> {
         }
     }
     let mut session = reader.into_inner();
-    let Some(state) = shared.upgrade() else { return Ok(()) };
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = shared.lock();
     let is_watch = request.contains("watch=1");
     state.requests.push(format!("{} {token}", request.trim()));
     let fault = state.fault;
@@ -247,8 +288,9 @@ fn serve(session: Session, shared: &Weak<Mutex<State>>) -> std::io::Result<()> {
         return respond(&mut session, 404, &status(404));
     }
     if is_watch {
+        let begun = state.watches;
         drop(state);
-        return watch(session, &request, shared);
+        return watch(session, &request, shared, begun);
     }
     // One pod a page.
     let page = query(&request, "continue=").unwrap_or(0) as usize;
@@ -271,18 +313,18 @@ fn query(request: &str, key: &str) -> Option<u64> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-fn watch(mut session: Session, request: &str, shared: &Weak<Mutex<State>>) -> std::io::Result<()> {
+/// Tells what changes until somebody raises the number of watches above `begun`.
+fn watch(mut session: Session, request: &str, shared: &Shared, begun: u64) -> std::io::Result<()> {
     let mut version = query(request, "resourceVersion=").unwrap_or(0);
     write!(
         session,
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     )?;
     session.flush()?;
-    let mut begun = None;
     loop {
-        let Some(state) = shared.upgrade() else { return Ok(()) };
-        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let ends = *begun.get_or_insert(state.watches) != state.watches;
+        let idle = |state: &mut State| !state.over && state.watches == begun && state.version == version;
+        let state = shared.changed.wait_while(shared.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        let ends = state.over || state.watches != begun;
         let mut events: Vec<String> = Vec::new();
         if version < state.oldest {
             events.push(format!(r#"{{"type":"ERROR","object":{}}}"#, status(410)));
@@ -306,7 +348,6 @@ fn watch(mut session: Session, request: &str, shared: &Weak<Mutex<State>>) -> st
             session.conn.send_close_notify();
             return session.flush();
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -331,7 +372,8 @@ fn connected(beam: &Beam, node: &str) -> bool {
 fn start(epmd: &Epmd, name: &str, text: &str) -> Started {
     let node = format!("{name}@127.0.0.1");
     let arguments = config(&format!("{name}-{}", epmd.port), text);
-    Started::with(epmd.port, &node, &[arguments[0].as_str(), arguments[1].as_str()], &[])
+    let log = "info,foundation_node::discovery=debug";
+    Started::with(epmd.port, &node, &["--log", log, &arguments[0], &arguments[1]], &[])
 }
 
 #[test]
@@ -386,8 +428,12 @@ fn pods_are_watched() {
             api.put("web-c", r#","uid":"c""#, &ready("127.0.0.9"));
             node.logs(&["unable to connect to web@127.0.0.9"]);
             assert_eq!(downs(&beam), "0", "{}", node.log());
+            let dials = || node.log().matches("unable to connect to web@127.0.0.9").count();
+            let before = dials();
             beam.eval("erlang:disconnect_node('watching@127.0.0.1')");
-            assert_eq!(beam.eval("timer:sleep(2500), nodes(hidden)"), "[]", "{}", node.log());
+            // A lost peer is dialled within half a second, this one after ever longer waits.
+            eventually_true("others are still dialled", WAIT, || dials() >= before + 3);
+            assert_eq!(beam.eval("nodes(hidden)"), "[]", "{}", node.log());
             api.delete("web-0");
             api.put("web-0", r#","uid":"u2""#, &ready("127.0.0.1"));
             eventually_true("its successor is dialled", WAIT, || connected(&beam, "watching@127.0.0.1"));

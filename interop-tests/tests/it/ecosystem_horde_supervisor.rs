@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use foundation_interop_tests::case::Unsupported;
-use foundation_interop_tests::eventually::eventually_true;
+use foundation_interop_tests::eventually::{eventually_eq, eventually_true};
 use foundation_interop_tests::{Beam, Epmd, Release};
 use foundation_node::service::horde::supervisor::{HordeSupervisor, StartChild, Status};
 use foundation_proto::etf::{Map, Term};
@@ -32,15 +32,8 @@ pub(crate) fn members(beam: &Beam) -> String {
 
 /// Waits until all of these have exactly these members.
 fn wait_members(beams: &[&Beam], expected: &str) {
-    let begun = Instant::now();
-    loop {
-        let now: Vec<String> = beams.iter().map(|beam| members(beam)).collect();
-        if now.iter().all(|now| now == expected) {
-            return;
-        }
-        assert!(begun.elapsed() < WAIT, "expected {expected}, there are {now:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let all = vec![expected.to_owned(); beams.len()];
+    eventually_eq("the members", WAIT, &all, || beams.iter().map(|beam| members(beam)).collect());
 }
 
 /// Starts children `from..=to` there; answers on which nodes they are.
