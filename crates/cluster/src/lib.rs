@@ -37,7 +37,11 @@ mod message;
 pub mod names;
 pub mod pg;
 pub mod pubsub;
+mod random;
 pub mod registry;
+#[cfg(test)]
+#[path = "../tests/it/seeds.rs"]
+mod seeds;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod tracker;

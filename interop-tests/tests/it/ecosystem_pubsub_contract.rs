@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use foundation_cluster::sim::Random;
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::{eventually_eq, eventually_true};
 use foundation_interop_tests::{Beam, Case, Epmd, Release, case};
@@ -14,6 +15,7 @@ use foundation_proto::etf::{Pid, Term};
 
 use crate::ecosystem::{node_with, sources};
 use crate::rust::{Rust, WAIT};
+use crate::soak::seeds;
 
 const TOPICS: usize = 3;
 const MEMBERS: usize = 3;
@@ -274,13 +276,8 @@ impl Model {
 
 /// Runs one schedule; the transcript is what all members had received after each step.
 fn run(seed: u64, judge: &mut OnBeam, actor: &mut dyn Side) -> Vec<String> {
-    let mut state = seed | 1;
-    let mut below = |n: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as usize % n
-    };
+    let mut random = Random::new(seed);
+    let mut below = |n: usize| random.below(n);
     let (mut model, mut connected, mut sent) = (Model::default(), false, 0);
     let mut transcript = Vec::new();
     for (side, who) in [judge as &mut dyn Side, actor].into_iter().enumerate() {
@@ -355,8 +352,7 @@ fn topics_are_the_same_beside_a_beam_and_beside_us() {
                 if release.number < 25 {
                     return Err(Unsupported("Phoenix.PubSub wants a later Elixir"));
                 }
-                let seeds = std::env::var("FOUNDATION_SEED").ok().and_then(|text| text.parse().ok());
-                for seed in seeds.map_or(1..4, |seed| seed..seed + 1) {
+                for seed in seeds(1..4) {
                     let with = |start: &dyn Fn(&Epmd) -> Box<dyn Side>| {
                         let epmd = Epmd::start(release);
                         let mut judge = OnBeam::start(release, &epmd, "judge", &source);

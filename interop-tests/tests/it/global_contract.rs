@@ -1,6 +1,7 @@
 //! The same random schedule of names, locks, exits and partitions with two BEAM nodes, and with one of them and a visible node of ours:
 //! after each step both sides must have the names that a model has, and each call must answer what it says.
 
+use foundation_cluster::sim::Random;
 use foundation_interop_tests::beam::Options;
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::{eventually_eq, eventually_true};
@@ -11,6 +12,7 @@ use foundation_node::service::global::Global;
 use foundation_proto::etf::{Atom, Term};
 
 use crate::rust::{Rust, WAIT};
+use crate::soak::seeds;
 
 const GLOBAL_NAMES: [&str; 4] = ["n0", "n1", "n2", "n3"];
 const RESOURCES: [&str; 2] = ["r0", "r1"];
@@ -249,13 +251,8 @@ impl Model {
 
 /// Runs one schedule; the transcript is what calls answered, and what both sides had after each step.
 fn run(seed: u64, judge: &mut OnBeam, actor: &mut dyn Side, actor_node: &str) -> Vec<String> {
-    let mut state = seed | 1;
-    let mut below = |n: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as usize % n
-    };
+    let mut random = Random::new(seed);
+    let mut below = |n: usize| random.below(n);
     let mut model = Model {
         nodes: [JUDGE.to_owned(), actor_node.to_owned()],
         connected: false,
@@ -348,8 +345,7 @@ fn names_and_locks_are_the_same_beside_a_beam_and_beside_us() {
                     "its global is older than version 7: it gets in_sync and shares no names",
                 ));
             }
-            let seeds = std::env::var("FOUNDATION_SEED").ok().and_then(|text| text.parse().ok());
-            for seed in seeds.map_or(1..3, |seed: u64| seed..seed + 1) {
+            for seed in seeds(1..3) {
                 // Conflicts are lost by the greater node: once by this side, once by the other.
                 let name = if seed % 2 == 0 { "actor" } else { "player" };
                 let node = format!("{name}@127.0.0.1");

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use foundation_cluster::sim::Random;
 use foundation_interop_tests::beam::Options;
 use foundation_interop_tests::eventually::{eventually_eq, eventually_true};
 use foundation_interop_tests::{Beam, Case, Epmd, Release, case};
@@ -12,6 +13,7 @@ use foundation_node::service::pg::Groups;
 use foundation_proto::etf::Term;
 
 use crate::rust::{Rust, WAIT};
+use crate::soak::seeds;
 
 const GROUPS: usize = 3;
 const MEMBERS: usize = 3;
@@ -158,13 +160,8 @@ impl Model {
 
 /// Runs one schedule; the transcript is what both sides listed after each step.
 fn run(seed: u64, judge: &mut OnBeam, actor: &mut dyn Side) -> Vec<String> {
-    let mut state = seed | 1;
-    let mut below = |n: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as usize % n
-    };
+    let mut random = Random::new(seed);
+    let mut below = |n: usize| random.below(n);
     let mut model = Model::default();
     let mut connected = true;
     let mut transcript = Vec::new();
@@ -210,11 +207,7 @@ fn groups_are_the_same_beside_a_beam_and_beside_us() {
         "process groups",
         "one random schedule, played with a BEAM node, a hidden and a visible node of ours: the same members after each step",
         |release| {
-            let seeds = std::env::var("FOUNDATION_SEED")
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .map_or(1..3, |s| s..s + 1);
-            for seed in seeds {
+            for seed in seeds(1..3) {
                 let with = |start: &dyn Fn(&Epmd) -> Box<dyn Side>| {
                     let epmd = Epmd::start(release);
                     let mut judge = OnBeam::start(release, &epmd, "judge");

@@ -2,13 +2,26 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 /// The seed of random tests: `FOUNDATION_SEED`, or a fixed one, so that a run says the same each time.
 pub(crate) fn seed() -> u64 {
-    std::env::var("FOUNDATION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121)
+    chosen_seed().unwrap_or(20_261_121)
+}
+
+/// The seeds of a test that runs several: `default`, or `FOUNDATION_SEED` alone.
+pub(crate) fn seeds(default: Range<u64>) -> Range<u64> {
+    chosen_seed().map_or(default, |seed| seed..seed + 1)
+}
+
+/// # Panics
+/// If it is no number: a run that ignored it would be taken for that seed's.
+fn chosen_seed() -> Option<u64> {
+    let text = std::env::var("FOUNDATION_SEED").ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("FOUNDATION_SEED={text} is no number")))
 }
 
 /// `FOUNDATION_SOAK_<what>`; `None` in a run that is no soak.

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use foundation_cluster::sim::Random;
 use foundation_proto::dist::control::spawn_reply;
 use foundation_proto::dist::{Destination, SpawnRequest};
 use foundation_proto::etf::Term;
@@ -195,13 +196,8 @@ async fn random_signals_leave_nothing_behind() {
     let before = a.processes().len();
     for seed in 1..=20_u64 {
         let link = a.connect("b@127.0.0.1").await.unwrap();
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut random = move |below: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 33) as usize % below
-        };
+        let mut numbers = Random::new(seed);
+        let mut random = move |below: usize| numbers.below(below);
         let ours: Vec<_> = (0..4).map(|_| a.process().unwrap()).collect();
         ours[0].trap_exit(true);
         let _ = ours[1].register(Atom::new_static("named"));

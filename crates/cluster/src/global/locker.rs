@@ -192,7 +192,7 @@ impl Global {
         if all == 0 {
             return;
         }
-        let chosen = self.below(if near > 0 { near } else { all });
+        let chosen = self.random.below_u64(if near > 0 { near } else { all });
         let mut candidates = self.locker.waiting.iter().filter(|him| near == 0 || is_near(him));
         if let Some(him) = usize::try_from(chosen).ok().and_then(|n| candidates.nth(n)).cloned() {
             self.lock_partition(now, him, false);

@@ -47,6 +47,7 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, Term};
 
 use crate::message::{atom, pid, tuple_of};
+use crate::random::Random;
 use crate::{Key, Machine};
 use calls::Calls;
 use locker::Locker;
@@ -250,7 +251,7 @@ enum Watched {
 pub struct Global {
     me: Pid,
     config: Config,
-    random: u64,
+    random: Random,
     /// Visible nodes.
     connected: BTreeSet<Atom>,
     /// The nodes of this partition and their versions, 0 if unknown.
@@ -285,7 +286,7 @@ impl Global {
         Self {
             me,
             config,
-            random: random | 1,
+            random: Random::new(random),
             connected: BTreeSet::new(),
             known: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -352,14 +353,6 @@ impl Global {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
-    }
-
-    /// A number below `limit`: xorshift64*.
-    fn below(&mut self, limit: u64) -> u64 {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) % limit.max(1)
     }
 
     fn send(&mut self, to: To, message: Term) {

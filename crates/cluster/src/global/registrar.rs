@@ -144,7 +144,7 @@ impl Global {
 
     fn sleep(&mut self, now: Mono) {
         let times = self.registrar.running.as_ref().map_or(0, |running| running.times);
-        let until = now + Duration::from_millis(1 + self.below(pause(times)));
+        let until = now + Duration::from_millis(1 + self.random.below_u64(pause(times)));
         if let Some(running) = &mut self.registrar.running {
             running.times += 1;
             running.stage = Stage::Sleep { until };
@@ -210,7 +210,7 @@ impl Global {
             setting.retries = setting.retries.map(|left| left - 1);
             let times = setting.times;
             setting.times += 1;
-            let until = now + Duration::from_millis(1 + self.below(pause(times)));
+            let until = now + Duration::from_millis(1 + self.random.below_u64(pause(times)));
             if let Some(setting) = self.registrar.setting.get_mut(&command) {
                 setting.until = Some(until);
             }

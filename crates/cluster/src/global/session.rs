@@ -242,7 +242,7 @@ impl Global {
         self.sessions.remove(node);
         self.pending.remove(node);
         if tag.is_some() {
-            let pause = RESTART.start + self.below(RESTART.end - RESTART.start);
+            let pause = RESTART.start + self.random.below_u64(RESTART.end - RESTART.start);
             self.reopening.insert(node.clone(), now + Duration::from_millis(pause));
         }
     }

@@ -40,6 +40,7 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, Term, encoded_len, phash2};
 
 use crate::message::{list_of, tuple_of};
+use crate::random::Random;
 use crate::{Key, Machine};
 use voter::Voter;
 use wire::Message;
@@ -236,7 +237,7 @@ pub struct Leases {
     me: Pid,
     config: Config,
     now: Mono,
-    random: u64,
+    random: Random,
     voter: Voter,
     leases: BTreeMap<Key, Lease>,
     monitors: BTreeMap<MonitorId, Key>,
@@ -271,7 +272,7 @@ impl Leases {
         Self {
             me,
             now,
-            random: random | 1,
+            random: Random::new(random),
             voter: Voter::new(abstains),
             config,
             leases: BTreeMap::new(),
@@ -322,14 +323,6 @@ impl Leases {
         self.next
     }
 
-    /// A number below `limit`: xorshift64*.
-    fn below(&mut self, limit: u64) -> u64 {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) % limit.max(1)
-    }
-
     fn done(&mut self, command: u64, outcome: Outcome) {
         self.actions.push_back(Action::Done { command, outcome });
     }
@@ -371,7 +364,8 @@ impl Leases {
         let round = self.number();
         let duration = self.config.duration();
         // Votes take a moment; a lost question is asked again well before a held lease ends.
-        let patience = duration / 6 + Duration::from_nanos(self.below(duration.as_nanos() as u64 / 6));
+        let patience =
+            duration / 6 + Duration::from_nanos(self.random.below_u64(duration.as_nanos() as u64 / 6));
         let forget = !self.mutant(Mutant::AnyRound);
         let Some(lease) = self.leases.get_mut(key) else { return };
         (lease.round, lease.asked, lease.next) = (round, self.now, self.now + patience);
@@ -441,7 +435,8 @@ impl Leases {
         } else if lease.until.is_none() && lease.refused.len() > members - majority.min(members) {
             // Somebody else may have it with what is given back.
             let claim = lease.claim;
-            let wait = duration / 20 + Duration::from_nanos(self.below(duration.as_nanos() as u64 / 4));
+            let wait =
+                duration / 20 + Duration::from_nanos(self.random.below_u64(duration.as_nanos() as u64 / 4));
             let new = self.number();
             if let Some(lease) = self.leases.get_mut(key) {
                 lease.next = now + wait;

@@ -10,17 +10,7 @@ mod causal_crdt;
 mod channels;
 mod global;
 mod pg;
+mod seeds;
 mod tracker;
 
-/// The seeds to run: `default` of them unless the environment says otherwise.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test run is steered by its environment; the machines are not"
-)]
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match (number("FOUNDATION_SIM_SEED"), number("FOUNDATION_SIM_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(default),
-    }
-}
+use seeds::seeds;

@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicUsize as Count;
 use std::task::Wake;
 
+use foundation_cluster::sim::Random;
 use foundation_proto::etf::Term;
 
 use super::*;
@@ -56,24 +57,12 @@ impl Both {
     }
 }
 
-/// A generator whose seed is in the message of a failed assertion.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % below
-    }
-}
-
 /// Any mix of batches, single messages, priority, selective receives, flushes and the end, beside the plainest model of a
 /// mailbox: the same messages in the same order, the same counts, and in the end nothing that holds the connection back.
 #[test]
 fn batches_are_what_single_messages_are() {
     for seed in 1..=300_u64 {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = Random::new(seed);
         let limit = MailboxLimit {
             messages: 1 + random.below(40),
             bytes: 100 + random.below(3000),

@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 
 use bytes::BytesMut;
+use foundation_cluster::sim::Random;
 use foundation_proto::dist::{ChannelConfig, ControlMessage, Lane, LaneClass, Outbound, Target};
 use foundation_proto::etf::{Atom, Reference, Term};
 use foundation_proto::{Error, Limits, Mono};
@@ -108,25 +109,14 @@ async fn drain(process: &mut Process) -> Vec<String> {
     all
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % below
-    }
-}
-
 /// Plays one schedule, and returns everything that can be seen of it. The schedule depends on `seed` alone; how the bytes are cut
 /// into reads, and whether messages are put together, must not show.
 async fn play(seed: u64, batches: bool, a: &Node, b: &Node) -> Vec<String> {
     let link = a.connect(b.name().as_str()).await.unwrap();
     let undelivered = Arc::clone(link.mld().undelivered());
     let before = link.mld().len();
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let mut cuts = Random(seed ^ if batches { 0x5555_1234 } else { 0x3333_4321 });
+    let mut random = Random::new(seed);
+    let mut cuts = Random::new(seed ^ if batches { 0x5555_1234 } else { 0x3333_4321 });
     let mut far = Far::new(a, b, &link);
     let mut log = Vec::new();
 

@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::*;
+use crate::seeds::seeds;
 use crate::sim::{Conditions, Host, Io, Network, NodeId, Random};
 
 fn node_name(id: NodeId) -> Atom {
@@ -136,7 +137,9 @@ impl Node {
                 break;
             }
             if self.random.chance(self.faults * 2) {
-                let wait = self.random.duration(Duration::from_millis(1)..Duration::from_secs(8));
+                // By less than the time in which a vote counts, or by far more.
+                let longest = Duration::from_millis([300, 8000][self.random.below(2)]);
+                let wait = self.random.duration(Duration::from_millis(1)..longest);
                 self.sequence += 1;
                 self.delayed.insert((io.now() + wait, self.sequence), (node, message.clone()));
             } else {
@@ -432,18 +435,6 @@ impl Run {
             }
         }
         Ok(())
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test run is steered by its environment; the machines are not"
-)]
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match (number("FOUNDATION_SIM_SEED"), number("FOUNDATION_SIM_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(default),
     }
 }
 

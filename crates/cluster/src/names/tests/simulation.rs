@@ -16,24 +16,11 @@
 //!
 //! `FOUNDATION_SIM_SEED=N` runs one seed, `FOUNDATION_SIM_SEEDS=N` that many.
 
+use crate::seeds::{number, seeds};
+
 use super::super::Mutant;
 use super::node::Faults;
 use super::run::{Run, Scenario, grown};
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test run is steered by its environment; the machines are not"
-)]
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    match (number("FOUNDATION_SIM_SEED"), number("FOUNDATION_SIM_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(default),
-    }
-}
 
 fn scenario(seed: u64) -> Scenario {
     let lossy = seed % 3 == 2;
