@@ -10,8 +10,9 @@ defmodule Foundation.Cluster do
   | `[:foundation, :cluster, :node_joined]` | `%{count: nodes now}` | `%{node: node}` |
   | `[:foundation, :cluster, :node_left]` | `%{count: nodes now}` | `%{node: node, reason: reason}` |
 
-  Discovery is libcluster's when the host application has it. Without it the strategies `:epmd` and `:local_epmd` work, the latter
-  also in place of `:gossip`; any other logs what is missing, and the node stays alone.
+  Discovery is libcluster's when the host application has it and the strategy, else that of the program `foundation`
+  (`Foundation.Cluster.Companion`); `config :foundation, discovery: :companion` prefers the program. Without both the strategies `:epmd` and
+  `:local_epmd` work, the latter also in place of `:gossip`; any other logs what is missing, and the node stays alone.
 
   A node that is not alive is started as `<app name>_<4 hex digits>` with a short name.
   """
@@ -168,57 +169,89 @@ defmodule Foundation.Cluster do
       else: []
   end
 
+  # Each topology is libcluster's if the application has it and the strategy; else the companion's; else what this library does itself.
   defp discovery(%ClusterConfig{} = decision) do
-    case Host.module(:libcluster) do
-      nil -> own_discovery(decision)
-      cluster -> [{cluster, [decision.topologies, [name: Foundation.ClusterSupervisor]]}]
+    companion? = Application.get_env(:foundation, :discovery) == :companion
+    libcluster = if companion?, do: nil, else: Host.module(:libcluster)
+
+    {theirs, others} =
+      Enum.split_with(decision.topologies, fn {_name, topology} ->
+        libcluster != nil and Code.ensure_loaded?(topology[:strategy])
+      end)
+
+    cond do
+      others == [] ->
+        by_libcluster(libcluster, theirs)
+
+      theirs == [] ->
+        by_companion(others, decision, Foundation.ClusterSupervisor)
+
+      true ->
+        by_libcluster(libcluster, theirs) ++ by_companion(others, decision, Cluster.Companion)
     end
   end
 
-  defp own_discovery(%{strategy: :epmd, topologies: [{_name, topology}]}),
-    do: [{Foundation.Cluster.Epmd, hosts: topology[:config][:hosts]}]
+  defp by_libcluster(cluster, topologies),
+    do: [{cluster, [topologies, [name: Foundation.ClusterSupervisor]]}]
 
-  defp own_discovery(%{strategy: :local_epmd}), do: [{Foundation.Cluster.Epmd, hosts: :local}]
+  defp by_companion(topologies, decision, name) do
+    case Cluster.Companion.binary() do
+      {:ok, binary} ->
+        [
+          {Cluster.Companion,
+           topologies: widened(topologies, decision),
+           binary: binary,
+           allow: Application.get_env(:foundation, :allow, []),
+           development: ClusterConfig.development(decision),
+           name: name}
+        ]
 
-  defp own_discovery(%{strategy: :gossip}) do
-    Logger.warning(
-      "Foundation clustering: gossip needs libcluster, which the application does not have. " <>
-        "Only nodes on this host are found."
-    )
-
-    [{Foundation.Cluster.Epmd, hosts: :local}]
+      {:error, missing} ->
+        own_discovery(topologies, missing)
+    end
   end
 
-  # Several: what is here is found, and what is listed.
-  defp own_discovery(%{strategy: :clusters, topologies: topologies}) do
+  # With nothing configured, nodes of other kinds are found too: those of this host, and those that are announced.
+  defp widened(topologies, %{tier: :mortal, strategy: :gossip}) do
+    topologies ++
+      [
+        mdns: [strategy: Foundation.Strategy.Mdns, config: []],
+        local_epmd: [strategy: Elixir.Cluster.Strategy.LocalEpmd, config: []]
+      ]
+  end
+
+  defp widened(topologies, _decision), do: topologies
+
+  # What is here is found, and what is listed.
+  defp own_discovery(topologies, missing) do
     {own, others} =
       Enum.split_with(topologies, fn {_name, topology} ->
         topology[:strategy] in own_strategies()
       end)
 
-    for {name, topology} <- others, do: own_discovery(%{strategy: {name, topology[:strategy]}})
-    listed = for {_name, topology} <- own, host <- List.wrap(topology[:config][:hosts]), do: host
+    for {_name, topology} <- others do
+      Logger.error(
+        "Foundation clustering: #{ClusterConfig.strategy_name(topology[:strategy])} needs libcluster with this strategy, " <>
+          "which the application does not have, or the program foundation (#{missing}). Nothing is discovered by it; nodes " <>
+          "that are connected by other means take part."
+      )
+    end
 
-    here? =
-      Enum.any?(own, fn {_name, topology} ->
-        topology[:strategy] != Elixir.Cluster.Strategy.Epmd
-      end)
+    strategies = for {_name, topology} <- own, do: topology[:strategy]
+
+    if Elixir.Cluster.Strategy.Gossip in strategies do
+      Logger.warning(
+        "Foundation clustering: gossip needs libcluster, which the application does not have, or the program foundation " <>
+          "(#{missing}). Only nodes on this host are found."
+      )
+    end
+
+    listed = for {_name, topology} <- own, host <- List.wrap(topology[:config][:hosts]), do: host
+    here? = Enum.any?(strategies, &(&1 != Elixir.Cluster.Strategy.Epmd))
 
     if own == [],
       do: [],
-      else: [{Foundation.Cluster.Epmd, hosts: if(here?, do: {:local, listed}, else: listed)}]
-  end
-
-  defp own_discovery(%{strategy: strategy}) do
-    strategy = if is_atom(strategy), do: strategy, else: inspect(strategy)
-
-    Logger.error(
-      "Foundation clustering: #{strategy} needs libcluster, which the application does not have. " <>
-        "Add {:libcluster, \"~> 3.3\"} to its dependencies. Nothing is discovered; nodes that are " <>
-        "connected by other means take part."
-    )
-
-    []
+      else: [{Cluster.Epmd, hosts: if(here?, do: {:local, listed}, else: listed)}]
   end
 
   defp own_strategies,

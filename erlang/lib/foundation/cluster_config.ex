@@ -6,7 +6,7 @@ defmodule Foundation.ClusterConfig do
   |---|---|---|
   | off | nothing, or `config :foundation, cluster: false` | 1.x: no clustering |
   | mortal | `cluster: true` | a strategy is chosen by `detect/1` |
-  | apprentice | `cluster: :kubernetes`, `:consul`, `:dns`, `:mdns_lite`, `:gossip`, `:epmd`, `:local_epmd`, or `[strategy: :gossip, secret: "s"]` | translated, with defaults from the application's name |
+  | apprentice | `cluster: :kubernetes`, `:consul`, `:dns`, `:mdns_lite`, `:gossip`, `:epmd`, `:static`, `:local_epmd`, `:aws`, `:gcp`, …, or `[strategy: :gossip, secret: "s"]` | translated, with defaults from the application's name |
   | apprentice | `clusters: %{app: [strategy: :kubernetes], ai: [strategy: :epmd, hosts: [...]]}` | one topology for each, under its name |
   | wizard | `config :libcluster, topologies: [...]` | taken as it is |
 
@@ -42,18 +42,45 @@ defmodule Foundation.ClusterConfig do
           optional(:libraries) => [Foundation.Host.library()]
         }
 
-  @strategies [:kubernetes, :consul, :dns, :mdns_lite, :gossip, :epmd, :local_epmd]
+  @strategies [
+    :kubernetes,
+    :kubernetes_dns,
+    :kubernetes_dns_srv,
+    :consul,
+    :dns,
+    :mdns,
+    :mdns_lite,
+    :gossip,
+    :epmd,
+    :static,
+    :local_epmd,
+    :erlang_hosts,
+    :aws,
+    :gcp,
+    :postgres,
+    :rancher
+  ]
 
   @profiles [:development, :production, :enterprise]
 
   @modules %{
     kubernetes: Cluster.Strategy.Kubernetes,
+    kubernetes_dns: Cluster.Strategy.Kubernetes.DNS,
+    kubernetes_dns_srv: Cluster.Strategy.Kubernetes.DNSSRV,
     consul: Cluster.Strategy.Consul,
     dns: Cluster.Strategy.DNSPoll,
     mdns_lite: Foundation.Strategy.MdnsLite,
     gossip: Cluster.Strategy.Gossip,
     epmd: Cluster.Strategy.Epmd,
-    local_epmd: Cluster.Strategy.LocalEpmd
+    static: Cluster.Strategy.Epmd,
+    local_epmd: Cluster.Strategy.LocalEpmd,
+    erlang_hosts: Cluster.Strategy.ErlangHosts,
+    rancher: Cluster.Strategy.Rancher,
+    # Of these there is no module: the program foundation knows them by these names.
+    mdns: Foundation.Strategy.Mdns,
+    aws: Foundation.Strategy.Aws,
+    gcp: Foundation.Strategy.Gcp,
+    postgres: Foundation.Strategy.Postgres
   }
 
   @doc """
@@ -332,7 +359,9 @@ defmodule Foundation.ClusterConfig do
       require_one(options, :query, [:dns_query]) ++
         require_one(options, :app_name, [:node_basename])
 
-  defp missing(:epmd, options), do: require_one(options, :hosts, [])
+  defp missing(strategy, options) when strategy in [:epmd, :static],
+    do: require_one(options, :hosts, [])
+
   defp missing(_strategy, _options), do: []
 
   defp require_one(options, key, others) do
@@ -346,10 +375,8 @@ defmodule Foundation.ClusterConfig do
   defp apply_translation(:kubernetes, options), do: translate_kubernetes_config(options)
   defp apply_translation(:consul, options), do: translate_consul_config(options)
   defp apply_translation(:dns, options), do: translate_dns_config(options)
-  defp apply_translation(:mdns_lite, options), do: topology(:mdns_lite, [], options)
   defp apply_translation(:gossip, options), do: translate_gossip_config(options)
-  defp apply_translation(:epmd, options), do: topology(:epmd, [], options)
-  defp apply_translation(:local_epmd, options), do: topology(:local_epmd, [], options)
+  defp apply_translation(strategy, options), do: topology(strategy, [], options)
 
   @doc """
   Pods by the label `app=<app_name>`, nodes named `<app_name>@<ip>`.
@@ -423,6 +450,38 @@ defmodule Foundation.ClusterConfig do
   end
 
   defp internal, do: [:app_name, :dns_query, :consul_url]
+
+  @doc false
+  # Its short name, or the module.
+  @spec strategy_name(module()) :: String.t()
+  def strategy_name(module) do
+    case Enum.find(@strategies, &(Map.fetch!(@modules, &1) == module)) do
+      nil -> inspect(module)
+      name -> Atom.to_string(name)
+    end
+  end
+
+  @doc false
+  # Why this is a developer's machine; `nil` if nothing says that it is.
+  @spec development(t()) :: String.t() | nil
+  def development(decision) do
+    profile = Application.get_env(:foundation, :profile)
+
+    cond do
+      profile == :development -> "profile: :development"
+      profile != nil -> nil
+      decision.tier == :mortal and decision.strategy in [:gossip, :mdns_lite] -> decision.reason
+      true -> mix()
+    end
+  end
+
+  # A release has no Mix.
+  defp mix do
+    if Code.ensure_loaded?(Mix) and Process.whereis(Mix.State) != nil do
+      env = apply(Mix, :env, [])
+      if env != :prod, do: "run by Mix in #{env}"
+    end
+  end
 
   ## Security
 

@@ -46,7 +46,7 @@ defmodule Foundation.StartTest do
           end)
           |> Task.await_many(100_000) do
       assert output =~ ~r/true session_[0-9a-f]{4}@\S+ 2 nodes, told/
-      assert output =~ "gossip needs libcluster"
+      assert output =~ "gossip needs libcluster" and output =~ "program foundation"
       assert status == 0
     end
   end
@@ -54,7 +54,7 @@ defmodule Foundation.StartTest do
   test "a wrong configuration is logged, and the services run" do
     for {env, message} <- [
           {[{"FOUNDATION_CLUSTER", "kubernetis"}],
-           ~s(FOUNDATION_CLUSTER is "kubernetis"; it may be consul, dns)},
+           ~s(FOUNDATION_CLUSTER is "kubernetis"; it may be aws, consul, dns)},
           {[{"FOUNDATION_CLUSTER", "kubernetes"}],
            "needs an application name (FOUNDATION_APP_NAME, or app_name:)"}
         ] do

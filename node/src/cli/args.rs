@@ -249,6 +249,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Find nodes for an Elixir node that starts this and speaks to it over the standard streams; not to be run by hand
+    Companion,
     /// Check the configuration, or show what is in force
     Config {
         #[command(subcommand)]

@@ -10,6 +10,7 @@
 //! | [`start`] | run a node |
 //! | [`reload`] | what SIGHUP changes in a running node |
 //! | [`ports`] | the port mapper: `epmd`, `names` |
+//! | [`companion`] | the discovery of an Elixir node |
 //! | [`config`] | `config check`, `config show` |
 //! | [`discover`] | what the configured sources find |
 //! | [`doctor`] | what is wrong between here and a node |
@@ -25,6 +26,7 @@
 
 mod args;
 mod args_file;
+mod companion;
 mod config;
 mod discover;
 mod doctor;
@@ -107,6 +109,7 @@ fn run(cli: &Cli, logs: &logs::Logs) -> Result<u8, Failure> {
             Command::Channels { node, one, interval, count } => {
                 traffic::channels(node, *one, *interval, *count, &cli.options).await
             }
+            Command::Companion => companion::run().await,
             Command::Discover(command) => discover::run(command, &cli.options).await,
             Command::Doctor { target, json } => doctor::run(target.name(), *json, &cli.options).await,
             Command::Config { command } => config::run(command, &cli.options).await,

@@ -96,6 +96,7 @@ pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Fail
         | Command::Subscribe { .. }
         | Command::Broadcast { .. }
         | Command::Groups { .. }
+        | Command::Companion
         | Command::Discover(_)
         | Command::Doctor { .. }
         | Command::Config { .. }

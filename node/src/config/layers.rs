@@ -18,8 +18,8 @@ pub struct Layers {
 }
 
 /// Variables with our prefix that are no keys: read by the command line or by other parts of the project.
-const OTHER_VARIABLES: [&str; 9] =
-    ["CONFIG", "LOG", "LOG_FORMAT", "BIN", "NODE", "ECOSYSTEM", "INTEROP", "ENV", "APP_NAME"];
+const OTHER_VARIABLES: [&str; 10] =
+    ["CONFIG", "LOG", "LOG_FORMAT", "BIN", "NODE", "ECOSYSTEM", "INTEROP", "BUILT", "ENV", "APP_NAME"];
 
 impl Layers {
     /// Nothing set.

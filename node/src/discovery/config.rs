@@ -24,11 +24,21 @@
 //! config = { hosts = ["a@10.0.0.1"] }
 //! ```
 //!
+//! ```toml
+//! [cluster]                     # the same as libcluster has it, in Erlang's or Elixir's syntax; a sys.config will do
+//! topologies = """[office: [strategy: Cluster.Strategy.Epmd, config: [hosts: [:"a@10.0.0.1"]]]]"""
+//! ```
+//! ```toml
+//! [cluster]
+//! topologies = { file = "releases/sys.config" }
+//! ```
+//!
 //! A value `{ system = "VAR" }` is that of an environment variable, as `{:system, "VAR"}` in Elixir.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use foundation_cluster::discovery::{AllowList, Prune};
 use foundation_proto::dist::NodeName;
@@ -43,7 +53,7 @@ use super::dns;
 use super::kubernetes;
 #[cfg(feature = "mdns")]
 use super::mdns;
-use super::{erlang_hosts, gossip, local_epmd, static_hosts};
+use super::{erlang_hosts, gossip, local_epmd, static_hosts, terms};
 
 /// The most nodes that one source can name, unless it says otherwise. What a directory of a cluster holds.
 pub const MAX_NODES: usize = 4096;
@@ -163,11 +173,11 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    fn new(key: &[&str], why: impl Into<String>) -> Self {
+    pub(super) fn new(key: &[&str], why: impl Into<String>) -> Self {
         Self { key: key.iter().map(|part| (*part).to_owned()).collect(), why: why.into() }
     }
 
-    fn under(mut self, parents: &[&str]) -> Self {
+    pub(super) fn under(mut self, parents: &[&str]) -> Self {
         self.key.splice(0..0, parents.iter().map(|part| (*part).to_owned()));
         self
     }
@@ -373,8 +383,26 @@ impl ClusterConfig {
 
     /// libcluster's `topologies`.
     fn read_topologies(&mut self, topologies: Value) -> Result<(), Mistake> {
-        let Value::Table(topologies) = topologies else {
-            return Err(Mistake::new(&[], "must be a table of topologies"));
+        let topologies = match topologies {
+            Value::String(text) => terms::topologies(&text)?,
+            Value::Table(table) if table.len() == 1 && table.get("file").is_some_and(Value::is_str) => {
+                let file = table.get("file").and_then(Value::as_str).unwrap_or_default();
+                terms::topologies_file(Path::new(file))?
+            }
+            written => written,
+        };
+        let topologies = match topologies {
+            Value::Table(mut topologies) => {
+                resolve_system(&mut topologies, &mut Vec::new())?;
+                topologies
+            }
+            Value::Array(empty) if empty.is_empty() => Table::new(),
+            _ => {
+                return Err(Mistake::new(
+                    &[],
+                    "must be a table of topologies, a text with them as terms, or { file = … }",
+                ));
+            }
         };
         for (name, topology) in topologies {
             let mistake = |key: &str, why: String| Mistake::new(&[&name, key], why);
@@ -388,6 +416,8 @@ impl ClusterConfig {
             let keys = match topology.remove("config") {
                 None => Table::new(),
                 Some(Value::Table(keys)) => keys,
+                // A keyword list without elements.
+                Some(Value::Array(empty)) if empty.is_empty() => Table::new(),
                 Some(_) => return Err(mistake("config", "must be a table".into())),
             };
             let prune = prune(&mut topology).map_err(|mistake| mistake.under(&[&name]))?;
@@ -539,7 +569,7 @@ fn max_nodes(table: &mut Table) -> Result<Option<usize>, Mistake> {
 }
 
 /// How deep tables may be nested; nothing that is meant goes further than five.
-const MAX_DEPTH: usize = 16;
+pub(super) const MAX_DEPTH: usize = 16;
 
 /// Puts environment variables in the place of `{ system = "VAR" }`.
 fn resolve_system(table: &mut Table, path: &mut Vec<String>) -> Result<(), Mistake> {
@@ -605,6 +635,7 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 /// One string, or a list of strings.
+#[cfg(any(feature = "dns", feature = "consul"))]
 pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::String(text) => Ok(vec![text]),

@@ -176,7 +176,23 @@ fn service<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Service>
 }
 
 fn endpoints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
-    let names = super::config::one_or_many(deserializer)?;
+    let names: Vec<String> = match Value::deserialize(deserializer)? {
+        Value::String(name) => vec![name],
+        // libcluster_consul's `[{Cluster.Strategy.Consul.Health, [passing: true]}]`.
+        Value::Table(table) => {
+            let refused =
+                table.values().any(|options| options.get("passing") == Some(&Value::Boolean(false)));
+            if refused {
+                return Err(serde::de::Error::custom(
+                    "list_using with passing: false is written as passing = false beside it",
+                ));
+            }
+            table.into_iter().map(|(name, _)| name).collect()
+        }
+        names => names
+            .try_into()
+            .map_err(|_| serde::de::Error::custom("list_using must be a name or a list of names"))?,
+    };
     if names.is_empty() {
         return Err(serde::de::Error::custom("list_using must name what is asked: health, agent or catalog"));
     }

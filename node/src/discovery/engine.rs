@@ -104,13 +104,22 @@ pub struct Plan {
 impl Plan {
     /// What `config` asks for on this machine.
     pub fn new(config: &ClusterConfig, context: &Context) -> Self {
+        Self::in_environment(config, context, &auto::Environment::read())
+    }
+
+    /// What `config` asks for where there is this to look at.
+    pub fn in_environment(
+        config: &ClusterConfig,
+        context: &Context,
+        environment: &auto::Environment,
+    ) -> Self {
         let mut plan = Self { sources: Vec::new(), allow: AllowList::new(), evidence: Vec::new() };
         let mut entries = config.allow.clone();
         let written = match config.mode {
             Mode::Off => Vec::new(),
             Mode::Written => config.sources.clone(),
             Mode::Auto | Mode::Environment => {
-                let choice = auto::choose(config.mode, &auto::Environment::read(), context);
+                let choice = auto::choose(config.mode, environment, context);
                 plan.evidence = choice.evidence;
                 entries.extend(choice.allow);
                 choice.sources
@@ -122,7 +131,6 @@ impl Plan {
                 plan.sources.iter().map(|source| format!("{}: written in the configuration", source.name));
             plan.evidence.extend(lines);
             if plan.sources.iter().any(|source| source.trust == Trust::Open) && entries.is_empty() {
-                let environment = auto::Environment::read();
                 match environment.development(Mode::Environment) {
                     Ok(why) => {
                         entries.extend(environment.allowed(context));

@@ -18,7 +18,7 @@
 //! | `dns` | headless services of Kubernetes | `kubernetes_dns`, `kubernetes_dns_srv` | `Cluster.Strategy.Kubernetes.DNS`, `….DNSSRV` |
 //!
 //! [`config`] reads `[cluster]`, [`auto`] looks at the environment, [`mod@survey`] looks without dialling, [`engine`] runs sources and carries out what the machine
-//! decides, [`event`] is what others see of it.
+//! decides, [`event`] is what others see of it, [`companion`] does the same for an Elixir node, [`terms`] reads configurations as Erlang has them.
 //!
 //! # A strategy of one's own
 //! ```
@@ -51,6 +51,7 @@
 //! ```
 
 pub mod auto;
+pub mod companion;
 pub mod config;
 #[cfg(feature = "consul")]
 pub mod consul;
@@ -72,6 +73,7 @@ mod polling;
 mod sources;
 pub mod static_hosts;
 pub mod survey;
+pub mod terms;
 
 use std::fmt;
 use std::future::Future;
