@@ -74,4 +74,23 @@ defmodule Foundation.StartTest do
     assert output =~ "{false, nil, nil, true}"
     refute output =~ "[error]"
   end
+
+  test "handlers of events stay, though attached before the start by a process that has ended" do
+    script = """
+    alias Foundation.Host.Telemetry
+    me = self()
+    attach = fn -> :ok = Telemetry.attach(:early, [:a], fn event, _, _, _ -> send(me, event) end, nil) end
+    {pid, ref} = spawn_monitor(attach)
+    receive do: ({:DOWN, ^ref, :process, ^pid, _reason} -> :ok)
+    heard = fn -> Telemetry.execute([:a], %{}, %{}); receive do [:a] -> true after 0 -> false end end
+    #{@start}
+    first = heard.()
+    :ok = Application.stop(:foundation)
+    #{@start}
+    IO.inspect({:heard, first, heard.(), Telemetry.attach(:early, [:a], fn _, _, _, _ -> :ok end, nil)})
+    """
+
+    assert {output, 0} = run(script, [])
+    assert output =~ "{:heard, true, true, {:error, :already_exists}}"
+  end
 end

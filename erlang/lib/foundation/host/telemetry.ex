@@ -2,8 +2,8 @@ defmodule Foundation.Host.Telemetry do
   @moduledoc """
   `execute/3`, `attach/4`, `attach_many/4` and `detach/1` with the meaning that the `:telemetry` library gives them.
 
-  With `:telemetry` in the host application they are its functions. Without it handlers are kept in a table here: they run
-  in the emitting process, and one that raises is logged and detached.
+  With `:telemetry` in the host application they are its functions. Without it handlers are kept in a table here, from the first call on, whether the
+  application has started or not: they run in the emitting process, and one that raises is logged and detached.
   """
 
   alias Foundation.Host
@@ -53,15 +53,31 @@ defmodule Foundation.Host.Telemetry do
   end
 
   @doc false
+  # The table belongs to a process of no application: handlers that are attached before this one starts are there when it has, and all survive a
+  # restart of it, as with the library.
   @spec create_table() :: :ok
   def create_table do
     if :ets.whereis(@table) == :undefined do
-      :ets.new(@table, [:named_table, :public, :duplicate_bag, read_concurrency: true])
+      caller = self()
+      {owner, monitor} = spawn_monitor(fn -> own_table(caller) end)
+
+      receive do
+        {^owner, :created} -> Process.demonitor(monitor, [:flush])
+        # Another process made it at once.
+        {:DOWN, ^monitor, :process, ^owner, _reason} -> :ok
+      end
     end
 
     :ok
+  end
+
+  defp own_table(caller) do
+    # An application that stops takes along whoever has its group leader.
+    Process.group_leader(self(), Process.whereis(:init))
+    :ets.new(@table, [:named_table, :public, :duplicate_bag, read_concurrency: true])
+    send(caller, {self(), :created})
+    Process.sleep(:infinity)
   rescue
-    # Two processes made it at once.
     ArgumentError -> :ok
   end
 
