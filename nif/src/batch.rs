@@ -5,6 +5,8 @@ use std::io::Read;
 use rustler::{Binary, Env, NewBinary, OwnedBinary};
 use twox_hash::XxHash3_64;
 
+use crate::timeslice;
+
 mod atoms {
     rustler::atoms! { malformed, no_memory }
 }
@@ -16,7 +18,7 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 /// One LZ4 block, without the length in front. It never fails: what does not compress becomes a little longer.
 #[rustler::nif]
 fn lz4_compress<'a>(env: Env<'a>, plain: Binary<'_>) -> Binary<'a> {
-    compress(env, plain.as_slice())
+    timeslice::charged(env, || compress(env, plain.as_slice()))
 }
 
 /// The same on a dirty scheduler, for what takes longer than 100 microseconds.
@@ -32,7 +34,7 @@ fn compress<'a>(env: Env<'a>, plain: &[u8]) -> Binary<'a> {
 /// The plain bytes of one LZ4 block, of which there must be exactly `size`: the caller has checked the number against its limit.
 #[rustler::nif]
 fn lz4_decompress<'a>(env: Env<'a>, block: Binary<'_>, size: usize) -> Result<Binary<'a>, rustler::Atom> {
-    decompress(env, block.as_slice(), size)
+    timeslice::charged(env, || decompress(env, block.as_slice(), size))
 }
 
 /// The same on a dirty scheduler.
@@ -86,8 +88,8 @@ fn zstd_decompress<'a>(env: Env<'a>, frame: Binary<'_>, size: usize) -> Result<B
 
 /// XXH3 with 64 bits, seed 0.
 #[rustler::nif]
-fn xxh3(bytes: Binary<'_>) -> u64 {
-    XxHash3_64::oneshot(bytes.as_slice())
+fn xxh3(env: Env<'_>, bytes: Binary<'_>) -> u64 {
+    timeslice::charged(env, || XxHash3_64::oneshot(bytes.as_slice()))
 }
 
 /// The same on a dirty scheduler.

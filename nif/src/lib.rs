@@ -10,6 +10,7 @@ mod hash;
 mod probe;
 mod spool;
 mod text;
+mod timeslice;
 mod vectors;
 
 rustler::init!("Elixir.Foundation.Native.Loader");

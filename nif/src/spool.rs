@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustler::{Binary, Env, NewBinary, Resource, ResourceArc};
 
+use crate::timeslice;
+
 mod atoms {
     rustler::atoms! { full }
 }
@@ -56,11 +58,12 @@ fn spool_new(max_bytes: usize) -> ResourceArc<Spool> {
 /// Its number, or `{error, full}`. An empty correlation is none and is not indexed.
 #[rustler::nif]
 fn spool_append(
+    env: Env<'_>,
     spool: ResourceArc<Spool>,
     bytes: Binary<'_>,
     correlation: Binary<'_>,
 ) -> Result<u64, rustler::Atom> {
-    append(&spool, bytes.as_slice(), correlation.as_slice())
+    timeslice::charged(env, || append(&spool, bytes.as_slice(), correlation.as_slice()))
 }
 
 /// The same on a dirty scheduler, for large events.
@@ -107,7 +110,7 @@ fn spool_correlate<'a>(
     correlation: Binary<'_>,
     count: usize,
 ) -> Vec<Binary<'a>> {
-    correlate(env, &spool, correlation.as_slice(), count)
+    timeslice::charged(env, || correlate(env, &spool, correlation.as_slice(), count))
 }
 
 /// The same on a dirty scheduler, for many.

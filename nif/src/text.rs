@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use rustler::Binary;
+use rustler::{Binary, Env};
+
+use crate::timeslice;
 
 mod atoms {
     rustler::atoms! { not_ascii }
@@ -12,8 +14,12 @@ mod atoms {
 ///
 /// Only for ASCII, where lower case means the same everywhere; other texts are left to the Elixir side.
 #[rustler::nif]
-fn text_similarities(text: Binary<'_>, others: Vec<Binary<'_>>) -> Result<Vec<f64>, rustler::Atom> {
-    similarities(&text, &others)
+fn text_similarities(
+    env: Env<'_>,
+    text: Binary<'_>,
+    others: Vec<Binary<'_>>,
+) -> Result<Vec<f64>, rustler::Atom> {
+    timeslice::charged(env, || similarities(&text, &others))
 }
 
 /// The same on a dirty scheduler, for texts that take longer than 100 microseconds.

@@ -5,7 +5,9 @@
 
 use std::cmp::Ordering;
 
-use rustler::{Binary, Resource, ResourceArc};
+use rustler::{Binary, Env, Resource, ResourceArc};
+
+use crate::timeslice;
 
 mod atoms {
     rustler::atoms! { dimensions, not_finite, zero_vector, no_memory }
@@ -36,11 +38,12 @@ fn vectors_new(values: Binary<'_>, dimensions: usize) -> Result<ResourceArc<Vect
 /// cosine 0.
 #[rustler::nif]
 fn vectors_top(
+    env: Env<'_>,
     vectors: ResourceArc<Vectors>,
     query: Binary<'_>,
     count: usize,
 ) -> Result<Vec<(usize, f64)>, rustler::Atom> {
-    top(&vectors, query.as_slice(), count)
+    timeslice::charged(env, || top(&vectors, query.as_slice(), count))
 }
 
 /// The same on a dirty scheduler, for more numbers than 100 microseconds suffice for.
