@@ -8,6 +8,7 @@ mod batch;
 mod hash;
 #[cfg(feature = "probe")]
 mod probe;
+mod ring;
 mod spool;
 mod text;
 mod timeslice;

@@ -25,6 +25,7 @@
 //! | [`pg`] | process groups of one scope | OTP's `pg`, protocols 0 and 1 |
 //! | [`pubsub`] | topics and their subscribers | Phoenix.PubSub 2.0 to 2.2 (its PG2 adapter) |
 //! | [`registry`] | the replicated map under names and placement | `DeltaCrdt.AWLWWMap` and `MerkleMap`, as Horde runs them |
+//! | [`ring`] | no machine: which node has a key | libring's `HashRing` |
 //! | [`tracker`] | who is present where | Phoenix.Tracker, and Phoenix.Presence on it |
 //! | `sim` | virtual time and a seeded network (feature `sim`) | – |
 
@@ -39,6 +40,7 @@ pub mod pg;
 pub mod pubsub;
 mod random;
 pub mod registry;
+pub mod ring;
 #[cfg(test)]
 #[path = "../tests/it/seeds.rs"]
 mod seeds;

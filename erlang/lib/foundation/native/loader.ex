@@ -36,6 +36,10 @@ defmodule Foundation.Native.Loader do
   def spool_stats(_spool), do: error()
   def text_similarities(_text, _others), do: error()
   def text_similarities_dirty(_text, _others), do: error()
+  def ring_new(_nodes), do: error()
+  def ring_owner(_ring, _place), do: error()
+  def ring_owners(_ring, _places), do: error()
+  def ring_owners_dirty(_ring, _places), do: error()
   def panic_probe, do: error()
 
   defp path do

@@ -6,46 +6,32 @@
 
 use std::collections::BTreeMap;
 
-use foundation_proto::etf::{Map, Term, phash2, phash2_range};
+use foundation_proto::etf::{Map, Term, phash2};
 
 use super::Member;
 use super::supervisor::Status;
-use crate::message::tuple_of;
+use crate::ring::{POINTS, Ring, place};
 
-/// Points of each member on the ring (the default weight of libring).
-const POINTS: i64 = 128;
-/// The range of all hashes on the ring: libring takes 2³² - 1, not 2³².
-const RANGE: u64 = (1 << 32) - 1;
-
-/// A hash ring (`HashRing` of libring).
+/// A hash ring of members (`HashRing` of libring).
 #[derive(Clone, Debug, Default)]
 pub struct HashRing {
-    points: BTreeMap<u32, Member>,
+    members: Vec<Member>,
+    ring: Ring,
 }
 
 impl HashRing {
     /// The ring of these members.
     pub fn new<'a>(members: impl IntoIterator<Item = &'a Member>) -> Self {
-        let mut points = BTreeMap::new();
-        for member in members {
-            let node = member.to_term();
-            for i in 1..=POINTS {
-                let point = tuple_of([node.clone(), Term::Integer(i)]);
-                // Of two members that meet in one point, the first has it.
-                if let Some(at) = phash2_range(&point, RANGE) {
-                    points.entry(at).or_insert_with(|| member.clone());
-                }
-            }
-        }
-        Self { points }
+        let members: Vec<Member> = members.into_iter().cloned().collect();
+        let terms: Vec<Term> = members.iter().map(Member::to_term).collect();
+        let ring = Ring::new(terms.iter().map(|term| (term, POINTS)));
+        Self { members, ring }
     }
 
     /// Who has a key: the member at the first point from the key's hash on, around the ring. `None` if the ring is empty.
     /// libring hashes an atom by its external format; such keys have no place here, and Horde uses none.
     pub fn key_to_node(&self, key: &Term) -> Option<&Member> {
-        let at = phash2_range(key, RANGE)?;
-        let next = self.points.range(at..).next().or_else(|| self.points.first_key_value());
-        next.map(|(_, member)| member)
+        self.members.get(self.ring.owner(place(key))?)
     }
 }
 
@@ -72,7 +58,7 @@ mod tests {
     use foundation_proto::etf::Atom;
 
     use super::*;
-    use crate::message::{atom, list_of};
+    use crate::message::{atom, list_of, tuple_of};
 
     fn member(node: &'static str) -> Member {
         Member { name: Atom::new_static("Elixir.Sup"), node: Atom::new_static(node) }
@@ -90,13 +76,19 @@ mod tests {
     #[test]
     fn the_ring_is_that_of_libring() {
         let ring = ring();
-        let lowest: Vec<_> = ring.points.iter().take(4).map(|(at, who)| (*at, who.node.as_str())).collect();
+        let lowest: Vec<_> = ring
+            .ring
+            .points()
+            .iter()
+            .take(4)
+            .map(|(at, who)| (*at, ring.members[*who as usize].node.as_str()))
+            .collect();
         assert_eq!(
             lowest,
             [(36_179_536, "a@h"), (51_475_108, "b@h"), (52_545_153, "b@h"), (60_570_662, "b@h")]
         );
         let first = tuple_of([member("a@h").to_term(), Term::Integer(1)]);
-        assert_eq!(phash2_range(&first, RANGE), Some(2_762_938_235));
+        assert_eq!(place(&first), 2_762_938_235);
         let owners: Vec<_> = (0..10).map(|key| node(ring.key_to_node(&Term::Integer(key)))).collect();
         assert_eq!(owners, ["c@h", "c@h", "c@h", "c@h", "a@h", "a@h", "b@h", "a@h", "b@h", "a@h"]);
         assert_eq!(HashRing::default().key_to_node(&Term::Integer(1)), None);
