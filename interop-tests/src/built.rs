@@ -39,19 +39,7 @@ fn build() {
             return;
         }
         let release = target().file_name().is_some_and(|profile| profile == "release");
-        let mut cargo = Command::new(env!("CARGO"));
-        // What cargo tells the tests of this package is no concern of the build: ring's build script would run again for it,
-        // and everything above it, this program included, be built anew while it runs.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"]
-                .iter()
-                .any(|of_package| text.starts_with(of_package))
-            {
-                cargo.env_remove(&name);
-            }
-        }
-        let status = cargo
+        let status = cargo()
             .args(["test", "--workspace", "--exclude=foundation-bench-*", "--no-run", "--quiet"])
             .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
             .args(release.then_some("--release"))
@@ -59,4 +47,39 @@ fn build() {
             .expect("cargo can be started");
         assert!(status.success(), "the workspace does not build");
     });
+}
+
+/// The native functions of the Elixir library, built as `mix test` builds them.
+pub fn native() -> PathBuf {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os("FOUNDATION_BUILT").is_some() {
+            return;
+        }
+        let release = target().file_name().is_some_and(|profile| profile == "release");
+        let status = cargo()
+            .args(["build", "--quiet", "--features", "probe"])
+            .args(release.then_some("--release"))
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../nif"))
+            .status()
+            .expect("cargo can be started");
+        assert!(status.success(), "the native functions do not build");
+    });
+    target().join("libfoundation_nif.so")
+}
+
+/// What cargo tells the tests of this package is no concern of the build: ring's build script would run again for it,
+/// and everything above it, this program included, be built anew while it runs.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"]
+            .iter()
+            .any(|of_package| text.starts_with(of_package))
+        {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }

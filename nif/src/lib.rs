@@ -6,6 +6,7 @@
 
 mod batch;
 mod hash;
+mod machine;
 #[cfg(feature = "probe")]
 mod probe;
 mod ring;

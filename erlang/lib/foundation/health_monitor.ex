@@ -26,13 +26,15 @@ defmodule Foundation.HealthMonitor do
   @doc """
   The health of the cluster. Options: `timeout`, 2000 ms.
 
-  - `nodes`: a node is `:degraded` if one of its three services is not available. Its figures are `memory` in bytes, `processes`,
+  - `nodes`: a node is `:degraded` if one of its three services is not available, or it has `problems`, a list: `:nif_missing` says that a
+    `Foundation.Registry` there has the names of its node only, because the native functions are not loaded. Its figures are `memory` in bytes, `processes`,
     `run_queue`, `uptime_ms`, `native`, whether the native functions are loaded, `registry_changes` and `message_rate`,
     see `cluster_metrics/1`.
   - `services`: the names in the namespace `:production` of the nodes that answer, `:degraded` where a node that answers lacks
     it, with the number of live instances; then those of `Foundation.ServiceMesh` with their number of instances, `:degraded` if one is
     marked unhealthy.
-  - `status`: `:critical` if this node is degraded or more than half of the nodes are not healthy, `:degraded` if any is not.
+  - `status`: `:critical` if a service of this node is not available, or more than half of the nodes lack one or do not answer; `:degraded` if any node is not
+    healthy.
   - `last_check`: milliseconds since 1970.
   """
   @spec cluster_health(keyword()) :: report()
@@ -109,20 +111,17 @@ defmodule Foundation.HealthMonitor do
     unwell =
       Enum.reject(answers, fn {_node, status, _metrics, _services} -> status == :healthy end)
 
+    ill = for {node, _status, metrics, _services} <- unwell, problems(metrics) == [], do: node
+
     cond do
-      unwell == [] ->
-        :healthy
-
-      Enum.any?(unwell, fn {node, _status, _metrics, _services} -> node == node() end) ->
-        :critical
-
-      length(unwell) * 2 > length(answers) ->
-        :critical
-
-      true ->
-        :degraded
+      unwell == [] -> :healthy
+      node() in ill or length(ill) * 2 > length(answers) -> :critical
+      true -> :degraded
     end
   end
+
+  # Of nodes with an earlier version of this library there is no such list.
+  defp problems(metrics), do: Map.get(metrics, :problems, [])
 
   defp services(answers) do
     reports =
@@ -148,10 +147,13 @@ defmodule Foundation.HealthMonitor do
   @spec local_health() :: %{status: :healthy | :degraded, metrics: map(), services: map()}
   def local_health do
     {uptime, _since_last} = :erlang.statistics(:wall_clock)
+    available? = Foundation.available?()
+    problems = if available? and Foundation.Registry.nif_missing?(), do: [:nif_missing], else: []
 
     %{
-      status: if(Foundation.available?(), do: :healthy, else: :degraded),
+      status: if(available? and problems == [], do: :healthy, else: :degraded),
       metrics: %{
+        problems: problems,
         memory: :erlang.memory(:total),
         processes: :erlang.system_info(:process_count),
         run_queue: :erlang.statistics(:total_run_queue_lengths),

@@ -6,6 +6,8 @@ defmodule Foundation.Native do
   `:erlang.load_nif/2`. If that fails the application starts all the same: pure functions run their Elixir
   fallback, which gives the same results, and `status/0` says why.
 
+  `config :foundation, native: false` leaves them out.
+
   Terms cross as binaries in the external term format. Above 2 KiB they go to a dirty scheduler, so that no call holds a
   normal one for more than about 100 microseconds; and what a call takes there is charged to the process that makes it.
   """
@@ -26,7 +28,9 @@ defmodule Foundation.Native do
   """
   @spec load() :: :ok | {:error, String.t()}
   def load do
-    case Loader.load() do
+    wanted? = Application.get_env(:foundation, :native, true)
+
+    case if(wanted?, do: Loader.load(), else: {:error, "config :foundation, native: false"}) do
       :ok ->
         :ok
 

@@ -17,6 +17,7 @@ mod ecosystem_horde;
 mod ecosystem_horde_supervisor;
 mod ecosystem_pubsub_contract;
 mod ecosystem_tracker;
+mod elixir_registry;
 mod epmd;
 mod faults;
 mod gen_server;

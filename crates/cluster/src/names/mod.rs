@@ -30,12 +30,13 @@
 //! once to all members that have what came before; they acknowledge after 100 ms, or when they are asked. Then nothing
 //! more is sent: an idle registry is silent. A BEAM node that has no process of this name drops what comes.
 //!
-//! Callers without this library use `GenServer.call/3`: see `calls`.
+//! Callers without this library use `GenServer.call/3`: see `calls`. A host on a BEAM passes events and actions as terms: [`external`].
 
 mod calls;
 mod config;
 mod entry;
 mod event;
+pub mod external;
 mod held;
 mod index;
 mod own;

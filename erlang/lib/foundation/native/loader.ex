@@ -36,10 +36,14 @@ defmodule Foundation.Native.Loader do
   def spool_stats(_spool), do: error()
   def text_similarities(_text, _others), do: error()
   def text_similarities_dirty(_text, _others), do: error()
+  def machine_new(_term), do: error()
+  def machine_handle(_machine, _now, _events), do: error()
+  def machine_handle_dirty(_machine, _now, _events), do: error()
   def ring_new(_nodes), do: error()
   def ring_owner(_ring, _place), do: error()
   def ring_owners(_ring, _places), do: error()
   def ring_owners_dirty(_ring, _places), do: error()
+  def machine_panic(_machine), do: error()
   def panic_probe, do: error()
 
   defp path do

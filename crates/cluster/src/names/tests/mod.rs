@@ -1,5 +1,6 @@
 //! The registry by hand, and in the simulator.
 
+mod external;
 mod node;
 mod run;
 mod simulation;

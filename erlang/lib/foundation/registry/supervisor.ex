@@ -1,0 +1,15 @@
+defmodule Foundation.Registry.Supervisor do
+  @moduledoc false
+  # Owns the table that readers look into, so that it outlives the process that writes it.
+
+  use Supervisor
+
+  def start_link({name, _options, _listeners} = registry),
+    do: Supervisor.start_link(__MODULE__, registry, name: Module.concat(name, Supervisor))
+
+  @impl true
+  def init({name, _options, _listeners} = registry) do
+    ^name = :ets.new(name, [:named_table, :public, :set, read_concurrency: true])
+    Supervisor.init([{Foundation.Registry.Server, registry}], strategy: :one_for_one)
+  end
+end
