@@ -38,6 +38,7 @@ mod message;
 pub mod names;
 pub mod pg;
 pub mod pubsub;
+#[cfg_attr(not(any(test, feature = "sim")), allow(unreachable_pub, reason = "public where the simulator is"))]
 mod random;
 pub mod registry;
 pub mod ring;
