@@ -89,7 +89,16 @@ defmodule Foundation.SharedRegistryTest do
       deep = Enum.reduce(1..20_000, [], fn _n, list -> [list] end)
       assert {:error, _reason} = GenServer.call(names, {:register, deep, 1, self()})
       # Whatever a peer sends: nothing comes of it.
-      for message <- [{:hello}, {:writes, 1, 2}, {:have, deep}, :text, {:"$gen_cast", 1}],
+      for message <- [
+            {:hello},
+            {:writes, 1, 2},
+            {:have, deep},
+            :text,
+            {:"$gen_cast", 1},
+            {:"$gen_call", :nobody, deep},
+            {:"$gen_call", {1, 2}, :count},
+            {:"$gen_call", [], {:lookup, :a}}
+          ],
           do: send(names, message)
 
       assert Registry.count(names) == 2
@@ -97,6 +106,15 @@ defmodule Foundation.SharedRegistryTest do
 
       for opts <- [[name: nil], [name: :x, keys: :some], [name: :x, colour: 1], [name: "x"]],
           do: assert_raise(ArgumentError, fn -> Registry.start_link(opts) end)
+    end
+
+    test "a process of a node that is not connected has no name" do
+      names = start()
+      # NEW_PID_EXT of a@b
+      far = :erlang.binary_to_term(<<131, 88, 119, 3, "a@b", 7::32, 0::32, 1::32>>)
+      assert {:ok, _} = Registry.register(names, :far, 1, far)
+      eventually(fn -> Registry.to_list(names) == [] end)
+      assert {:ok, _} = Registry.register(names, :far, 1)
     end
 
     test "a restart keeps the names of living processes" do

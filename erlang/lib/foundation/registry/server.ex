@@ -17,6 +17,7 @@ defmodule Foundation.Registry.Server do
   # What members say to each other; see docs/registry.md.
   @protocol [:hello, :welcome, :have, :writes, :scan, :head, :unknown]
 
+  # unreachable: monitors of processes on nodes that are not connected, until the machine is told.
   defstruct [
     :name,
     :listeners,
@@ -26,7 +27,8 @@ defmodule Foundation.Registry.Server do
     :machine,
     :timer,
     monitors: %{},
-    refs: %{}
+    refs: %{},
+    unreachable: []
   ]
 
   def start_link({name, _options, _listeners} = registry),
@@ -155,7 +157,10 @@ defmodule Foundation.Registry.Server do
 
     case state.module.handle(state.machine, now, events) do
       {:ok, machine, actions, due} ->
-        Enum.reduce(actions, set_timer(%{state | machine: machine}, due), &act/2)
+        state = Enum.reduce(actions, set_timer(%{state | machine: machine}, due), &act/2)
+        # After all that was to be done before: what is found would be out of date otherwise.
+        downs = for id <- Enum.reverse(state.unreachable), do: {:down, id}
+        handle(%{state | unreachable: []}, downs)
 
       # Beyond what terms of peers may be (depth, size): whoever it came from is told, and the others are not held up.
       {:error, :badarg} ->
@@ -164,8 +169,7 @@ defmodule Foundation.Registry.Server do
   end
 
   defp refuse(state, [{:message, {:"$gen_call", from, _request}, _wall}]) do
-    GenServer.reply(from, {:error, :badarg})
-    state
+    act({:reply, from, {:error, :badarg}}, state)
   end
 
   defp refuse(state, [_event]), do: state
@@ -200,7 +204,7 @@ defmodule Foundation.Registry.Server do
           refs: Map.put(state.refs, id, ref)
       }
     else
-      handle(state, [{:down, id}])
+      %{state | unreachable: [id | state.unreachable]}
     end
   end
 
