@@ -141,7 +141,7 @@ defmodule Foundation.Cluster do
         Foundation.PubSub,
         receivers(),
         Foundation.Channels.Rate,
-        Foundation.ProcessRegistry.Names,
+        {Foundation.ProcessRegistry.Names, engine()},
         Foundation.ServiceMesh.Registrar,
         Foundation.ProcessManager.Engine,
         Foundation.HealthMonitor.Checker,

@@ -12,7 +12,8 @@ defmodule Foundation.ProcessRegistry do
 
   With clustering on (`Foundation.ClusterConfig`) the names are those of the whole cluster: a name that a process of another node holds is
   refused, and found. Nodes learn of each other's names after a moment, so two may take one at once, as may the sides of a
-  partition; each then finds its own first, and other nodes all find the same of them. With Horde in the host application, its registry has
+  partition; each then finds its own first, and other nodes all find the same of them. Rust nodes share the names as
+  `node.registry_with("Foundation.ProcessRegistry.Shared", Config::new(Keys::Duplicate))`, with `{namespace, name}` for keys, if the native functions are loaded. With Horde in the host application, its registry has
   this module's name and settles such a conflict as Horde does, by ending one of the processes. What stays of one node:
   `:config_server`, `:event_store` and `:telemetry_service` in `:production`, namespaces `{:test, reference}`, namespaces listed in
   `config :foundation, local_namespaces: [...]`, processes registered on a node that is not theirs, and the values in `lookup_value/2`.

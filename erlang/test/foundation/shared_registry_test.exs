@@ -3,7 +3,7 @@ defmodule Foundation.SharedRegistryTest do
 
   import Foundation.Eventually
   alias Foundation.Native.Loader
-  alias Foundation.{Registry, TestCluster}
+  alias Foundation.{ProcessRegistry, Registry, TestCluster}
   alias Foundation.Registry.{Alone, Native}
 
   defp start(opts \\ []) do
@@ -287,6 +287,60 @@ defmodule Foundation.SharedRegistryTest do
       eventually(fn -> not on(cluster, b, Process, :alive?, [second]) end)
       seen(cluster, a, :one, first)
       assert %{conflicts: 1} = on(cluster, b, Registry, :stats, [:names])
+    end
+
+    test "with clustering on, the names of 1.x are in a registry that Rust nodes share" do
+      cluster = TestCluster.start(2, foundation: [cluster: :local_epmd])
+      on_exit(fn -> TestCluster.stop(cluster) end)
+      [a, b] = TestCluster.nodes(cluster)
+      shared = Foundation.ProcessRegistry.Shared
+
+      lookup = fn node, name ->
+        on(cluster, node, ProcessRegistry, :lookup, [:production, name])
+      end
+
+      agent = fn node ->
+        on(cluster, node, Agent, :start, [Function, :identity, [1]]) |> elem(1)
+      end
+
+      eventually(fn -> on(cluster, a, Registry, :members, [shared]) == Enum.sort([a, b]) end)
+
+      one = agent.(a)
+      assert on(cluster, a, ProcessRegistry, :register, [:production, :one, one]) == :ok
+      eventually(fn -> lookup.(b, :one) == {:ok, one} end)
+
+      eventually(fn ->
+        on(cluster, b, Registry, :lookup, [shared, {:production, :one}]) == [{one, nil}]
+      end)
+
+      via = on(cluster, a, ProcessRegistry, :via_tuple, [:production, :two])
+      {:ok, two} = on(cluster, a, Agent, :start, [Function, :identity, [2], [name: via]])
+
+      eventually(fn ->
+        on(cluster, b, Registry, :lookup, [shared, {:production, :two}]) == [{two, nil}]
+      end)
+
+      # What is there alone, as of a Rust node, is found all the same; what is no name is passed over.
+      three = agent.(b)
+      {:ok, _} = on(cluster, b, Registry, :register, [shared, {:production, :three}, 3, three])
+      {:ok, _} = on(cluster, b, Registry, :register, [shared, "no name", 3, three])
+      eventually(fn -> lookup.(a, :three) == {:ok, three} end)
+      services = on(cluster, a, ProcessRegistry, :list_services, [:production])
+
+      assert Enum.sort(services -- [:config_server, :event_store, :telemetry_service]) == [
+               :one,
+               :three,
+               :two
+             ]
+
+      assert on(cluster, a, ProcessRegistry, :register, [:production, :three, one]) ==
+               {:error, {:already_registered, three}}
+
+      assert on(cluster, a, ProcessRegistry, :unregister, [:production, :one]) == :ok
+      eventually(fn -> lookup.(b, :one) == :error end)
+      :ok = on(cluster, a, Agent, :stop, [two])
+      eventually(fn -> lookup.(b, :two) == :error end)
+      assert on(cluster, b, Registry, :count, [shared]) == 2
     end
 
     test "without the native functions a node has its own names, and says so" do

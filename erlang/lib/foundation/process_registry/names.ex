@@ -1,14 +1,18 @@
 defmodule Foundation.ProcessRegistry.Names do
   @moduledoc false
   # What makes the names of Foundation.ProcessRegistry known on all nodes, with clustering on: the host application's Horde, or the
-  # :pg scope of this module with a group for each name. Also the module of via tuples in the latter case.
+  # :pg scope of this module with a group for each name, and beside it the registry that Rust nodes share. Also the module of via tuples in the
+  # latter case. :pg is there for nodes without native functions, which have no share in the registry.
   #
   # Some names stay of one node: those of the three services, of tests, of the library's own parts, and of namespaces that the application
   # names in `config :foundation, local_namespaces:`.
 
   @compile {:no_warn_undefined, Horde.Registry}
+  require Logger
 
   @registry Foundation.ProcessRegistry
+  # Of duplicate keys: after a partition a name has two processes, and nobody is ended.
+  @shared Module.concat(@registry, Shared)
   # The Registry of this node while the name above belongs to Horde.
   @beside_horde Module.concat(@registry, Local)
   @own_namespaces [:foundation_channels, :foundation_replicas]
@@ -39,7 +43,18 @@ defmodule Foundation.ProcessRegistry.Names do
   def local, do: :persistent_term.get({@registry, :local}, @registry)
 
   @doc false
-  def child_spec(_opts), do: %{id: __MODULE__, start: {:pg, :start_link, [__MODULE__]}}
+  # The registry comes first: names are shared as soon as the scope is there.
+  def child_spec(engine) do
+    scope = %{id: __MODULE__, start: {:pg, :start_link, [__MODULE__]}}
+    registry = {Foundation.Registry, name: @shared, keys: :duplicate}
+    children = if engine == :horde, do: [scope], else: [registry, scope]
+
+    %{
+      id: __MODULE__,
+      start: {Supervisor, :start_link, [children, [strategy: :rest_for_one]]},
+      type: :supervisor
+    }
+  end
 
   @doc false
   @spec shared?(key()) :: boolean()
@@ -76,11 +91,25 @@ defmodule Foundation.ProcessRegistry.Names do
       not shared?(key) -> :ok
       engine() == :horde -> register_in_horde(key, pid)
       pid in :pg.get_members(__MODULE__, {:name, key}) -> :ok
-      true -> :pg.join(__MODULE__, {:name, key}, pid)
+      true -> share(key, pid)
     end
   end
 
   def announce(_key, _pid), do: :ok
+
+  defp share(key, pid) do
+    :ok = :pg.join(__MODULE__, {:name, key}, pid)
+
+    with {:error, reason} <- Foundation.Registry.register(@shared, key, nil, pid),
+         do: Logger.warning("#{inspect(key)} is not shared with Rust nodes: #{inspect(reason)}")
+
+    :ok
+  catch
+    # It restarts, and takes up what it had before.
+    :exit, reason ->
+      Logger.warning("#{inspect(key)} is not shared with Rust nodes: #{inspect(reason)}")
+      :ok
+  end
 
   defp register_in_horde(key, pid) do
     :yes = Horde.Registry.register_name({@registry, key}, pid)
@@ -93,10 +122,17 @@ defmodule Foundation.ProcessRegistry.Names do
     cond do
       not shared?(key) -> :ok
       engine() == :horde -> GenServer.call(@registry, {:unregister, key, pid})
-      true -> :pg.leave(__MODULE__, {:name, key}, pid)
+      true -> leave(key, pid)
     end
 
     :ok
+  end
+
+  defp leave(key, pid) do
+    _ = :pg.leave(__MODULE__, {:name, key}, pid)
+    Foundation.Registry.unregister(@shared, key, pid)
+  catch
+    :exit, _restarting -> :ok
   end
 
   @doc false
@@ -114,9 +150,10 @@ defmodule Foundation.ProcessRegistry.Names do
         end
 
       true ->
-        case :pg.get_members(__MODULE__, {:name, key}) do
-          [] -> :error
-          pids -> {:ok, Enum.min_by(pids, &{node(&1), &1})}
+        case {Foundation.Registry.lookup(@shared, key), :pg.get_members(__MODULE__, {:name, key})} do
+          {[{pid, _value} | _others], _in_pg} -> {:ok, pid}
+          {[], []} -> :error
+          {[], pids} -> {:ok, Enum.min_by(pids, &{node(&1), &1})}
         end
     end
   end
@@ -126,9 +163,14 @@ defmodule Foundation.ProcessRegistry.Names do
   def all(namespace) do
     keys =
       cond do
-        not running?() -> []
-        engine() == :horde -> Horde.Registry.select(@registry, [{{:"$1", :_, :_}, [], [:"$1"]}])
-        true -> for {:name, key} <- :pg.which_groups(__MODULE__), do: key
+        not running?() ->
+          []
+
+        engine() == :horde ->
+          Horde.Registry.select(@registry, [{{:"$1", :_, :_}, [], [:"$1"]}])
+
+        true ->
+          Enum.uniq(shared_keys() ++ for({:name, key} <- :pg.which_groups(__MODULE__), do: key))
       end
 
     for {^namespace, service} = key <- keys,
@@ -136,6 +178,10 @@ defmodule Foundation.ProcessRegistry.Names do
         into: %{},
         do: {service, pid}
   end
+
+  # Rust nodes may register what is no name here.
+  defp shared_keys,
+    do: for({{_, _} = key, _pid, _value} <- Foundation.Registry.to_list(@shared), do: key)
 
   ## The callbacks of a via tuple
 
