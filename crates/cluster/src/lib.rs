@@ -26,6 +26,7 @@
 //! | [`pubsub`] | topics and their subscribers | Phoenix.PubSub 2.0 to 2.2 (its PG2 adapter) |
 //! | [`registry`] | the replicated map under names and placement | `DeltaCrdt.AWLWWMap` and `MerkleMap`, as Horde runs them |
 //! | [`ring`] | no machine: which node has a key | libring's `HashRing` |
+//! | [`supervisor`] | children that run once, once a node, or in parts, somewhere between our own nodes | `Horde.DynamicSupervisor`'s task; a BEAM calls it as a `GenServer` |
 //! | [`tracker`] | who is present where | Phoenix.Tracker, and Phoenix.Presence on it |
 //! | `sim` | virtual time and a seeded network (feature `sim`) | – |
 
@@ -47,6 +48,7 @@ pub mod ring;
 mod seeds;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod supervisor;
 pub mod tracker;
 
 use foundation_proto::Mono;
