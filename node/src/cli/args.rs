@@ -225,6 +225,19 @@ pub(crate) enum Command {
         #[arg(id = "registry", value_name = "NAME")]
         name: String,
     },
+    /// List the children of a supervisor of Rust children: id, part, node, status, process; or one of them; or move one
+    Singleton {
+        /// The node
+        node: String,
+        /// The supervisor
+        #[arg(id = "supervisor", value_name = "NAME")]
+        name: String,
+        /// The child, a term in Erlang or Elixir syntax
+        id: Option<String>,
+        /// Move it to this node, with the state that it leaves
+        #[arg(long, value_name = "NODE", requires = "id")]
+        to: Option<String>,
+    },
     /// Show the traffic of the channels, line by line
     Channels {
         /// The node

@@ -18,6 +18,7 @@
 //! | [`session`] | a short-lived hidden node that speaks to another one |
 //! | [`remote`] | what is asked of the other one: `ping`, `rpc`, `call`, … |
 //! | [`registry`] | what is found in a registry |
+//! | [`singleton`] | the children of a supervisor |
 //! | [`manual`] | completions for shells, and the man page |
 //! | [`traffic`] | groups, topics and channels: `groups`, `subscribe`, `broadcast`, `channels` |
 //! | [`terms`] | terms on the command line and on the standard output |
@@ -40,6 +41,7 @@ mod registry;
 mod reload;
 mod remote;
 mod session;
+mod singleton;
 mod start;
 mod terms;
 mod traffic;
@@ -105,6 +107,9 @@ fn run(cli: &Cli, logs: &logs::Logs) -> Result<u8, Failure> {
             Command::Broadcast { topic, term } => traffic::broadcast(topic, term, &cli.options).await,
             Command::Horde { node, name } => horde::horde(node, name, &cli.options).await,
             Command::Groups { node, scope } => traffic::groups(node, scope, &cli.options).await,
+            Command::Singleton { node, name, id, to } => {
+                singleton::run(node, name, id.as_deref(), to.as_deref(), &cli.options).await
+            }
             Command::Registry { node, name } => registry::list(node, name, &cli.options).await,
             Command::Channels { node, one, interval, count } => {
                 traffic::channels(node, *one, *interval, *count, &cli.options).await

@@ -14,6 +14,7 @@
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
 //! | [`registry`] | names between our own nodes, with values, unique or duplicate |
+//! | [`supervisor`] | children that run once in the cluster, once a node, or in parts |
 //! | [`tracker`] | presences, shared with Phoenix.Tracker and Phoenix.Presence |
 
 pub mod changes;
@@ -26,6 +27,7 @@ mod monitors;
 pub mod pg;
 pub mod pubsub;
 pub mod registry;
+pub mod supervisor;
 pub mod tracker;
 
 use std::collections::BTreeMap;
@@ -42,6 +44,7 @@ use lease::Leases;
 use pg::Groups;
 use pubsub::PubSub;
 use registry::{Config, Keys, Registry};
+use supervisor::Supervisor;
 use tracker::{Options, Tracker};
 
 use crate::error::{Error, Result};
@@ -62,6 +65,7 @@ pub(crate) struct Services {
     pub(crate) auto: horde::auto::Auto,
     leases: Mutex<BTreeMap<Atom, Leases>>,
     names: Mutex<BTreeMap<Atom, Registry>>,
+    spread: Mutex<BTreeMap<Atom, Supervisor>>,
     trackers: Mutex<BTreeMap<Atom, Tracker>>,
 }
 
@@ -211,6 +215,22 @@ impl Node {
         }
         let started = Leases::start(self, &name, config)?;
         leases.insert(name, started.clone());
+        Ok(started)
+    }
+
+    /// A supervisor of children that run somewhere in the cluster, shared with the supervisors of the same name on all connected nodes of
+    /// this kind. `"MyApp.Jobs"` and `"Elixir.MyApp.Jobs"` are the same name. The configuration counts when it is first asked for.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn supervisor(&self, name: &str, config: supervisor::Config) -> Result<Supervisor> {
+        let name = elixir_name(name)?;
+        let mut supervisors = self.inner().services.spread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = supervisors.get(&name).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = Supervisor::start(self, &name, config)?;
+        supervisors.insert(name, started.clone());
         Ok(started)
     }
 

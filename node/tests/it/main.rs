@@ -11,4 +11,5 @@ mod local;
 mod pubsub;
 mod remote;
 mod scale;
+mod supervisor;
 mod support;
