@@ -8,6 +8,7 @@
 //! A [`Host`] is a node. It hands what arrives to its machines and carries out their actions through the [`Io`] it is given.
 
 mod random;
+pub mod scenario;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -270,6 +271,18 @@ impl<H: Host> Network<H> {
         let result = act(host, &mut io);
         self.carry_out(id, io);
         Some(result)
+    }
+
+    /// Lets all pairs talk that are kept apart.
+    pub fn allow_all(&mut self) {
+        let mut closed = Vec::new();
+        for (high, row) in self.links.0.iter().enumerate() {
+            let links = row.iter().enumerate().filter_map(|(low, link)| Some((low, link.as_ref()?)));
+            closed.extend(links.filter(|(_, link)| !link.open).map(|(low, _)| (low, high)));
+        }
+        for (low, high) in closed {
+            self.allow(low, high, true);
+        }
     }
 
     /// Runs until nothing is left to happen before `until`.

@@ -23,13 +23,19 @@ pub(super) struct Faults {
     pub(super) delay: usize,
 }
 
+impl Faults {
+    pub(super) fn any(self) -> bool {
+        self.loss + self.double + self.delay > 0
+    }
+}
+
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) names: Names,
     pub(super) me: Pid,
     /// How far its wall clock is off.
     pub(super) skew: i64,
-    faults: Faults,
+    pub(super) faults: Faults,
     random: Random,
     peers: BTreeSet<NodeId>,
     /// Nodes that nothing reaches from here, although nobody has noticed yet.
@@ -99,6 +105,13 @@ impl Node {
     /// The pid of the `n`-th process of this node.
     pub(super) fn process(&self, n: u32) -> Pid {
         Pid { id: n, ..self.me.clone() }
+    }
+
+    /// The processes of this node that have a key, or the one of them that is named.
+    pub(super) fn with_key(&self, key: &Key, process: Option<u32>) -> Vec<Pid> {
+        let wanted = |pid: &&Pid| process.is_none_or(|process| pid.id == process);
+        let has = |(pid, keys): (&Pid, &BTreeSet<Key>)| keys.contains(key).then(|| pid.clone());
+        self.processes.iter().filter(|(pid, _)| wanted(pid)).filter_map(has).collect()
     }
 
     pub(super) fn event(&mut self, io: &mut Io<Wire>, event: Event) {

@@ -14,17 +14,19 @@
 //! 9. Read your writes: who registers a key finds it at once where it was registered.
 //! 10. `wait_until_all` does not lie: when it is done, each member has the write; and it ends.
 //!
-//! `FOUNDATION_SIM_SEED=N` runs one seed, `FOUNDATION_SIM_SEEDS=N` that many.
+//! `FOUNDATION_SIM_SEED=N` runs one seed, `FOUNDATION_SIM_SEEDS=N` that many. A seed that fails prints what happened as a scenario
+//! ([`crate::sim::scenario`]); the files of `crates/cluster/scenarios` are run too.
 
 use crate::seeds::{number, seeds};
 
 use super::super::Mutant;
 use super::node::Faults;
-use super::run::{Run, Scenario, grown};
+use super::run::{Plan, Run, grown};
+use crate::sim::scenario::{Scenario, committed};
 
-fn scenario(seed: u64) -> Scenario {
+fn plan(seed: u64) -> Plan {
     let lossy = seed % 3 == 2;
-    Scenario {
+    Plan {
         seed,
         size: 2 + (seed % 6) as usize,
         keys: 12,
@@ -40,14 +42,37 @@ fn scenario(seed: u64) -> Scenario {
 fn names_converge_and_none_is_lost_or_comes_back() {
     let mut delivered = 0;
     for seed in seeds(60) {
-        delivered += Run::new(scenario(seed)).all().unwrap_or_else(|what| panic!("{what}"));
+        delivered += Run::new(plan(seed)).all().unwrap_or_else(|what| panic!("{what}"));
     }
     println!("names: {delivered} messages delivered");
 }
 
 #[test]
 fn a_seed_runs_the_same_way_twice() {
-    assert_eq!(Run::new(scenario(5)).all(), Run::new(scenario(5)).all());
+    let run = || Run::new(plan(5)).all().unwrap_or_else(|failed| panic!("{failed}"));
+    assert_eq!(run(), run());
+}
+
+fn holds_among(file: &str, scenario: &Scenario, size: usize) {
+    let run = Run::of(scenario, size, None).unwrap_or_else(|what| panic!("{file}: {what}"));
+    let delivered = run.replay(scenario).unwrap_or_else(|failed| panic!("{file}, {size} nodes: {failed}"));
+    println!("names: {file}, {size} nodes: {delivered} messages delivered");
+}
+
+#[test]
+fn scenarios_of_files_hold() {
+    for (file, scenario) in committed().into_iter().filter(|(_, scenario)| scenario.is_for("names")) {
+        scenario.nodes.iter().for_each(|size| holds_among(&file, &scenario, *size));
+    }
+}
+
+/// Half a million pairs of members, each of which knows the other.
+#[test]
+#[ignore = "a gigabyte and minutes: cargo test -p foundation-cluster --lib names:: -- --ignored"]
+fn two_halves_of_a_thousand_meet() {
+    let found = committed().into_iter().find(|(file, _)| file == "halves.scenario");
+    let (file, scenario) = found.expect("the file");
+    holds_among(&file, &scenario, 1000);
 }
 
 #[test]
@@ -66,11 +91,17 @@ fn a_rule_that_is_left_out_is_noticed() {
     ];
     for mutant in mutants {
         let caught = (0..200).find_map(|seed| {
-            let scenario = Scenario { mutant: Some(mutant), ..scenario(seed) };
-            Run::new(scenario).all().err()
+            let plan = Plan { mutant: Some(mutant), ..plan(seed) };
+            Run::new(plan).all().err()
         });
         let caught = caught.unwrap_or_else(|| panic!("{mutant:?} was not noticed"));
-        println!("names: without {mutant:?}: {caught}");
+        // What is printed runs the same way again.
+        let scenario = Scenario::parse(&caught.scenario.to_string()).unwrap();
+        let run = Run::of(&scenario, scenario.nodes[0], Some(mutant)).unwrap();
+        let again = run.replay(&scenario).unwrap_err();
+        assert!(caught.what.contains(&again.what), "{caught} and {again}");
+        let what = caught.what;
+        println!("names: without {mutant:?}: {what}");
     }
 }
 
@@ -78,7 +109,7 @@ fn a_rule_that_is_left_out_is_noticed() {
 #[test]
 fn a_large_network_settles_and_is_silent() {
     let size = number("FOUNDATION_SIM_NODES").unwrap_or(100) as usize;
-    let base = Scenario { size, keys: size * 10, steps: 0, faults: Faults::default(), ..scenario(1) };
+    let base = Plan { size, keys: size * 10, steps: 0, faults: Faults::default(), ..plan(1) };
     let mut run = grown(base, 3).unwrap_or_else(|what| panic!("{what}"));
     let before = run.delivered();
     run.register(0).unwrap();
