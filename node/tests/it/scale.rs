@@ -121,6 +121,32 @@ async fn a_hundred_subscriptions_of_each_of_a_thousand_processes() {
     );
 }
 
+/// Names of 8 bytes with an integer, of processes that have 100 each.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a figure"]
+async fn lookups_among_ten_and_a_hundred_thousand_names() {
+    let node = lonely().await;
+    let name = |n: i64| Term::from((Term::from("worker"), Term::from(n)));
+    for names in [10_000, 100_000] {
+        let registry = node.registry(&format!("names{names}")).unwrap();
+        let processes: Vec<Process> = (0..names / 100).map(|_| node.process().unwrap()).collect();
+        let before = resident("self");
+        let started = Instant::now();
+        for (n, process) in (0..names).zip(processes.iter().cycle()) {
+            registry.register(name(n), Term::from(n), process.pid()).await.unwrap();
+        }
+        let registered = started.elapsed() / u32::try_from(names).unwrap();
+        let bytes = resident("self").saturating_sub(before) / usize::try_from(names).unwrap();
+        let (keys, rounds): (Vec<Term>, usize) = ((0..names).map(name).collect(), 5);
+        let started = Instant::now();
+        let found: usize =
+            (0..rounds).map(|_| keys.iter().filter(|key| registry.lookup(key).is_some()).count()).sum();
+        let each = started.elapsed() / u32::try_from(found).unwrap();
+        assert_eq!(found, keys.len() * rounds);
+        println!("{names} names: registering one {registered:?}, {bytes} bytes each; a lookup {each:?}");
+    }
+}
+
 async fn member(number: usize, epmd_port: u16) -> (Node, Channels) {
     let mode = if number == 0 { EpmdMode::Embedded } else { EpmdMode::Require };
     let config =
