@@ -21,6 +21,7 @@
 //! | [`discovery`] | which nodes to connect to | `libcluster`'s strategies, together |
 //! | [`global`] | names and locks of a fully connected cluster | OTP's `global`, protocols 7 and 8 |
 //! | [`lease`] | names that never have two holders at once, by a majority of configured members | none |
+//! | [`mesh`] | services: who offers what, how well they are, who gets the next piece of work | none: a BEAM calls it as a `GenServer` |
 //! | [`names`] | keys of processes, unique or duplicate, between our own nodes | none: a BEAM calls it as a `GenServer` |
 //! | [`pg`] | process groups of one scope | OTP's `pg`, protocols 0 and 1 |
 //! | [`pubsub`] | topics and their subscribers | Phoenix.PubSub 2.0 to 2.2 (its PG2 adapter) |
@@ -35,6 +36,7 @@ pub mod discovery;
 pub mod global;
 mod key;
 pub mod lease;
+pub mod mesh;
 mod message;
 pub mod names;
 pub mod pg;
