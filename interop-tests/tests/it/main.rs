@@ -41,6 +41,7 @@ mod rust;
 mod schedule;
 mod second_peer;
 mod send;
+mod service_mesh;
 mod setup;
 mod signals;
 mod soak;

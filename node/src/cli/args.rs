@@ -238,6 +238,19 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NODE", requires = "id")]
         to: Option<String>,
     },
+    /// List the services of a mesh: name, process, health, capabilities, metadata
+    Services {
+        /// The node
+        node: String,
+        /// What to look for, such as '[name: :payment]' or '[{capabilities,[refunds]}]'
+        criteria: Option<String>,
+        /// The mesh
+        #[arg(long, value_name = "NAME", default_value = foundation_node::service::mesh::NAME)]
+        mesh: String,
+        /// Instead of the services, how busy the nodes are that tell it
+        #[arg(long, conflicts_with = "criteria")]
+        loads: bool,
+    },
     /// Show the traffic of the channels, line by line
     Channels {
         /// The node

@@ -20,6 +20,7 @@
 //! | [`registry`] | what is found in a registry |
 //! | [`singleton`] | the children of a supervisor |
 //! | [`manual`] | completions for shells, and the man page |
+//! | [`services`] | what is found in a service mesh |
 //! | [`traffic`] | groups, topics and channels: `groups`, `subscribe`, `broadcast`, `channels` |
 //! | [`terms`] | terms on the command line and on the standard output |
 //!
@@ -40,6 +41,7 @@ mod ports;
 mod registry;
 mod reload;
 mod remote;
+mod services;
 mod session;
 mod singleton;
 mod start;
@@ -111,6 +113,9 @@ fn run(cli: &Cli, logs: &logs::Logs) -> Result<u8, Failure> {
                 singleton::run(node, name, id.as_deref(), to.as_deref(), &cli.options).await
             }
             Command::Registry { node, name } => registry::list(node, name, &cli.options).await,
+            Command::Services { node, criteria, mesh, loads } => {
+                services::list(node, mesh, criteria.as_deref(), *loads, &cli.options).await
+            }
             Command::Channels { node, one, interval, count } => {
                 traffic::channels(node, *one, *interval, *count, &cli.options).await
             }

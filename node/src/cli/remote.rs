@@ -103,6 +103,7 @@ pub(crate) async fn run(command: &Command, options: &Options) -> Result<u8, Fail
         | Command::Horde { .. }
         | Command::Registry { .. }
         | Command::Singleton { .. }
+        | Command::Services { .. }
         | Command::Channels { .. } => Err(Failure::Usage("not a command for another node".to_owned())),
     }
 }

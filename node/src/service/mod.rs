@@ -10,6 +10,7 @@
 //! | [`delta_crdt`] | replicated maps, shared with `DeltaCrdt` |
 //! | [`horde`] | names, shared with `Horde.Registry`; what this node is to a `Horde.DynamicSupervisor` |
 //! | [`lease`] | names that never have two holders, by a majority of configured members |
+//! | [`mesh`] | services of our own nodes: found, checked, chosen |
 //! | [`monitors`] | the monitors of a machine, by its numbers |
 //! | [`pg`] | process groups, shared with OTP's `pg` scopes |
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
@@ -23,6 +24,7 @@ pub mod delta_crdt;
 pub mod global;
 pub mod horde;
 pub mod lease;
+pub mod mesh;
 mod monitors;
 pub mod pg;
 pub mod pubsub;
@@ -41,6 +43,7 @@ use delta_crdt::DeltaCrdt;
 use horde::HordeRegistry;
 use horde::supervisor::HordeSupervisor;
 use lease::Leases;
+use mesh::Mesh;
 use pg::Groups;
 use pubsub::PubSub;
 use registry::{Config, Keys, Registry};
@@ -64,6 +67,7 @@ pub(crate) struct Services {
     supervisors: Mutex<BTreeMap<Atom, HordeSupervisor>>,
     pub(crate) auto: horde::auto::Auto,
     leases: Mutex<BTreeMap<Atom, Leases>>,
+    meshes: Mutex<BTreeMap<Atom, Mesh>>,
     names: Mutex<BTreeMap<Atom, Registry>>,
     spread: Mutex<BTreeMap<Atom, Supervisor>>,
     trackers: Mutex<BTreeMap<Atom, Tracker>>,
@@ -231,6 +235,37 @@ impl Node {
         }
         let started = Supervisor::start(self, &name, config)?;
         supervisors.insert(name, started.clone());
+        Ok(started)
+    }
+
+    /// The service mesh `foundation_services`, shared with the meshes of that name on all connected nodes of this kind.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn services(&self) -> Result<Mesh> {
+        self.mesh(mesh::NAME)
+    }
+
+    /// The service mesh of this name.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn mesh(&self, name: &str) -> Result<Mesh> {
+        self.mesh_with(name, mesh::Config::new())
+    }
+
+    /// The same with other parameters. They count when it is first asked for.
+    ///
+    /// # Errors
+    /// As [`Node::groups`].
+    pub fn mesh_with(&self, name: &str, config: mesh::Config) -> Result<Mesh> {
+        let name = elixir_name(name)?;
+        let mut meshes = self.inner().services.meshes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = meshes.get(&name).filter(|known| known.is_running()) {
+            return Ok(known.clone());
+        }
+        let started = Mesh::start(self, &name, config)?;
+        meshes.insert(name, started.clone());
         Ok(started)
     }
 

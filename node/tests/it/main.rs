@@ -11,5 +11,6 @@ mod local;
 mod pubsub;
 mod remote;
 mod scale;
+mod service_mesh;
 mod supervisor;
 mod support;

@@ -81,7 +81,7 @@ struct Shared {
 
 /// Finds out who offers a service or a capability, for [`Target::Service`] and [`Target::Capability`].
 ///
-/// The service mesh will be one; until then a program brings its own with [`Channels::set_resolver`].
+/// A [service mesh](crate::service::mesh::Mesh) is one; a program may bring its own. [`Channels::set_resolver`] takes either.
 pub trait Resolver: Send + Sync {
     /// The processes that offer a service.
     fn service(&self, name: &str) -> Vec<Pid>;
