@@ -38,6 +38,38 @@ defmodule Foundation.NativeTest do
     assert output =~ "{false, :error}"
   end
 
+  # 4000 reductions stand for a millisecond. Without a charge a call is one, and its process keeps the scheduler for as long as it likes.
+  test "a call on a normal scheduler is charged to the process that makes it" do
+    alias Native.Loader
+    text = String.duplicate("some words of a text ", 20)
+    values = for n <- 1..4000, into: <<>>, do: <<n::float-little-32>>
+    {:ok, vectors} = Loader.vectors_new(values, 100)
+    query = binary_part(values, 0, 400)
+    term = :erlang.term_to_binary(Enum.to_list(1..400))
+    {:ok, ring} = Loader.ring_new(:erlang.term_to_binary([{:a, 128}, {:b, 128}]))
+    places = Enum.to_list(1..500)
+    bytes = :rand.bytes(8000)
+
+    for {name, call} <- [
+          text: fn -> Loader.text_similarities(text, [text, text]) end,
+          vectors: fn -> Loader.vectors_top(vectors, query, 3) end,
+          phash2: fn -> Loader.phash2_external(term, 1000) end,
+          lz4: fn -> Loader.lz4_compress(bytes) end,
+          ring: fn -> Loader.ring_owners(ring, places) end
+        ] do
+      # Each takes more than 5 microseconds, whoever built the library.
+      assert reductions(call) > 10, "#{name}"
+    end
+  end
+
+  # Of one call, on average.
+  defp reductions(call) do
+    {:reductions, before} = Process.info(self(), :reductions)
+    for _n <- 1..300, do: call.()
+    {:reductions, later} = Process.info(self(), :reductions)
+    (later - before) / 300
+  end
+
   describe "phash2" do
     @tag :property
     test "equals :erlang.phash2 for every kind of term" do
