@@ -9,6 +9,13 @@ defmodule Foundation.Examples.EventCapture do
       Foundation.Examples.EventCapture.main()
 
   runs it on three nodes of its own. The test of this example runs the same.
+
+  The collector is a BEAM node's, or a Rust node's: `interop-tests/examples/collector.rs` takes the same calls, and is found by its name,
+  `{:production, :event_collector}` in `Foundation.ProcessRegistry`. With its program
+
+      Foundation.Examples.EventCapture.main("../target/debug/examples/collector")
+
+  runs a trace on two BEAM nodes and the Rust node, all of which capture events, and then says how many a second the cluster keeps up with.
   """
 
   alias Foundation.{Distributed, Events, TestCluster, Utils}
@@ -96,12 +103,12 @@ defmodule Foundation.Examples.EventCapture do
     end
 
     defp deliver(request, collector) do
-      :ok =
-        GenServer.call(
-          {Foundation.Examples.EventCapture.Collector, collector},
-          request,
-          @answer_ms
-        )
+      with {:error, :full} <- GenServer.call(collector, request, @answer_ms) do
+        receive do
+        after
+          @idle_ms -> deliver(request, collector)
+        end
+      end
     catch
       :exit, _no_answer -> deliver(request, collector)
     end
@@ -214,10 +221,117 @@ defmodule Foundation.Examples.EventCapture do
     end)
 
     {:ok, _} = call.(collector, Collector, :start, [])
-    for node <- nodes, do: {:ok, _} = call.(node, Shipper, :start, [collector, 100_000])
+    shippers(call, nodes, {Collector, collector})
     trace = call.(collector, __MODULE__, :run_trace, [nodes, calls])
-    await(fn -> call.(collector, __MODULE__, :get_trace_data, [trace]).complete end)
+    ask = fn -> call.(collector, __MODULE__, :get_trace_data, [trace]) end
+    await(fn -> whole?(ask.(), length(nodes)) end)
     {:ok, trace}
+  end
+
+  # Of a node from which nothing has arrived yet the collector does not know.
+  defp whole?(trace_data, nodes),
+    do: trace_data.complete and length(trace_data.nodes) == nodes
+
+  defp shippers(call, nodes, collector),
+    do: for(node <- nodes, do: {:ok, _} = call.(node, Shipper, :start, [collector, 100_000]))
+
+  @doc "The same with a Rust node that collects, and takes part."
+  @spec main(Path.t()) :: :ok
+  def main(program) do
+    cluster = TestCluster.start(2, foundation: [cluster: :local_epmd])
+
+    try do
+      nodes = TestCluster.nodes(cluster)
+      {collector, rust} = start_rust(cluster, nodes, program)
+      {:ok, trace} = run_with_rust(cluster, nodes, collector, 5000)
+      ask = &TestCluster.call(cluster, hd(nodes), GenServer, :call, [collector, &1])
+      IO.inspect(ask.({:get_trace_data, trace}), label: "trace")
+      IO.inspect(rate(cluster, nodes, collector, 200_000), label: "events a second")
+      IO.inspect(ask.(:figures), label: "collector")
+      stop_rust(rust)
+    after
+      TestCluster.stop(cluster)
+    end
+  end
+
+  @doc false
+  # The program as a node of the cluster. It ends with its standard input.
+  def start_rust(cluster, [node | _] = nodes, program) do
+    {_epmd, epmd_port} = cluster.epmd
+    cookie = TestCluster.call(cluster, node, Node, :get_cookie, [])
+    env = [{~c"FOUNDATION_COOKIE", ~c"#{cookie}"}, {~c"ERL_EPMD_PORT", ~c"#{epmd_port}"}]
+    args = ["collector@127.0.0.1"]
+    rust = Port.open({:spawn_executable, program}, [:binary, args: args, env: env])
+
+    receive do
+      {^rust, {:data, "collector@" <> _rest}} -> :ok
+    after
+      60_000 -> raise "#{program} has not started"
+    end
+
+    for node <- nodes,
+        do: true = TestCluster.call(cluster, node, Node, :connect, [:"collector@127.0.0.1"])
+
+    name = [:production, :event_collector]
+    find = &TestCluster.call(cluster, &1, Foundation.ProcessRegistry, :lookup, name)
+    await(fn -> Enum.all?(nodes, &match?({:ok, _pid}, find.(&1))) end)
+    {:ok, collector} = find.(node)
+    {collector, rust}
+  end
+
+  @doc false
+  def stop_rust(rust), do: Port.close(rust)
+
+  @doc false
+  def run_with_rust(cluster, [node | _] = nodes, collector, calls) do
+    call = &TestCluster.call(cluster, &1, &2, &3, &4)
+
+    await(fn ->
+      Enum.all?(nodes, &(call.(&1, Foundation.Cluster, :size, []) == length(nodes)))
+    end)
+
+    shippers(call, nodes, collector)
+    trace = call.(node, __MODULE__, :run_trace, [nodes, calls])
+    :ok = call.(node, GenServer, :call, [collector, {:workload, trace, calls}])
+    ask = fn -> call.(node, GenServer, :call, [collector, {:get_trace_data, trace}]) end
+    await(fn -> whole?(ask.(), length(nodes) + 1) end)
+    {:ok, trace}
+  end
+
+  @doc false
+  # How many events a second go from the rings into the collector, while all nodes capture as many as their rings accept.
+  def rate(cluster, [node | _] = nodes, collector, each) do
+    figures = fn -> TestCluster.call(cluster, node, GenServer, :call, [collector, :figures]) end
+    before = figures.().events
+    start = System.monotonic_time(:microsecond)
+
+    for node <- nodes,
+        do: :ok = TestCluster.call(cluster, node, __MODULE__, :start_flood, [each])
+
+    total = length(nodes) * each
+    await(fn -> figures.().events == before + total end)
+    round(total * 1_000_000 / (System.monotonic_time(:microsecond) - start))
+  end
+
+  @doc false
+  def start_flood(count) do
+    spawn(fn -> Context.within(%{trace_id: "flood"}, fn -> flood(count) end) end)
+    :ok
+  end
+
+  defp flood(0), do: :ok
+
+  defp flood(left) do
+    case capture(:call, %{n: left}) do
+      :ok ->
+        flood(left - 1)
+
+      {:error, :full} ->
+        receive do
+        after
+          1 -> flood(left)
+        end
+    end
   end
 
   defp await(condition, left \\ 3000) do
