@@ -8,6 +8,9 @@
 -export([start/0, op/1, ping/0]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
+-define(HORDE, 'Elixir.Horde.Registry').
+-define(NAMES, 'Elixir.Bench.Names').
+
 start() ->
     Starter = self(),
     [spawn(fun() -> register(Name, self()), Starter ! {up, Name}, Loop() end)
@@ -95,7 +98,100 @@ op("topic_echo", Node, Get) ->
     percentiles(in_own_process(fun() -> echoes(Echo, Payload, Get("count"), []) end));
 op("topic_hol", Node, Get) ->
     PubSub = pubsub(Get("pubsub")),
-    head_of_line(fun() -> topic_sink(Node, PubSub) end, topic_echo(Node, PubSub), Get("senders"), Get("size"), Get("millis")).
+    head_of_line(fun() -> topic_sink(Node, PubSub) end, topic_echo(Node, PubSub), Get("senders"), Get("size"), Get("millis"));
+
+%% Names in Horde.Registry, which the node must have.
+op("names_open", Node, _) ->
+    Options = [{name, ?NAMES}, {keys, unique}, {members, [{?NAMES, Member} || Member <- [node(), Node]]}],
+    {ok, Sup} = ?HORDE:start_link(Options),
+    true = unlink(Sup),
+    register(names, spawn(fun names/0)),
+    [{"ok", 1}];
+op("names_near", Node, _) -> [{"near", boolean(lists:member(Node, nodes(connected)))}];
+op("names_count", _, _) -> [{"names", ?HORDE:count(?NAMES)}];
+op("names_register", _, Get) -> percentiles(names_register(Get("first"), Get("count"), 0));
+op("names_paced", _, Get) -> percentiles(names_register(Get("first"), Get("count"), Get("every")));
+op("names_fill", _, Get) ->
+    spawn(fun() -> names_register(Get("first"), Get("count"), 0) end),
+    [{"ok", 1}];
+op("names_lookup", _, Get) ->
+    Names = [name(N) || N <- lists:seq(Get("first"), Get("first") + Get("count") - 1)],
+    Count = Get("count"),
+    %% The fastest of the rounds: whatever else runs takes the processor in between.
+    Fastest = lists:min([in_own_process(fun() -> names_lookup(Names) end) || _ <- lists:seq(1, Get("rounds"))]),
+    [{"ns", Fastest / Count}];
+op("names_seen", Node, Get) ->
+    percentiles([name_seen(Node, Get("first") + N) || N <- lists:seq(0, Get("count") - 1)]);
+op("names_memory", _, _) ->
+    [erlang:garbage_collect(Pid) || Pid <- processes()],
+    [{"bytes", erlang:memory(total)}].
+
+names_lookup(Names) ->
+    Start = erlang:monotonic_time(nanosecond),
+    [[_] = ?HORDE:lookup(?NAMES, Name) || Name <- Names],
+    erlang:monotonic_time(nanosecond) - Start.
+
+boolean(true) -> 1;
+boolean(false) -> 0.
+
+name(N) -> <<"name:", (integer_to_binary(N))/binary>>.
+
+%% 100 names in a row belong to one process: Horde keeps the names of a process in one list.
+names_register(First, Count, Every) -> names_register(First, First + Count, Every, []).
+
+names_register(First, End, _, Times) when First >= End -> lists:append(Times);
+names_register(First, End, Every, Times) ->
+    Next = min(End, (First div 100 + 1) * 100),
+    Ran = run(holder(First div 100), fun() -> [name_register(N, Every) || N <- lists:seq(First, Next - 1)] end),
+    names_register(Next, End, Every, [Ran | Times]).
+
+name_register(N, Every) ->
+    Every > 0 andalso timer:sleep(Every),
+    Name = name(N),
+    Start = now_us(),
+    {ok, _} = ?HORDE:register(?NAMES, Name, nil),
+    now_us() - Start.
+
+holder(Number) ->
+    Name = list_to_atom("holder" ++ integer_to_list(Number)),
+    case whereis(Name) of
+        undefined ->
+            Pid = spawn(fun holder/0),
+            true = register(Name, Pid),
+            Pid;
+        Pid -> Pid
+    end.
+
+holder() ->
+    receive {run, From, Fun} -> From ! {self(), Fun()} end,
+    holder().
+
+run(Pid, Fun) ->
+    Monitor = monitor(process, Pid),
+    Pid ! {run, self(), Fun},
+    receive
+        {Pid, Value} -> demonitor(Monitor, [flush]), Value;
+        {'DOWN', Monitor, _, _, Reason} -> error({holder, Reason})
+    end.
+
+%% Registered here, found there, and answered. The beat of who replicates does not know of this one.
+name_seen(Node, N) ->
+    timer:sleep(N * 137 rem 300),
+    Name = name(N),
+    Start = now_us(),
+    run(holder(N div 100), fun() -> {ok, _} = ?HORDE:register(?NAMES, Name, nil) end),
+    {names, Node} ! {find, self(), Name},
+    receive {found, Name} -> now_us() - Start after 20000 -> error({not_found, Name}) end.
+
+names() ->
+    receive {find, From, Name} -> spawn(fun() -> find(From, Name) end) end,
+    names().
+
+find(From, Name) ->
+    case ?HORDE:lookup(?NAMES, Name) of
+        [_] -> From ! {found, Name};
+        [] -> erlang:yield(), find(From, Name)
+    end.
 
 pubsub(Number) -> list_to_atom("Elixir.Bench.PubSub" ++ integer_to_list(Number)).
 

@@ -6,6 +6,7 @@ mod head_of_line;
 mod idle;
 mod limits;
 mod pubsub;
+mod registry;
 mod send;
 mod set_up;
 mod tls;
@@ -62,7 +63,7 @@ const SUBJECTS: &[Subject] = &[
 
 /// The names of all subjects.
 pub(crate) fn names() -> Vec<&'static str> {
-    SUBJECTS.iter().map(|(name, ..)| *name).chain(["tls", "pubsub", "idle", "limits"]).collect()
+    SUBJECTS.iter().map(|(name, ..)| *name).chain(["tls", "pubsub", "registry", "idle", "limits"]).collect()
 }
 
 /// Measures everything that was asked for; `show` gets each piece of the table as soon as it is there. A subject that fails is
@@ -87,6 +88,7 @@ fn subject(name: &str, request: &Request, show: &mut dyn FnMut(&str)) {
     match name {
         "tls" => tls::lines(request, &mut |line| show(&line.run(request.rounds))),
         "pubsub" => pubsub::lines(request, &mut |line| show(&line.run(request.rounds))),
+        "registry" => registry::lines(request, &mut |line| show(&line.run(request.rounds))),
         "idle" => show(&idle::text(request)),
         "limits" => limits::lines(request, &mut |line| show(&line.run(request.rounds))),
         _ => {

@@ -1,6 +1,7 @@
 //! The Rust node under measurement: a process of its own that offers what `beam/foundation_bench.erl` offers, and makes the
 //! same measurements when told to on its standard input, one a line.
 
+mod names;
 mod ops;
 
 use std::io::{BufRead, Write};
@@ -23,11 +24,14 @@ struct Options {
     epmd_port: u16,
     optfile: Option<PathBuf>,
     current_thread: bool,
+    /// Visible, and looking for nodes that are lost.
+    visible: bool,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self, String> {
-        let mut options = Self { name: String::new(), epmd_port: 0, optfile: None, current_thread: false };
+        let mut options =
+            Self { name: String::new(), epmd_port: 0, optfile: None, current_thread: false, visible: false };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
@@ -36,6 +40,7 @@ impl Options {
                 "--epmd-port" => options.epmd_port = value()?.parse().map_err(|_| "--epmd-port")?,
                 "--optfile" => options.optfile = Some(value()?.into()),
                 "--current-thread" => options.current_thread = true,
+                "--visible" => options.visible = true,
                 other => return Err(format!("unknown: {other}")),
             }
         }
@@ -53,8 +58,13 @@ pub(crate) fn main(arguments: &[String]) {
         tokio::runtime::Builder::new_multi_thread()
     };
     let runtime = builder.enable_all().build().expect("a runtime");
-    let mut config =
-        NodeConfig::new(options.name).cookie(COOKIE).epmd_port(options.epmd_port).reconnect(Reconnect::Never);
+    let mut config = NodeConfig::new(options.name).cookie(COOKIE).epmd_port(options.epmd_port);
+    if options.visible {
+        config.prevent_overlapping_partitions = false;
+        config = config.hidden(false);
+    } else {
+        config = config.reconnect(Reconnect::Never);
+    }
     if let Some(optfile) = options.optfile {
         config = config.proto_dist(ProtoDist::InetTls).ssl_dist_optfile(optfile);
     }

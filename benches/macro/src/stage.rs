@@ -250,6 +250,51 @@ pub(crate) fn start_phoenix_beam(release: &Release, epmd_port: u16, name: &str, 
     BeamPeer::measuring(beam)
 }
 
+/// A visible BEAM node with Elixir and with the libraries of these folders, whose telemetry runs.
+pub(crate) fn start_horde_beam(release: &Release, epmd_port: u16, name: &str, code: &[PathBuf]) -> BeamPeer {
+    let mut options =
+        options(release, epmd_port, name).elixir().args("-kernel prevent_overlapping_partitions false");
+    for folder in code {
+        options = options.arg("-pa").arg(&folder.display().to_string());
+    }
+    let beam = options.start();
+    // Without it, each event that a library counts would be an error first.
+    beam.elixir(
+        "true = :code.add_path(String.to_charlist(Path.join([:code.lib_dir(:elixir), \"..\", \"logger\", \"ebin\"])))\n\
+         {:ok, [app]} = :file.consult(:code.where_is_file(~c\"telemetry.app\"))\n:ok = :application.load(app)\n\
+         for app <- [:telemetry, :logger], do: {:ok, _} = Application.ensure_all_started(app)\n:ok",
+    );
+    BeamPeer::measuring(beam)
+}
+
+/// Compiles the libraries, each after those that it needs, unmodified, and returns the folders of their code.
+pub(crate) fn compiled(release: &Release, epmd_port: u16, sources: &[PathBuf]) -> Vec<PathBuf> {
+    let beam = options(release, epmd_port, "compiler").elixir().start();
+    beam.elixir(
+        "for app <- [:logger, :eex, :ex_unit, :mix] do\n\
+           true = :code.add_path(String.to_charlist(Path.join([:code.lib_dir(:elixir), \"..\", \"#{app}\", \"ebin\"])))\n\
+           {:ok, _} = Application.ensure_all_started(app)\n\
+         end\nMix.env(:prod)\n:ok",
+    );
+    let mut folders = Vec::new();
+    for source in sources {
+        let library = source.file_name().unwrap_or_default().to_string_lossy();
+        let out = work_dir(&format!("ebin/bench-{library}-{}-{}", release.number, std::process::id()));
+        beam.elixir(&format!(
+            "out = {out:?}\n\
+             for f <- Path.wildcard({erlang:?}), do: {{:ok, _}} = :compile.file(String.to_charlist(f), outdir: String.to_charlist(out))\n\
+             for f <- Path.wildcard({app:?}), do: File.cp!(f, Path.join(out, Path.basename(f, \".src\")))\n\
+             true = :code.add_path(String.to_charlist(out))\n\
+             {{:ok, _, _}} = File.cd!({source:?}, fn -> Kernel.ParallelCompiler.compile_to_path(Path.wildcard({elixir:?}), out, return_diagnostics: true) end)\n:ok",
+            erlang = source.join("src/*.erl"),
+            app = source.join("src/*.app.src"),
+            elixir = source.join("lib/**/*.ex"),
+        ));
+        folders.push(out);
+    }
+    folders
+}
+
 fn options(release: &Release, epmd_port: u16, name: &str) -> beam::Options {
     let ebin = ebin(release);
     beam::Options::new(release, epmd_port, name)
@@ -265,12 +310,23 @@ pub(crate) fn start_rust(
     name: &str,
     optfile: Option<&Path>,
 ) -> Result<Told, String> {
+    start_rust_with(program, epmd_port, name, optfile, &[])
+}
+
+/// The same with further options of a peer.
+pub(crate) fn start_rust_with(
+    program: Option<&Path>,
+    epmd_port: u16,
+    name: &str,
+    optfile: Option<&Path>,
+    more: &[&str],
+) -> Result<Told, String> {
     let name = format!("{name}@127.0.0.1");
     let mut command = match program {
         Some(program) => Command::new(program),
         None => Command::new(std::env::current_exe().map_err(|error| error.to_string())?),
     };
-    command.args(["peer", "--name", &name, "--epmd-port", &epmd_port.to_string()]);
+    command.args(["peer", "--name", &name, "--epmd-port", &epmd_port.to_string()]).args(more);
     if let Some(optfile) = optfile {
         command.arg("--optfile").arg(optfile);
     }

@@ -29,6 +29,7 @@ pub(crate) struct Line<'a> {
     unit: &'static str,
     competitors: Vec<(String, Run<'a>)>,
     goals: Vec<Goal>,
+    once: bool,
 }
 
 /// What the line should show.
@@ -125,7 +126,13 @@ impl Goal {
 
 impl<'a> Line<'a> {
     pub(crate) fn new(title: impl Into<String>, placement: Placement, unit: &'static str) -> Self {
-        Self { title: title.into(), placement, unit, competitors: Vec::new(), goals: Vec::new() }
+        Self { title: title.into(), placement, unit, competitors: Vec::new(), goals: Vec::new(), once: false }
+    }
+
+    /// One sample of each, the first: what takes long or cannot be had twice.
+    pub(crate) fn once(mut self) -> Self {
+        self.once = true;
+        self
     }
 
     /// Adds a competitor. The first is what the others are compared with.
@@ -148,7 +155,7 @@ impl<'a> Line<'a> {
         let mut results: Vec<(String, Result<Vec<Sample>, String>)> =
             self.competitors.iter().map(|(name, _)| (name.clone(), Ok(Vec::new()))).collect();
         // The first round warms up: connections, code, buffers, counts.
-        for round in 0..=rounds {
+        for round in if self.once { 1..=1 } else { 0..=rounds } {
             for ((_, run), (_, samples)) in self.competitors.iter_mut().zip(&mut results) {
                 let Ok(so_far) = samples else { continue };
                 match run() {
@@ -162,7 +169,8 @@ impl<'a> Line<'a> {
     }
 
     fn print(&self, results: &[(String, Result<Vec<Sample>, String>)]) -> String {
-        let mut text = format!("\n{} — {}, {}\n", self.title, self.placement, self.unit);
+        let once = if self.once { ", one sample" } else { "" };
+        let mut text = format!("\n{} — {}, {}{once}\n", self.title, self.placement, self.unit);
         let values = |samples: &[Sample]| samples.iter().map(|sample| sample.value).collect::<Vec<_>>();
         let base =
             results.first().and_then(|(_, samples)| samples.as_ref().ok()).map(|samples| values(samples));

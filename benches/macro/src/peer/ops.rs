@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::{PATIENCE, tagged_pid, unbounded};
 use crate::stats::{Numbers, percentiles};
 
-type Result<T> = std::result::Result<T, String>;
+pub(super) type Result<T> = std::result::Result<T, String>;
 
 /// Payloads from this size on are encoded once and shared; smaller messages are encoded one by one.
 const SHARED_FROM: usize = 16 << 10;
@@ -62,15 +62,16 @@ pub(super) async fn run(node: &Node, line: &str) -> Result<Numbers> {
         "subscribe" => subscribe(node, get("count")?),
         "join" => join(node, get("count")?).await,
         "monitor" => monitor(node, &peer, get("count")?).await,
+        name if name.starts_with("names_") => super::names::run(node, name, &peer, &get).await,
         other => Err(format!("unknown operation {other}")),
     }
 }
 
-fn why(error: impl std::fmt::Display) -> String {
+pub(super) fn why(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-fn micros(since: Instant) -> f64 {
+pub(super) fn micros(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
 }
 

@@ -1,0 +1,364 @@
+//! Names of the unmodified Horde.Registry between BEAM nodes, of our member beside one, and of our own registry between Rust nodes.
+//!
+//! The two nodes of a pair are connected through a relay of this program that counts bytes and can part them.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use foundation_interop_tests::Epmd;
+use foundation_interop_tests::wire::{Host, Wire};
+
+use super::Request;
+use crate::placement::{Placement, resident};
+use crate::stage::{Peer, compiled, start_horde_beam, start_rust_with};
+use crate::stats::Numbers;
+use crate::table::{Line, Sample, at_most, within};
+
+/// What Horde needs, each after what it needs itself, as folders of `$FOUNDATION_ECOSYSTEM`.
+const LIBRARIES: [&str; 6] =
+    ["telemetry", "telemetry_poller", "merkle_map", "delta_crdt_ex", "libring", "horde"];
+/// Names that are there before anything is measured.
+const THERE: usize = 10_000;
+/// How long a pair may take to agree. Horde's exchange of 100,000 names takes minutes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How long bytes of pairs that do nothing are counted: several beats, and a tick of each node.
+const IDLE: Duration = Duration::from_secs(20);
+const HORDE: &str = "Horde BEAM→BEAM";
+const TO_BEAM: &str = "Rust→Horde BEAM";
+const TO_RUST: &str = "Horde BEAM→Rust";
+const OWN: &str = "Rust→Rust";
+
+/// Two nodes that share names.
+struct Pair {
+    near: Box<dyn Peer>,
+    far: Box<dyn Peer>,
+    /// The number of the next name that is new.
+    next: Cell<usize>,
+    wire: Wire,
+    _epmd: Epmd,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Horde,
+    Mixed,
+    Own,
+}
+
+/// A pair and a direction in it.
+type Row<'a> = (&'static str, &'a Pair, &'a dyn Peer, &'a dyn Peer);
+
+/// Three pairs, each with both directions that differ.
+struct Pairs([Pair; 3]);
+
+impl Pairs {
+    fn start(request: &Request, code: &[PathBuf]) -> Result<Self, String> {
+        let start = |kind| Pair::start(kind, request, code);
+        Ok(Self([start(Kind::Horde)?, start(Kind::Mixed)?, start(Kind::Own)?]))
+    }
+
+    fn rows(&self) -> [Row<'_>; 4] {
+        let [horde, mixed, own] = &self.0;
+        [
+            (HORDE, horde, &*horde.near, &*horde.far),
+            (TO_BEAM, mixed, &*mixed.near, &*mixed.far),
+            (TO_RUST, mixed, &*mixed.far, &*mixed.near),
+            (OWN, own, &*own.near, &*own.far),
+        ]
+    }
+}
+
+impl Pair {
+    fn start(kind: Kind, request: &Request, code: &[PathBuf]) -> Result<Self, String> {
+        let epmd = Epmd::start(&request.release);
+        let wire = Wire::new(&epmd);
+        let beam = |port, name| -> Result<Box<dyn Peer>, String> {
+            Ok(Box::new(start_horde_beam(&request.release, port, name, code)))
+        };
+        let rust = |port, name| -> Result<Box<dyn Peer>, String> {
+            Ok(Box::new(start_rust_with(None, port, name, None, &["--visible"])?))
+        };
+        let (near, far) = match kind {
+            Kind::Horde => (beam(wire.a(), "a")?, beam(wire.b(), "b")?),
+            Kind::Mixed => (rust(wire.a(), "r")?, beam(wire.b(), "b")?),
+            Kind::Own => (rust(wire.a(), "r")?, rust(wire.b(), "s")?),
+        };
+        let own = if matches!(kind, Kind::Own) { " own=1" } else { "" };
+        near.op(&format!("link node={}", far.name()))?;
+        for (at, other) in [(&near, &far), (&far, &near)] {
+            at.op(&format!("names_open node={}{own}", other.name()))?;
+        }
+        let pair = Self { near, far, next: Cell::new(0), wire, _epmd: epmd };
+        // Both are members once each finds what the other has registered.
+        for (at, other) in [(&pair.near, &pair.far), (&pair.far, &pair.near)] {
+            let before = count(&**other)?;
+            at.op(&format!("names_register first={} count=1", pair.new_names(100)))?;
+            until("the members find each other", || Ok(count(&**other)? > before))?;
+        }
+        Ok(pair)
+    }
+
+    /// Numbers that no name has. They begin with a process of their own, so that each is registered by one node.
+    fn new_names(&self, count: usize) -> usize {
+        let first = self.next.get();
+        self.next.set((first + count).next_multiple_of(100));
+        first
+    }
+
+    fn carried(&self) -> u64 {
+        self.wire.carried_from(Host::A) + self.wire.carried_from(Host::B)
+    }
+
+    /// Registers names and waits until both nodes have them.
+    fn fill(&self, from: &dyn Peer, to: &dyn Peer, names: usize) -> Result<usize, String> {
+        let (here, there) = (count(from)? + names, count(to)? + names);
+        let first = self.new_names(names);
+        from.op(&format!("names_fill first={first} count={names}"))?;
+        until("all are registered", || Ok(count(from)? >= here))?;
+        until("all are found", || Ok(count(to)? >= there))?;
+        Ok(first)
+    }
+
+    /// Registers names while the nodes are apart, and measures from the moment in which the network carries again until the other
+    /// node has them.
+    fn heal(&self, from: &dyn Peer, to: &dyn Peer, names: usize) -> Result<Sample, String> {
+        let near = |at: &dyn Peer, of: &dyn Peer| -> Result<bool, String> {
+            Ok(figure(&at.op(&format!("names_near node={}", of.name()))?, "near") > 0.0)
+        };
+        let (here, there) = (count(from)? + names, count(to)? + names);
+        self.wire.partition();
+        self.wire.cut();
+        until("both notice", || Ok(!near(from, to)? && !near(to, from)?))?;
+        let first = self.new_names(names);
+        from.op(&format!("names_fill first={first} count={names}"))?;
+        until("all are registered", || Ok(count(from)? >= here))?;
+        let before = self.carried();
+        let start = Instant::now();
+        self.wire.heal();
+        until("all are found", || Ok(count(to)? >= there))?;
+        let seconds = start.elapsed().as_secs_f64();
+        let bytes = (self.carried() - before) as f64 / names as f64;
+        Ok(Sample { value: seconds, extras: vec![("bytes a name", bytes)] })
+    }
+}
+
+fn figure(numbers: &Numbers, name: &str) -> f64 {
+    numbers.get(name).copied().unwrap_or(f64::NAN)
+}
+
+fn count(peer: &dyn Peer) -> Result<usize, String> {
+    Ok(figure(&peer.op("names_count")?, "names") as usize)
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition()? {
+        if Instant::now() > deadline {
+            return Err(format!("not within {} s: {what}", PATIENCE.as_secs()));
+        }
+        sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+pub(super) fn lines(request: &Request, show: &mut dyn FnMut(Line<'_>)) {
+    let Some(sources) = sources() else {
+        return show(Line::new("names", Placement::Unpinned, "").with(HORDE, || {
+            Err(format!("$FOUNDATION_ECOSYSTEM lacks one of {}; see make ecosystem", LIBRARIES.join(", ")))
+        }));
+    };
+    let epmd = Epmd::start(&request.release);
+    let code = compiled(&request.release, epmd.port, &sources);
+    let failed = |show: &mut dyn FnMut(Line<'_>), why: String| {
+        show(Line::new("names", Placement::Unpinned, "").with("all", move || Err(why.clone())));
+    };
+    match Pairs::start(request, &code) {
+        Ok(pairs) => few(request, &pairs, show),
+        Err(why) => return failed(show, why),
+    }
+    // Nodes of their own, so that memory of what was there before is not used again.
+    match Pairs::start(request, &code) {
+        Ok(pairs) => many(&pairs, show),
+        Err(why) => failed(show, why),
+    }
+}
+
+type Run<'a> = Box<dyn FnMut() -> Result<Sample, String> + 'a>;
+
+fn each<'a>(
+    title: &str,
+    unit: &'static str,
+    rows: &[Row<'a>],
+    run: impl Fn(&'a Pair, &'a dyn Peer, &'a dyn Peer) -> Run<'a>,
+) -> Line<'a> {
+    let line = Line::new(title, Placement::Unpinned, unit);
+    rows.iter().fold(line, |line, (name, pair, from, to)| line.with(*name, run(pair, *from, *to)))
+}
+
+fn percentiles(numbers: &Numbers, scale: f64) -> Sample {
+    let get = |name| figure(numbers, name) / scale;
+    Sample { value: get("p50"), extras: vec![("p99", get("p99"))] }
+}
+
+fn few(request: &Request, pairs: &Pairs, show: &mut dyn FnMut(Line<'_>)) {
+    let rows = pairs.rows();
+    let there = Cell::new(0);
+    show(
+        each(
+            &format!("{THERE} names, one after the other, until both nodes have them"),
+            "s",
+            &rows,
+            |pair, from, to| {
+                let there = &there;
+                Box::new(move || {
+                    let start = Instant::now();
+                    there.set(pair.fill(from, to, THERE)?);
+                    Ok(start.elapsed().as_secs_f64().into())
+                })
+            },
+        )
+        .once(),
+    );
+    let samples = (request.millis * 2.0) as usize;
+    show(
+        each("registering a name, one after the other", "µs", &rows, |pair, from, _| {
+            Box::new(move || {
+                let first = pair.new_names(samples);
+                Ok(percentiles(&from.op(&format!("names_register first={first} count={samples}"))?, 1.0))
+            })
+        })
+        .goal(at_most(TO_BEAM, 1.0, HORDE))
+        .goal(at_most(OWN, 1.0, HORDE)),
+    );
+    let rounds = (request.millis / 30.0).ceil() as usize;
+    show(
+        each(
+            &format!("looking up a name of this node, {THERE} in turn, the fastest pass"),
+            "ns",
+            &rows,
+            |pair, from, to| {
+                let first = Cell::new(None);
+                Box::new(move || {
+                    let names = match first.get() {
+                        Some(names) => names,
+                        None => pair.fill(from, to, THERE)?,
+                    };
+                    first.set(Some(names));
+                    let numbers =
+                        from.op(&format!("names_lookup first={names} count={THERE} rounds={rounds}"))?;
+                    Ok(figure(&numbers, "ns").into())
+                })
+            },
+        )
+        .goal(within(OWN, 200.0))
+        .goal(within(TO_BEAM, 200.0)),
+    );
+    show(
+        each(
+            "a name registered here, until the other node finds it and has said so",
+            "ms",
+            &rows,
+            |pair, from, to| {
+                Box::new(move || {
+                    let first = pair.new_names(10);
+                    let text = format!("names_seen node={} first={first} count=10", to.name());
+                    Ok(percentiles(&from.op(&text)?, 1e3))
+                })
+            },
+        )
+        .goal(at_most(TO_BEAM, 0.1, HORDE))
+        .goal(at_most(OWN, 0.1, HORDE)),
+    );
+    show(
+        each("one name every 10 ms, bytes of both directions", "bytes a name", &rows, |pair, from, to| {
+            Box::new(move || {
+                let (first, there) = (pair.new_names(500), count(to)? + 500);
+                let before = pair.carried();
+                from.op(&format!("names_paced first={first} count=500 every=10"))?;
+                until("all are found", || Ok(count(to)? >= there))?;
+                // What follows a write: acknowledgements, and the next beat.
+                sleep(Duration::from_secs(1));
+                Ok(((pair.carried() - before) as f64 / 500.0).into())
+            })
+        })
+        .goal(at_most(TO_BEAM, 1.0, HORDE))
+        .goal(at_most(OWN, 1.0, HORDE))
+        .once(),
+    );
+    let one_way: Vec<Row<'_>> = rows.iter().filter(|(name, ..)| *name != TO_RUST).copied().collect();
+    show(
+        each(
+            "nothing happens, bytes of both directions, ticks included",
+            "bytes/min",
+            &one_way,
+            |pair, _, _| {
+                Box::new(move || {
+                    // What was written has been said.
+                    sleep(Duration::from_secs(2));
+                    let before = pair.carried();
+                    sleep(IDLE);
+                    Ok(((pair.carried() - before) as f64 * 60.0 / IDLE.as_secs_f64()).into())
+                })
+            },
+        )
+        .goal(at_most(OWN, 0.01, HORDE))
+        .once(),
+    );
+    show(
+        each(
+            "10,000 names registered while apart, from the heal until the other node has them",
+            "s",
+            &rows,
+            |pair, from, to| Box::new(move || pair.heal(from, to, 10_000)),
+        )
+        .goal(at_most(TO_BEAM, 1.0, HORDE))
+        .goal(at_most(OWN, 1.0, HORDE)),
+    );
+}
+
+fn many(pairs: &Pairs, show: &mut dyn FnMut(Line<'_>)) {
+    const NAMES: usize = 100_000;
+    let memory = |peer: &dyn Peer| -> [f64; 2] {
+        // Only a BEAM says what it has allocated; it gives garbage back first.
+        let own = peer.op("names_memory").map_or(f64::NAN, |numbers| figure(&numbers, "bytes"));
+        [resident(peer.pid()) as f64, own]
+    };
+    let rows: Vec<Row<'_>> = pairs.rows().into_iter().filter(|(name, ..)| *name != TO_RUST).collect();
+    let before: Vec<[[f64; 2]; 2]> =
+        rows.iter().map(|(_, _, from, to)| [memory(*from), memory(*to)]).collect();
+    show(
+        each(
+            "100,000 names registered while apart, from the heal until the other node has them",
+            "s",
+            &rows,
+            |pair, from, to| Box::new(move || pair.heal(from, to, NAMES)),
+        )
+        .goal(at_most(TO_BEAM, 1.0, HORDE))
+        .goal(at_most(OWN, 1.0, HORDE))
+        .once(),
+    );
+    // Buffers of the exchange are given back.
+    sleep(Duration::from_secs(3));
+    let mut line = Line::new("memory of each of these names", Placement::Unpinned, "bytes resident");
+    for ((name, _, from, to), [near, far]) in rows.iter().zip(before) {
+        for (peer, before, side) in [(from, near, "here"), (to, far, "there")] {
+            line = line.with(format!("{name}, {side}"), move || {
+                let now = memory(*peer);
+                let [resident, own] = [0, 1].map(|at: usize| (now[at] - before[at]) / NAMES as f64);
+                let extras = if own.is_nan() { Vec::new() } else { vec![("erlang:memory(total)", own)] };
+                Ok(Sample { value: resident, extras })
+            });
+        }
+    }
+    show(line.once());
+}
+
+/// The unmodified libraries, each in its first version that is there.
+fn sources() -> Option<Vec<PathBuf>> {
+    let root = PathBuf::from(std::env::var_os("FOUNDATION_ECOSYSTEM")?);
+    let sources = LIBRARIES.map(|library| root.join(library));
+    let there = |folder: &PathBuf| ["mix.exs", "rebar.config"].iter().any(|file| folder.join(file).is_file());
+    sources.iter().all(there).then(|| sources.into())
+}
