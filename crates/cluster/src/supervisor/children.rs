@@ -13,12 +13,14 @@ use super::spec::{ChildSpec, Kind, Part, Requirement, Restart};
 use super::specs::Item;
 use super::{Child, Dot, Mutant, Supervisor, Vacant, wire};
 use crate::Key;
-use crate::lease;
+use crate::lease::{self, Leases};
 use crate::message::{atom, list_of, tuple_of};
 use crate::names::{self, Entry, OnConflict};
 
 /// How long a child may stay on its way before it is offered to the next node.
 const HAND_OFF: Duration = Duration::from_secs(10);
+/// Children that a node hands over at a time when it leaves.
+const AT_A_TIME: usize = 16;
 /// A child that could not be claimed is tried again after this.
 const RETRY: Duration = Duration::from_millis(500);
 /// Reasons that are longer than this are not told to the other nodes.
@@ -390,6 +392,8 @@ impl Supervisor {
 
     pub(super) fn child_ended(&mut self, start: StartId, reason: Term, state: Option<Term>) {
         let Some(child) = self.starts.remove(&start) else { return };
+        let short = encoded_len(&reason).is_ok_and(|size| size <= MAX_REASON);
+        let reason = if short { reason } else { atom("too_long") };
         self.dirty.insert(child.clone());
         let Some(running) = self.running.get_mut(&child).filter(|running| running.start == Some(start))
         else {
@@ -443,17 +447,21 @@ impl Supervisor {
         while running.restarts.front().is_some_and(|at| *at + window < now) {
             running.restarts.pop_front();
         }
+        let safe = running.spec.requirement == Requirement::Safety;
         let spent = running.restarts.len() >= running.spec.max_restarts as usize;
         running.restarts.push_back(now);
         if spent && !unbounded {
             running.restarts.clear();
-            let kept = encoded_len(&reason).is_ok_and(|size| size <= MAX_REASON);
-            let shown = if kept { reason.clone() } else { atom("too_long") };
-            running.state = State::Failed(Failure(shown));
+            running.state = State::Failed(Failure(reason.clone()));
             self.stats.given_up += 1;
             self.give_lease_back(child);
             self.publish(child);
             return self.report(Report::GivenUp { child: child.clone(), reason });
+        }
+        let held = |leases: &Leases| leases.is_held(now, &child.to_term(), &self.me).is_some();
+        if safe && !self.leases.as_ref().is_some_and(held) {
+            // It ran out while nobody looked.
+            return self.vacate(child);
         }
         self.stats.restarted += 1;
         self.report(Report::Restarted { child: child.clone(), reason });
@@ -520,6 +528,20 @@ impl Supervisor {
             self.stop(&child, Why::Withdrawn);
         }
         self.report(Report::Conflict { child });
+    }
+
+    /// A node that leaves hands over so many children at a time, so that their states do not fill its connections. `false` if there is
+    /// nothing to do now.
+    pub(super) fn hand_next(&mut self) -> bool {
+        let on_its_way = |running: &&Running| matches!(running.state, State::Stopping { .. });
+        let under_way = self.running.values().filter(on_its_way).count() + self.outgoing.len();
+        let waiting = self.running.iter().filter(|(_, running)| !on_its_way(running));
+        let next: Vec<Child> =
+            waiting.take(AT_A_TIME.saturating_sub(under_way)).map(|(child, _)| child.clone()).collect();
+        for child in &next {
+            self.stop(child, Why::HandOff { to: None });
+        }
+        !next.is_empty()
     }
 
     // -- handing over --------------------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ pub struct Config {
     pub max_children: usize,
     /// The longest specification, with its argument: 8 KiB. All nodes have all of them, and a node that joins gets them in one message.
     pub max_bytes: usize,
-    /// The longest state that is handed over: 16 MiB.
+    /// The longest state that is handed over: 1 MiB. A node that leaves hands over 16 children at a time, and a connection that has
+    /// 64 MiB queued is closed.
     pub max_state: usize,
     /// The states that wait to be taken up on a node take no more than this together: 64 MiB.
     pub max_states: usize,
@@ -50,7 +51,7 @@ impl Default for Config {
             wait: Duration::from_secs(30),
             max_children: 8192,
             max_bytes: 8 << 10,
-            max_state: 16 << 20,
+            max_state: 1 << 20,
             max_states: 64 << 20,
             max_waits: 1 << 16,
             max_writers: 4096,

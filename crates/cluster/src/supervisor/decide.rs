@@ -169,7 +169,6 @@ impl Supervisor {
         self.one_spec(child, &dot);
         let quorum = spec.placement != Placement::Quorum || self.has_quorum();
         let elsewhere = self.place(child).is_some_and(|place| place.node != self.me.node);
-        let leaving = self.leaving;
         let Some(running) = self.running.get_mut(child) else { return };
         if running.dot != dot {
             // Of two that were written at a time, the other counts: it may well mean the same.
@@ -184,8 +183,6 @@ impl Supervisor {
         let leasing = self.running.get(child).is_some_and(|running| running.state == State::Leasing);
         if (leasing && elsewhere) || !quorum {
             self.stop(child, Why::Withdrawn);
-        } else if leaving {
-            self.stop(child, Why::HandOff { to: None });
         }
     }
 

@@ -80,7 +80,7 @@ pub use event::{
     Action, Command, Event, MonitorId, Outcome, Place, Report, StartId, Stats, Status, Stop, To,
 };
 use members::Member;
-pub use spec::{Child, ChildSpec, Kind, MAX_PARTITIONS, Part, Placement, Requirement, Restart};
+pub use spec::{Child, ChildSpec, Kind, MAX_PARTITIONS, MAX_RESTARTS, Part, Placement, Requirement, Restart};
 use specs::{Dot, Specs};
 
 /// The supervisor of one name on one node; see the [module documentation](self).
@@ -346,9 +346,12 @@ impl Supervisor {
             if std::mem::take(&mut self.everything) {
                 self.all_dirty();
             }
-            let Some(child) = self.dirty.pop_first() else { break };
-            self.decide(&child);
-            touched.insert(child.id);
+            if let Some(child) = self.dirty.pop_first() {
+                self.decide(&child);
+                touched.insert(child.id);
+            } else if !self.leaving || !self.hand_next() {
+                break;
+            }
         }
         self.check_waits(&touched);
     }

@@ -9,6 +9,8 @@ use crate::message::{atom, tuple_of};
 
 /// The most partitions of one child.
 pub const MAX_PARTITIONS: u32 = 4096;
+/// The most restarts that a budget allows ([`ChildSpec::max_restarts`]): the time of each is kept.
+pub const MAX_RESTARTS: u32 = 10_000;
 /// The longest time that a child may take to end ([`ChildSpec::shutdown`]).
 const MAX_SHUTDOWN: Duration = Duration::from_secs(3600);
 
@@ -77,7 +79,8 @@ pub struct ChildSpec {
     pub kind: Kind,
     /// When it is started again.
     pub restart: Restart,
-    /// It is given up if it has to be started again more often than this within `max_seconds` on one node: 3.
+    /// It is given up if it has to be started again more often than this within `max_seconds` on one node: 3. At most
+    /// [`MAX_RESTARTS`].
     pub max_restarts: u32,
     /// See `max_restarts`: 5.
     pub max_seconds: u32,
@@ -144,7 +147,8 @@ impl ChildSpec {
 
     /// Whether it makes sense: a replicated child needs no lease, and partitions have a number.
     pub(super) fn is_valid(&self) -> bool {
-        match self.kind {
+        let fits = self.max_restarts <= MAX_RESTARTS && self.shutdown <= MAX_SHUTDOWN;
+        fits && match self.kind {
             Kind::Singleton => true,
             Kind::Replicated => {
                 self.requirement == Requirement::Availability && self.placement == Placement::Uniform

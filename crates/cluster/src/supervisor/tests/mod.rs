@@ -196,7 +196,41 @@ fn what_cannot_be_is_refused() {
     assert_eq!(start(&mut network, 0, large), Outcome::BadSpec);
     let none = ChildSpec { kind: Kind::Partitioned(0), ..spec("x") };
     assert_eq!(start(&mut network, 0, none), Outcome::BadSpec);
+    let budget = spec("x").budget(MAX_RESTARTS + 1, 1);
+    assert_eq!(start(&mut network, 0, budget), Outcome::BadSpec);
+    let many = |count| ChildSpec { kind: Kind::Partitioned(count), ..spec("y") };
+    assert_eq!(start(&mut network, 0, many(MAX_PARTITIONS + 1)), Outcome::BadSpec);
     assert_eq!(network.node(0).unwrap().supervisor.specs.len(), 0);
+    let mut config = Config::default();
+    config.max_children = 5;
+    network.start(2, Node::new(2, 9, config, 7, 1000, None));
+    network.run_for(Duration::from_secs(2));
+    assert_eq!(start(&mut network, 2, many(5)), Outcome::SystemLimit);
+    assert!(matches!(start(&mut network, 2, many(4)), Outcome::Started(_)));
+    assert_eq!(start(&mut network, 2, spec("z")), Outcome::SystemLimit);
+}
+
+#[test]
+fn a_node_that_leaves_hands_over_a_few_at_a_time() {
+    let mut network = cluster(2, false);
+    let parts = ChildSpec { kind: Kind::Partitioned(100), ..spec("parts") };
+    assert!(matches!(start(&mut network, 0, parts), Outcome::Started(_)));
+    let number = command(&mut network, 0, Command::Drain);
+    let mut most = 0;
+    let mut left = true;
+    while left {
+        network.run_for(Duration::from_millis(5));
+        let machine = &network.node(0).unwrap().supervisor;
+        let stopping = |running: &&Running| matches!(running.state, children::State::Stopping { .. });
+        most = most.max(machine.running.values().filter(stopping).count() + machine.outgoing.len());
+        left = !machine.running.is_empty() || !machine.outgoing.is_empty();
+    }
+    assert!((2..=16).contains(&most), "{most}");
+    assert_eq!(outcome(&mut network, 0, number), Some(Outcome::Done));
+    network.run_for(Duration::from_secs(1));
+    let there = &network.node(1).unwrap().kids;
+    assert_eq!(there.len(), 100);
+    assert!(there.values().filter(|kid| kid.generation == 1).count() > 20, "with their states");
 }
 
 /// What a stranger calls and what it is answered.
