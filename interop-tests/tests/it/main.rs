@@ -46,6 +46,7 @@ mod setup;
 mod signals;
 mod soak;
 mod standin;
+mod supervisor;
 mod tls;
 
 /// A runtime for one case: the node under test runs beside the blocking calls into BEAM nodes.
