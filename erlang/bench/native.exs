@@ -159,11 +159,36 @@ Bench.compare("phash2 of an event (ours; the VM's)", fn -> Native.phash2(hd(even
   :erlang.phash2(hd(events))
 end)
 
+nodes = for n <- 1..100, do: :"node#{n}@host"
+ring_of_libring = {Foundation.Ring.new(nodes), Foundation.Ring.in_elixir(nodes)}
+
+Bench.compare("a ring of 100 nodes", fn -> Foundation.Ring.new(nodes) end, fn ->
+  Foundation.Ring.in_elixir(nodes)
+end)
+
+keys = for n <- 1..1000, do: {:user, n}
+
+[native, elixir] =
+  for ring <- Tuple.to_list(ring_of_libring), do: fn -> Foundation.Ring.owners(ring, keys) end
+
+Bench.compare("the owners of 1000 keys on it", native, elixir)
+
+[native, elixir] =
+  for ring <- Tuple.to_list(ring_of_libring),
+      do: fn -> for _n <- 1..1000, do: Foundation.Ring.owner(ring, :rand) end
+
+Bench.compare("1000 times the owner of one key", native, elixir)
+
 # What stays in Elixir, with what a native function would cost for the call alone.
 ring = Foundation.Events.Ring.new(1_000_000)
 event = hd(events)
 small = {:call, self(), 1, 123_456}
 histogram = Foundation.Histogram.new()
+
+{:ok, _registry} = Foundation.Registry.start_link(name: :bench_names)
+
+for n <- 1..10_000,
+    do: {:ok, _} = Foundation.Registry.register(:bench_names, {:worker, n}, n)
 
 per_call = fn count, fun ->
   {time, _result} = :timer.tc(fn -> Enum.each(1..count, fun) end)
@@ -177,6 +202,10 @@ for {name, fun} <- [
       {"a ring accepts a whole event", fn _n -> Foundation.Events.Ring.push(ring, event) end},
       {"a histogram takes a value (:counters)",
        fn n -> Foundation.Histogram.record(histogram, n) end},
+      {"a name is looked up, of 10,000 (ETS)",
+       fn n -> Foundation.Registry.lookup(:bench_names, {:worker, rem(n, 10_000) + 1}) end},
+      {"the same as a native call: its encoding alone",
+       fn n -> Native.phash2({:worker, rem(n, 10_000) + 1}) end},
       {"a native call that does nothing", fn _n -> Foundation.Native.loaded?() end}
     ] do
   IO.puts(
@@ -184,6 +213,16 @@ for {name, fun} <- [
       String.pad_leading("#{round(per_call.(400_000, fun))} ns", 14)
   )
 end
+
+registering = fn _n ->
+  {:ok, _} = Foundation.Registry.register(:bench_names, :one, 1)
+  :ok = Foundation.Registry.unregister(:bench_names, :one)
+end
+
+IO.puts(
+  String.pad_trailing("a name is registered and taken back", 46) <>
+    String.pad_leading("#{round(per_call.(20_000, registering))} ns", 14)
+)
 
 # How late a process wakes up from a sleep of a millisecond: while nothing runs, and while twice as many processes as there are schedulers call
 # one native function without a pause. The same with a fallback is what Elixir itself does under that load.
@@ -221,6 +260,11 @@ IO.puts(
 
 small = binary_part(plain, 0, 32 * 1024)
 {spool, _event} = hd(spools)
+few_query = binary_part(values, 0, 768 * 4)
+{:ok, few_vectors} = Vectors.new(binary_part(values, 0, 20 * 768 * 4), dimensions: 768)
+few_keys = Enum.take(keys, 400)
+{:ok, machine} = Foundation.Registry.Native.new(:machine, self(), %{})
+lookup = {:message, {:"$gen_call", {self(), :tag}, {:lookup, :nobody}}, 0}
 idle = wake_up.()
 
 IO.puts(
@@ -236,6 +280,14 @@ for {name, fun} <- [
       {"XXH3 of a batch", fn -> Native.xxh3(plain) end},
       {"10 nearest of 1000 x 1536", fn -> Vectors.top(native_vectors, query, 10) end},
       {"similarity of one text to 10", fn -> Text.similarities(one, others) end},
+      {"similarity of one text to one", fn -> Text.similarities(one, [hd(others)]) end},
+      {"3 nearest of 20 x 768 (normal scheduler)",
+       fn -> Vectors.top(few_vectors, few_query, 3) end},
+      {"phash2 of an event", fn -> Native.phash2(event) end},
+      {"the owners of 400 keys on a ring",
+       fn -> Foundation.Ring.owners(elem(ring_of_libring, 0), few_keys) end},
+      {"a machine of a registry",
+       fn -> Foundation.Registry.Native.handle(machine, 0, [lookup]) end},
       {"a spool gives and takes",
        fn ->
          Spool.append(spool, small, "load")
