@@ -13,6 +13,7 @@
 
 mod effective;
 mod layers;
+mod security;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +27,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::effective::{Change, Effective};
 pub use self::layers::Layers;
+pub use self::security::Security;
+pub(crate) use self::security::cookie_of;
 use crate::discovery::ClusterConfig;
 use crate::ssl_dist::SslDistOptions;
 
@@ -102,6 +105,11 @@ pub struct NodeConfig {
     /// Where the other nodes of the cluster are found. Default: nowhere for programs; the `foundation` binary looks at its
     /// environment.
     pub cluster: ClusterConfig,
+    /// Several named clusters, for a [`Bridge`](crate::bridge::Bridge); a node of its own is in none of them.
+    #[serde(deserialize_with = "crate::bridge::read")]
+    pub clusters: crate::bridge::Clusters,
+    /// Cookie and TLS under the names of the Elixir library.
+    pub security: Security,
     /// What the `foundation` binary logs, unless a flag or a variable says it: a level, or a filter as in `RUST_LOG`. Other programs
     /// choose that themselves.
     pub log: Option<String>,
@@ -286,6 +294,8 @@ impl Default for NodeConfig {
             reconnect: Reconnect::default(),
             builtins: Builtins::default(),
             cluster: ClusterConfig::default(),
+            clusters: BTreeMap::new(),
+            security: Security::default(),
             log: None,
             limits: NodeLimits::default(),
             bad_cookie: None,

@@ -48,6 +48,7 @@
 //! lost. The task that reads a connection calls `signal::up`, then `signal::deliver` for each signal in the order of
 //! arrival, then `signal::down` exactly once.
 
+pub mod bridge;
 pub mod config;
 #[cfg(feature = "eetf")]
 pub mod convert;

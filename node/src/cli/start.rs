@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foundation_node::Node;
+use foundation_node::bridge::{Bridge, BridgeError};
+use foundation_node::config::NodeConfig;
 use foundation_proto::etf::Term;
 use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 use tokio::sync::Notify;
@@ -32,6 +34,9 @@ pub(crate) async fn run(options: &Options, logs: &Logs) -> Result<u8, Failure> {
     }
     for variable in unknown {
         warn!(variable, "this variable means nothing to this version");
+    }
+    if !config.clusters.is_empty() {
+        return bridge(config).await;
     }
     let mut reload = Reload::new(options, logs, layers);
     let node = Node::start(config).await?;
@@ -62,6 +67,45 @@ pub(crate) async fn run(options: &Options, logs: &Logs) -> Result<u8, Failure> {
     tokio::select! {
         () = node.stop() => {}
         // Whoever asks twice does not want to wait.
+        signal = signal() => warn!(signal, "stopping at once"),
+    }
+    Ok(exit::OK)
+}
+
+/// Runs a node in each of several clusters.
+async fn bridge(config: NodeConfig) -> Result<u8, Failure> {
+    let bridge = Bridge::start(config).await.map_err(|error| match error {
+        BridgeError::Start { error, .. } => Failure::Start(*error),
+        other => Failure::Config(other.to_string()),
+    })?;
+    let told = Arc::new(Notify::new());
+    for cluster in bridge.clusters() {
+        let Some(node) = bridge.node(cluster) else { continue };
+        export(node, &told);
+        let port = node.addresses().first().map_or(0, std::net::SocketAddr::port);
+        terms::line(&format!("{} is up in {cluster}, port {port}", node.name().as_str()));
+    }
+    let mut hangup = listen(SignalKind::hangup()).ok();
+    let ended = signal();
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            signal = &mut ended => {
+                info!(signal, "stopping");
+                break;
+            }
+            () = told.notified() => {
+                info!("stopping: a node called init:stop/0");
+                tokio::time::sleep(ANSWER).await;
+                break;
+            }
+            () = next(&mut hangup) => {
+                warn!("SIGHUP: with [clusters] nothing is read anew; start it again");
+            }
+        }
+    }
+    tokio::select! {
+        () = bridge.stop() => {}
         signal = signal() => warn!(signal, "stopping at once"),
     }
     Ok(exit::OK)

@@ -35,6 +35,8 @@ pub struct Change {
 const MASK: &str = "\"***\"";
 /// Keys whose values are not shown, whatever they stand under.
 const SECRETS: [&str; 5] = ["cookie", "cookies", "secret", "token", "password"];
+/// Text with topologies as terms, which may hold secrets: it is looked into by nobody here.
+const TEXT: &str = "cluster.topologies";
 /// The origin of what nobody has written.
 const DEFAULT: &str = "default";
 
@@ -72,7 +74,7 @@ impl Layers {
         let mut entries = BTreeMap::new();
         for (key, value) in values(&config) {
             // What was written there says more than what became of it.
-            let written = ["cluster", "cookie", "cookies"].contains(&key);
+            let written = ["cluster", "clusters", "cookie", "cookies", "security"].contains(&key);
             match if written { self.table.get(key).cloned() } else { value } {
                 Some(value) => leaves(&mut vec![key.to_owned()], &value, &mut |path, value| {
                     let key = path.join(".");
@@ -96,7 +98,10 @@ impl Layers {
 
 /// Whether a key, or what it stands under, is a secret. The name of a variable that holds one is none.
 fn is_secret(key: &str) -> bool {
-    !key.ends_with(".system") && key.split('.').any(|part| SECRETS.contains(&part))
+    // `access_token` and `erlang_cookie` are such as well.
+    let secret = |part: &str| SECRETS.contains(&part.rsplit('_').next().unwrap_or(part));
+    key == TEXT
+        || !key.ends_with(".system") && key.split('.').any(|part| part != "cookie_file" && secret(part))
 }
 
 /// Calls `each` with every value that is no table, and its path. The parser of TOML bounds how deep tables are nested.
@@ -146,6 +151,8 @@ fn values(config: &NodeConfig) -> Vec<(&'static str, Option<Value>)> {
         reconnect,
         builtins,
         cluster: _,
+        clusters: _,
+        security: _,
         log,
         limits,
         bad_cookie: _,
@@ -181,6 +188,8 @@ fn values(config: &NodeConfig) -> Vec<(&'static str, Option<Value>)> {
         ("reconnect", value(reconnect)),
         ("builtins", value(builtins)),
         ("cluster", None),
+        ("clusters", None),
+        ("security", None),
         ("log", value(log)),
         ("limits", value(limits)),
     ]

@@ -281,6 +281,7 @@ impl Layers {
             place: "configuration".into(),
             why: error.message().to_owned(),
         })?;
+        let config = config.secured()?;
         config.check()?;
         Ok(config)
     }

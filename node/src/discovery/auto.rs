@@ -25,8 +25,8 @@ pub struct Environment {
     pub terminal: bool,
     /// Whether this is a container.
     pub container: bool,
-    /// Why this is a developer's machine, if the node that this is done for says so.
-    pub owner: Option<String>,
+    /// Why this is a developer's machine, or why it is none, if the configuration or the node that this is done for says so.
+    pub said: Option<Result<String, String>>,
     /// `FOUNDATION_ENV`, else `MIX_ENV`.
     pub profile: Option<String>,
     /// Where `.hosts.erlang` is.
@@ -49,7 +49,7 @@ impl Environment {
         let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists());
         Self {
-            owner: None,
+            said: None,
             terminal: std::io::stdin().is_terminal(),
             container: container || variable("KUBERNETES_SERVICE_HOST").is_some(),
             profile: variable("FOUNDATION_ENV").or_else(|| variable("MIX_ENV")),
@@ -83,8 +83,8 @@ impl Environment {
             Some(profile) => return Err(format!("FOUNDATION_ENV or MIX_ENV is {profile}")),
             None => {}
         }
-        if let Some(why) = &self.owner {
-            return Ok(why.clone());
+        if let Some(said) = &self.said {
+            return said.clone();
         }
         if mode == Mode::Auto {
             return Ok("cluster = true, and nothing of a production environment was found".to_owned());

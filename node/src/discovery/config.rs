@@ -49,6 +49,7 @@ use toml::{Table, Value};
 use super::consul;
 #[cfg(feature = "dns")]
 use super::dns;
+use super::introduce::{self, Introduce};
 #[cfg(feature = "kubernetes")]
 use super::kubernetes;
 #[cfg(feature = "mdns")]
@@ -72,8 +73,44 @@ pub struct ClusterConfig {
     pub allow: Vec<String>,
     /// Nodes to stay connected to, beside whatever the sources find.
     pub join: Vec<NodeName>,
+    /// Whether this is a developer's machine. Default: what the environment shows.
+    pub profile: Option<Profile>,
+    /// Whether the nodes that are found are told to connect to each other, and how. Off.
+    pub introduce: Option<Introduce>,
     /// The sources, if they are written out.
     pub sources: Vec<SourceConfig>,
+}
+
+/// What stands for settings that are not given.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Profile {
+    /// A developer's machine: what its network announces may be dialled.
+    Development,
+    /// None.
+    Production,
+}
+
+impl Profile {
+    fn read(text: &str) -> Result<Self, Mistake> {
+        match text.trim_start_matches(':') {
+            "development" => Ok(Self::Development),
+            "production" => Ok(Self::Production),
+            "enterprise" => Err(Mistake::new(
+                &["profile"],
+                "enterprise is for several clusters, which are written under [clusters.NAME]; a profile may be development or production",
+            )),
+            _ => Err(Mistake::new(&["profile"], format!("is {text:?}, must be development or production"))),
+        }
+    }
+
+    /// What it says of this machine, as [`Environment::said`](super::auto::Environment::said) has it.
+    pub(super) fn said(self) -> Result<String, String> {
+        match self {
+            Self::Development => Ok("profile = development".to_owned()),
+            Self::Production => Err("profile = production".to_owned()),
+        }
+    }
 }
 
 /// How sources are chosen.
@@ -190,10 +227,12 @@ impl fmt::Display for Mistake {
 }
 
 /// The keys that are not those of a strategy.
-const OWN_KEYS: [&str; 10] = [
+const OWN_KEYS: [&str; 12] = [
     "strategy",
+    "profile",
     "name",
     "join",
+    "introduce",
     "allow",
     "topologies",
     "failover",
@@ -333,13 +372,19 @@ impl ClusterConfig {
 
     fn from_table(mut table: Table) -> Result<Self, Mistake> {
         resolve_system(&mut table, &mut Vec::new())?;
+        flatten(&mut table)?;
+        written_out(&mut table)?;
         let names = strategy_names(table.remove("strategy"))?;
         let mut config = Self { name: text(&mut table, "name")?, ..Self::default() };
         config.allow = list(&mut table, "allow")?;
+        config.profile = text(&mut table, "profile")?.map(|text| Profile::read(&text)).transpose()?;
         AllowList::parse(config.allow.iter().map(String::as_str))
             .map_err(|error| Mistake::new(&["allow"], error.to_string()))?;
         if let Some(join) = table.remove("join") {
             config.join = node_names(join).map_err(|error| Mistake::new(&["join"], error.message()))?;
+        }
+        if let Some(written) = table.remove("introduce") {
+            config.introduce = introduce::read(written).map_err(|why| Mistake::new(&["introduce"], why))?;
         }
         let topologies = table.remove("topologies");
         let order = failover(&mut table)?;
@@ -441,7 +486,10 @@ impl ClusterConfig {
     fn rank(&mut self, order: &[String]) -> Result<(), Mistake> {
         for (rank, name) in order.iter().enumerate() {
             let word = strategy_name(name).ok();
-            let source = self.sources.iter_mut().find(|s| s.name == *name || Some(s.strategy.word()) == word);
+            // By its own name first: two topologies may have the same strategy.
+            let at = self.sources.iter().position(|source| source.name == *name);
+            let at = at.or_else(|| self.sources.iter().position(|s| Some(s.strategy.word()) == word));
+            let source = at.and_then(|at| self.sources.get_mut(at));
             let source = source.ok_or_else(|| {
                 Mistake::new(
                     &["failover"],
@@ -503,6 +551,54 @@ fn unknown(key: &str, strategies: &[String]) -> Mistake {
         format!("unknown key `{key}`, expected one of {}, or name a strategy", OWN_KEYS.join(", "))
     };
     Mistake::new(&[key], why)
+}
+
+/// `strategy = { strategy = …, config = … }`, which is Elixir's `strategy: {Module, options}`: its keys stand beside `strategy`.
+fn flatten(table: &mut Table) -> Result<(), Mistake> {
+    let Some(Value::Table(_)) = table.get("strategy") else { return Ok(()) };
+    let Some(Value::Table(mut written)) = table.remove("strategy") else { return Ok(()) };
+    let strategy = written.remove("strategy");
+    let config = written.remove("config");
+    let (Some(strategy @ Value::String(_)), true) = (strategy, written.is_empty()) else {
+        return Err(Mistake::new(&["strategy"], "must be a name, or a table with `strategy` and `config`"));
+    };
+    table.insert("strategy".to_owned(), strategy);
+    if let Some(Value::Table(config)) = config {
+        for (key, value) in config {
+            table.entry(key).or_insert(value);
+        }
+    }
+    Ok(())
+}
+
+/// `primary` and `secondary` may be written out, each a table with `strategy` and its keys: they are topologies of these names then.
+fn written_out(table: &mut Table) -> Result<(), Mistake> {
+    for key in ["primary", "secondary"] {
+        let Some(Value::Table(_)) = table.get(key) else { continue };
+        let Some(Value::Table(mut written)) = table.insert(key.to_owned(), Value::String(key.to_owned()))
+        else {
+            continue;
+        };
+        flatten(&mut written).map_err(|mistake| mistake.under(&[key]))?;
+        let mut topology = Table::new();
+        for own in ["strategy", "prune", "max_nodes", "config"] {
+            if let Some(value) = written.remove(own) {
+                topology.insert(own.to_owned(), value);
+            }
+        }
+        if !written.is_empty() {
+            if topology.contains_key("config") {
+                return Err(Mistake::new(&[key], "has keys beside `config`; write them into it"));
+            }
+            topology.insert("config".to_owned(), Value::Table(written));
+        }
+        let topologies = table.entry("topologies").or_insert_with(|| Value::Table(Table::new()));
+        let Some(topologies) = topologies.as_table_mut() else {
+            return Err(Mistake::new(&["topologies"], "cannot be a text beside primary and secondary"));
+        };
+        topologies.insert(key.to_owned(), Value::Table(topology));
+    }
+    Ok(())
 }
 
 fn strategy_names(value: Option<Value>) -> Result<Vec<String>, Mistake> {
@@ -691,5 +787,7 @@ pub(super) fn node_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<V
     Ok(nodes)
 }
 
+#[cfg(test)]
+mod founding;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,9 @@
 //! Runs the sources of a node and carries out what the machine decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foundation_cluster::Machine;
 use foundation_cluster::discovery::{
@@ -15,8 +15,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use super::config::{Context, MAX_NODES, Mode};
+use super::config::{Context, MAX_NODES, Mode, Profile};
 use super::event::{DiscoveryEvent, DiscoveryEvents, Publisher};
+use super::introduce::{self, Introduce};
 use super::static_hosts::{self, StaticHosts};
 use super::{ClusterConfig, Reports, Strategy, auto, sources};
 use crate::config::{EpmdMode, NodeConfig};
@@ -29,6 +30,8 @@ use crate::random;
 
 /// Reports of sources that wait for the machine; then reporting waits.
 const QUEUED: usize = 256;
+/// Longer than any node runs.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How long sources have to tidy up when they end for good.
 const TIDYING: Duration = Duration::from_secs(2);
 /// How long sources may take to end when others take their place.
@@ -114,6 +117,8 @@ impl Plan {
         environment: &auto::Environment,
     ) -> Self {
         let mut plan = Self { sources: Vec::new(), allow: AllowList::new(), evidence: Vec::new() };
+        let said = config.profile.map(Profile::said).or_else(|| environment.said.clone());
+        let environment = &auto::Environment { said, ..environment.clone() };
         let mut entries = config.allow.clone();
         let written = match config.mode {
             Mode::Off => Vec::new(),
@@ -234,7 +239,7 @@ impl Node {
         let allow =
             AllowList::parse(self.config().cluster.allow.iter().map(String::as_str)).unwrap_or_default();
         self.inner().discovery.remember(false, std::slice::from_ref(&source));
-        let (_stop, task) = self.run_sources(vec![source], allow, self.config().cluster.name.as_deref());
+        let (_stop, task) = self.run_sources(vec![source], allow, &self.config().cluster);
         let running = &self.inner().discovery.running;
         running.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
     }
@@ -252,7 +257,7 @@ impl Node {
         }
         if !plan.sources.is_empty() {
             self.inner().discovery.remember(true, &plan.sources);
-            let (stop, task) = self.run_sources(plan.sources, plan.allow, config.name.as_deref());
+            let (stop, task) = self.run_sources(plan.sources, plan.allow, config);
             let configured = &self.inner().discovery.configured;
             *configured.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task });
         }
@@ -275,12 +280,13 @@ impl Node {
         &self,
         sources: Vec<Source>,
         allow: AllowList,
-        cluster: Option<&str>,
+        config: &ClusterConfig,
     ) -> (Arc<Notify>, JoinHandle<()>) {
         let inner = self.inner();
         let own = inner.net_kernel.identity().name.clone();
-        let cluster = cluster.unwrap_or_else(|| own.alive()).to_owned();
-        let engine = Engine::new(inner, own, cluster, sources, allow);
+        let cluster = config.name.as_deref().unwrap_or_else(|| own.alive()).to_owned();
+        let mut engine = Engine::new(inner, own, cluster, sources, allow);
+        engine.introductions = config.introduce.map(Introductions::new);
         let span = info_span!(parent: None, "discovery");
         let stop = Arc::new(Notify::new());
         let run = engine.run(self.events(), Arc::clone(&stop)).instrument(span);
@@ -317,6 +323,66 @@ impl Context {
     }
 }
 
+/// When nodes are introduced to each other.
+struct Introductions {
+    rules: Introduce,
+    due: Instant,
+    round: Option<JoinHandle<BTreeSet<NodeName>>>,
+    /// Who cannot be told anything, for as long as it is connected.
+    left_out: BTreeSet<NodeName>,
+    /// Who has come or gone since the round began: what it found of them is old.
+    moved: BTreeSet<NodeName>,
+}
+
+impl Introductions {
+    fn new(rules: Introduce) -> Self {
+        // Without introductions nothing is ever due.
+        let due = Instant::now() + if rules.connect { introduce::SOON } else { NEVER };
+        Self { rules, due, round: None, left_out: BTreeSet::new(), moved: BTreeSet::new() }
+    }
+
+    /// When the next round begins; `None` while one is on its way.
+    fn due(&self) -> Option<Instant> {
+        self.round.is_none().then_some(self.due)
+    }
+
+    /// A node has come or gone.
+    fn moved(&mut self, node: &NodeName) {
+        self.left_out.remove(node);
+        if self.round.is_some() {
+            self.moved.insert(node.clone());
+        }
+        if self.rules.connect {
+            self.due = self.due.min(Instant::now() + introduce::SOON);
+        }
+    }
+
+    /// Until the round has ended, or the next is due.
+    async fn wait(introductions: &mut Option<Self>, due: Option<Instant>) {
+        match (introductions, due) {
+            (Some(introductions), None) => {
+                if let Some(round) = &mut introductions.round {
+                    // What comes in while it ends is not lost: the loop begins anew.
+                    introductions.left_out = round.await.unwrap_or_default();
+                }
+                let moved = std::mem::take(&mut introductions.moved);
+                introductions.left_out.retain(|node| !moved.contains(node));
+                introductions.round = None;
+            }
+            (Some(_), Some(due)) => tokio::time::sleep_until(due.into()).await,
+            (None, _) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Introductions {
+    fn drop(&mut self) {
+        if let Some(round) = &self.round {
+            round.abort();
+        }
+    }
+}
+
 /// One machine and its sources. It ends with the node.
 struct Engine {
     node: Weak<NodeInner>,
@@ -326,6 +392,7 @@ struct Engine {
     running: BTreeMap<SourceId, AbortHandle>,
     tasks: JoinSet<()>,
     reports: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    introductions: Option<Introductions>,
 }
 
 impl Engine {
@@ -354,6 +421,7 @@ impl Engine {
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
             reports: mpsc::channel(QUEUED),
+            introductions: None,
         }
     }
 
@@ -364,7 +432,9 @@ impl Engine {
                 self.act(&node, action);
             }
             let clock = node.net_kernel.identity().clock;
+            self.introduce(&node);
             drop(node);
+            let introduction = self.introductions.as_ref().and_then(Introductions::due);
             let timeout = self.machine.poll_timeout();
             let event = tokio::select! {
                 report = self.reports.1.recv() => report,
@@ -378,7 +448,13 @@ impl Engine {
                 }
                 () = clock.sleep_until(timeout.unwrap_or(Mono(i64::MAX))), if timeout.is_some() => None,
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => None,
+                () = Introductions::wait(&mut self.introductions, introduction) => continue,
             };
+            if let (Some(introductions), Some(Event::Up(peer) | Event::Down { node: peer, .. })) =
+                (&mut self.introductions, &event)
+            {
+                introductions.moved(peer);
+            }
             match event {
                 Some(Event::Up(peer)) if !self.is_linked(&peer) => {
                     // It has come and gone already.
@@ -389,6 +465,22 @@ impl Engine {
                 Some(event) => self.machine.handle(clock.now(), event),
                 None => self.machine.handle_timeout(clock.now()),
             }
+        }
+    }
+
+    /// Begins a round of introductions if one is due.
+    fn introduce(&mut self, node: &Arc<NodeInner>) {
+        let Some(introductions) = &mut self.introductions else { return };
+        if introductions.due().is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        let up =
+            self.machine.nodes().filter(|(_, state, _)| *state == "connected").map(|(name, ..)| name.clone());
+        let nodes: Vec<NodeName> = up.collect();
+        introductions.due = Instant::now() + introductions.rules.interval;
+        if nodes.len() > 1 {
+            let round = introduce::round(node.handle(&node.system()), nodes, introductions.left_out.clone());
+            introductions.round = Some(node.runtime.spawn(round));
         }
     }
 
@@ -454,6 +546,15 @@ impl Engine {
                 );
             }
             Action::Disconnect(peer) => {
+                if self.introductions.as_ref().is_some_and(|introductions| introductions.rules.disconnect) {
+                    let others = self
+                        .machine
+                        .nodes()
+                        .filter(|(name, state, _)| *state == "connected" && **name != peer);
+                    let others = others.map(|(name, ..)| name.clone()).collect();
+                    let part = introduce::part(node.handle(&node.system()), others, peer.clone());
+                    self.tasks.spawn_on(part, &node.runtime);
+                }
                 let weak = Arc::downgrade(node);
                 self.tasks.spawn_on(
                     async move {

@@ -18,7 +18,7 @@
 //! | `dns` | headless services of Kubernetes | `kubernetes_dns`, `kubernetes_dns_srv` | `Cluster.Strategy.Kubernetes.DNS`, `….DNSSRV` |
 //!
 //! [`config`] reads `[cluster]`, [`auto`] looks at the environment, [`mod@survey`] looks without dialling, [`engine`] runs sources and carries out what the machine
-//! decides, [`event`] is what others see of it, [`companion`] does the same for an Elixir node, [`terms`] reads configurations as Erlang has them.
+//! decides, [`event`] is what others see of it, [`introduce`] makes BEAM nodes known to each other, [`companion`] does the same for an Elixir node, [`terms`] reads configurations as Erlang has them.
 //!
 //! # A strategy of one's own
 //! ```
@@ -64,6 +64,7 @@ pub mod gossip;
 mod heard;
 #[cfg(feature = "http")]
 mod http;
+pub mod introduce;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod local_epmd;

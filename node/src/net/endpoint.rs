@@ -184,7 +184,8 @@ pub(crate) struct Listening {
 }
 
 impl Endpoint {
-    async fn open(mut config: NodeConfig) -> Result<Self, StartError> {
+    async fn open(config: NodeConfig) -> Result<Self, StartError> {
+        let mut config = config.secured().map_err(StartError::Config)?;
         config.check().map_err(StartError::Config)?;
         let name = own_name(&config)?;
         let style = config.name_domain.map_or_else(|| name.style(), NameStyle::from);

@@ -132,7 +132,7 @@ impl Companion {
             cluster: config.name.clone(),
             ..Context::new(start.node.clone(), start.epmd_port)
         };
-        let environment = auto::Environment { owner: start.development, ..auto::Environment::read() };
+        let environment = auto::Environment { said: start.development.map(Ok), ..auto::Environment::read() };
         let Plan { sources, allow, evidence } = Plan::in_environment(&config, &context, &environment);
         let rules = sources.iter().map(|source| Rules {
             name: source.name.clone(),
