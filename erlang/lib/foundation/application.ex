@@ -27,6 +27,10 @@ defmodule Foundation.Application do
     Foundation.Host.detect()
     with {:error, message} <- Foundation.Native.load(), do: Logger.warning(message)
 
+    for line <-
+          Foundation.ClusterConfig.Settings.not_offered(Application.get_all_env(:foundation)),
+        do: Logger.warning(line)
+
     decision = cluster()
 
     Foundation.ProcessRegistry.Names.choose(

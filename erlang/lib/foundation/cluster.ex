@@ -63,12 +63,85 @@ defmodule Foundation.Cluster do
   def ai_nodes, do: nodes(:ai)
 
   @doc """
-  `Foundation.Messaging.send_message/3` to the instances of a service on the nodes of a role, which is what a named cluster is here: all
-  nodes are in one Erlang cluster.
+  Sends to the instances of a service in another named cluster, through a bridge; without a bridge to a cluster of this name,
+  `Foundation.Messaging.send_message/3` to the instances on the nodes that play this role.
+
+  A bridge is a process of the program `foundation` with `[clusters.NAME]` in its configuration: it is in several clusters, whose nodes are
+  not connected to each other. Pids in the message lead nowhere on the other side.
+
+  `{:error, error}` is of type `:service_not_found`, code 5001, or `:bridge_unavailable`, code 5002.
   """
   @spec send_to_cluster(term(), term(), term()) :: :ok | {:error, Foundation.Types.Error.t()}
-  def send_to_cluster(cluster, service, message),
-    do: Foundation.Messaging.send_message(service, message, nodes: nodes(cluster))
+  def send_to_cluster(cluster, service, message) do
+    case bridge(cluster) do
+      nil ->
+        Foundation.Messaging.send_message(service, message, nodes: nodes(cluster))
+
+      bridge ->
+        case ask(bridge, {:send_to_cluster, cluster, service, message}) do
+          :ok -> :ok
+          {:error, reason} -> bridge_error("send_to_cluster/3", cluster, service, reason)
+        end
+    end
+  end
+
+  @doc """
+  The instances of a service, or of all services, in another named cluster, as a bridge knows them: as
+  `Foundation.ServiceMesh.discover_services/1` without pids, each with the name of its `cluster:`.
+
+  `{:error, error}` of type `:bridge_unavailable`, code 5002, without a bridge to it.
+  """
+  @spec discover_services(term(), term()) :: {:ok, [map()]} | {:error, Foundation.Types.Error.t()}
+  def discover_services(cluster, service \\ :all) do
+    request =
+      if service == :all,
+        do: {:discover_services, cluster},
+        else: {:discover_services, cluster, service}
+
+    with bridge when bridge != nil <- bridge(cluster),
+         {:ok, services} <- ask(bridge, request) do
+      {:ok, services}
+    else
+      nil -> bridge_error("discover_services/2", cluster, service, :no_bridge)
+      {:error, reason} -> bridge_error("discover_services/2", cluster, service, reason)
+    end
+  end
+
+  # One that leads to the cluster; which clusters it leads to are its capabilities.
+  defp bridge(cluster) do
+    case Foundation.ServiceMesh.discover_services(
+           name: :foundation_bridge,
+           capabilities: [cluster]
+         ) do
+      [] -> nil
+      bridges -> Enum.random(bridges).pid
+    end
+  end
+
+  defp ask(bridge, request) do
+    GenServer.call(bridge, request)
+  catch
+    :exit, reason -> {:error, reason}
+  end
+
+  defp bridge_error(function, cluster, service, reason) do
+    {code, type} =
+      if reason == :service_not_found,
+        do: {5001, :service_not_found},
+        else: {5002, :bridge_unavailable}
+
+    {:error,
+     Foundation.Types.Error.new(
+       code: code,
+       error_type: type,
+       message:
+         "Foundation.Cluster.#{function}: cluster #{inspect(cluster)}, service #{inspect(service)}: #{inspect(reason)}",
+       severity: :medium,
+       category: :system,
+       subcategory: :cluster,
+       context: %{cluster: cluster, service: service}
+     )}
+  end
 
   @doc """
   How nodes are found, `nil` without clustering.
@@ -134,23 +207,34 @@ defmodule Foundation.Cluster do
   def init(decision) do
     :persistent_term.put({__MODULE__, :strategy}, decision.strategy)
     Logger.info("Foundation clustering: #{decision.strategy} (#{decision.reason})")
-    start_distribution()
 
-    children =
-      [
-        Foundation.PubSub,
-        receivers(),
-        Foundation.Channels.Rate,
-        {Foundation.ProcessRegistry.Names, engine()},
-        Foundation.ServiceMesh.Registrar,
-        Foundation.ProcessManager.Engine,
-        Foundation.HealthMonitor.Checker,
-        Foundation.Optimizer,
-        Foundation.Cluster.ConfigSync,
-        {Foundation.Cluster.Monitor, decision}
-      ] ++ development() ++ discovery(decision)
+    case start_distribution() do
+      :ok ->
+        Supervisor.init(children(decision),
+          strategy: :one_for_one,
+          max_restarts: 10,
+          max_seconds: 60
+        )
 
-    Supervisor.init(children, strategy: :one_for_one, max_restarts: 10, max_seconds: 60)
+      {:error, message} ->
+        Logger.error("Foundation clustering is off: #{message}")
+        :ignore
+    end
+  end
+
+  defp children(decision) do
+    [
+      Foundation.PubSub,
+      receivers(),
+      Foundation.Channels.Rate,
+      {Foundation.ProcessRegistry.Names, engine()},
+      Foundation.ServiceMesh.Registrar,
+      Foundation.ProcessManager.Engine,
+      Foundation.HealthMonitor.Checker,
+      Foundation.Optimizer,
+      Foundation.Cluster.ConfigSync,
+      {Foundation.Cluster.Monitor, decision}
+    ] ++ development() ++ discovery(decision)
   end
 
   defp receivers do
@@ -171,7 +255,8 @@ defmodule Foundation.Cluster do
 
   # Each topology is libcluster's if the application has it and the strategy; else the companion's; else what this library does itself.
   defp discovery(%ClusterConfig{} = decision) do
-    companion? = Application.get_env(:foundation, :discovery) == :companion
+    ordered? = decision.order != [] and match?({:ok, _binary}, Cluster.Companion.binary())
+    companion? = ordered? or Application.get_env(:foundation, :discovery) == :companion
     libcluster = if companion?, do: nil, else: Host.module(:libcluster)
 
     {theirs, others} =
@@ -202,6 +287,7 @@ defmodule Foundation.Cluster do
            topologies: widened(topologies, decision),
            binary: binary,
            allow: Application.get_env(:foundation, :allow, []),
+           failover: decision.order,
            development: ClusterConfig.development(decision),
            name: name}
         ]
@@ -261,8 +347,9 @@ defmodule Foundation.Cluster do
       Elixir.Cluster.Strategy.Gossip
     ]
 
+  # Nothing is ever started without the TLS that was asked for.
   defp start_distribution do
-    with {:ok, security} <- security() do
+    with {:ok, security} <- security(), :ok <- check_tls(security) do
       unless Node.alive?(), do: start_node()
 
       # One cookie for everybody, set when there is a node to have it.
@@ -270,25 +357,28 @@ defmodule Foundation.Cluster do
         Node.set_cookie(String.to_atom(to_string(cookie)))
       end
 
-      if security[:tls_enabled] == true and not tls?() do
-        Logger.error(
-          "Foundation clustering: security: tls_enabled: is true, but this VM was started without TLS distribution, " <>
-            "which can only be chosen then: -proto_dist inet_tls -ssl_dist_optfile FILE"
-        )
-      end
+      :ok
     end
   end
 
   defp security do
-    settings = %{
+    ClusterConfig.security(%{
       foundation: Application.get_all_env(:foundation),
       libcluster: [],
       env: System.get_env()
-    }
+    })
+  end
 
-    with {:error, message} <- ClusterConfig.security(settings) do
-      Logger.error("Foundation clustering: #{message}")
-      {:ok, []}
+  defp check_tls(security) do
+    if security[:tls_enabled] == true and not tls?() do
+      file = security[:certificate_file] || "FILE"
+
+      {:error,
+       "security: tls_enabled: is true, but this VM was started without TLS distribution, which can only be chosen then: " <>
+         "-proto_dist inet_tls -ssl_dist_opt server_certfile #{file} (or -ssl_dist_optfile OPTIONS), " <>
+         "for a release in vm.args, else in ERL_FLAGS"}
+    else
+      :ok
     end
   end
 

@@ -8,11 +8,14 @@ defmodule Foundation.ClusterConfig do
   | mortal | `cluster: true` | a strategy is chosen by `detect/1` |
   | apprentice | `cluster: :kubernetes`, `:consul`, `:dns`, `:mdns_lite`, `:gossip`, `:epmd`, `:static`, `:local_epmd`, `:aws`, `:gcp`, …, or `[strategy: :gossip, secret: "s"]` | translated, with defaults from the application's name |
   | apprentice | `clusters: %{app: [strategy: :kubernetes], ai: [strategy: :epmd, hosts: [...]]}` | one topology for each, under its name |
-  | wizard | `config :libcluster, topologies: [...]` | taken as it is |
+  | apprentice | `clustering: %{primary: [...], secondary: [...]}` | the secondary runs while the primary fails, with the companion; libcluster runs both |
+  | wizard | `config :libcluster, topologies: [...]` | taken as it is; also as `libcluster_topologies:` |
 
   libcluster's own topologies win over everything but an explicit `false`. The environment variable `FOUNDATION_CLUSTER`
   (`true`, `false` or a strategy's name) wins over `cluster:`, and `FOUNDATION_APP_NAME` over `app_name:`, so that a container can
-  be told without a new build.
+  be told without a new build. A strategy may be `{Module, config}`, too.
+
+  Settings of the founding documents that do nothing here are named in the log with the reason (`Foundation.ClusterConfig.Settings`).
 
   `profile:` stands for settings that are not given: `:development` and `:production` for `cluster: true`, the first also for
   `Foundation.Development.Reloader`; `:enterprise` for `clusters:`, which it needs.
@@ -23,7 +26,7 @@ defmodule Foundation.ClusterConfig do
   """
 
   @enforce_keys [:tier, :strategy, :topologies, :reason]
-  defstruct @enforce_keys
+  defstruct @enforce_keys ++ [order: []]
 
   @type tier :: :off | :mortal | :apprentice | :wizard
   @type topology :: [strategy: module(), config: keyword()]
@@ -33,7 +36,9 @@ defmodule Foundation.ClusterConfig do
           strategy: atom() | nil,
           topologies: [{atom(), topology()}],
           # Why this one, for the log.
-          reason: String.t()
+          reason: String.t(),
+          # Topologies of which a later one runs only while those before it fail; without an order all run.
+          order: [atom()]
         }
   @type settings :: %{
           required(:foundation) => keyword(),
@@ -108,7 +113,7 @@ defmodule Foundation.ClusterConfig do
   """
   @spec resolve(settings()) :: {:ok, t()} | {:error, String.t()}
   def resolve(%{foundation: foundation, libcluster: libcluster, env: env} = settings) do
-    topologies = Keyword.get(libcluster, :topologies, [])
+    {topologies, place} = topologies(foundation, libcluster)
 
     with {:ok, cluster, source} <- wanted(foundation, env) do
       cond do
@@ -116,7 +121,7 @@ defmodule Foundation.ClusterConfig do
           {:ok, off("#{source} is false")}
 
         topologies != [] ->
-          wizard(topologies)
+          wizard(topologies, place)
 
         cluster == nil ->
           {:ok, off("neither FOUNDATION_CLUSTER nor config :foundation, cluster: is set")}
@@ -127,9 +132,23 @@ defmodule Foundation.ClusterConfig do
         match?({:clusters, _clusters}, cluster) ->
           clusters(elem(cluster, 1), source, options(settings))
 
+        match?({:clustering, _clustering}, cluster) ->
+          clustering(elem(cluster, 1), source, options(settings))
+
         true ->
           apprentice(cluster, source, options(settings))
       end
+    end
+  end
+
+  # The drafts have libcluster's under a name of the library's own.
+  defp topologies(foundation, libcluster) do
+    case Keyword.get(libcluster, :topologies, []) do
+      [] ->
+        {foundation[:libcluster_topologies] || [], "config :foundation, libcluster_topologies:"}
+
+      topologies ->
+        {topologies, "config :libcluster, topologies:"}
     end
   end
 
@@ -141,32 +160,66 @@ defmodule Foundation.ClusterConfig do
   end
 
   defp configured(foundation) do
-    case {foundation[:cluster], foundation[:clusters], foundation[:profile]} do
-      {nil, clusters, profile} when clusters != nil and profile in [nil | @profiles] ->
-        {:ok, {:clusters, clusters}, "config :foundation, clusters:"}
+    profile = foundation[:profile]
 
-      {nil, nil, profile} when profile in [:development, :production] ->
-        {:ok, true, "config :foundation, profile:"}
-
-      {nil, nil, :enterprise} ->
-        {:error,
-         "config :foundation, profile: is :enterprise, which needs clusters: %{name => [strategy: ...]}"}
-
-      {cluster, _clusters, profile} when profile in [nil | @profiles] ->
-        {:ok, cluster, "config :foundation, cluster:"}
-
-      {_cluster, _clusters, profile} ->
+    cond do
+      profile not in [nil | @profiles] ->
         {:error,
          "config :foundation, profile: is #{inspect(profile)}; it may be " <>
            Enum.map_join(@profiles, ", ", &inspect/1)}
+
+      foundation[:cluster] != nil ->
+        {:ok, foundation[:cluster], "config :foundation, cluster:"}
+
+      foundation[:clusters] != nil ->
+        {:ok, {:clusters, foundation[:clusters]}, "config :foundation, clusters:"}
+
+      foundation[:clustering] != nil ->
+        {:ok, {:clustering, foundation[:clustering]}, "config :foundation, clustering:"}
+
+      profile == :enterprise ->
+        {:error,
+         "config :foundation, profile: is :enterprise, which needs clusters: %{name => [strategy: ...]}"}
+
+      profile != nil ->
+        {:ok, true, "config :foundation, profile:"}
+
+      true ->
+        {:ok, nil, "config :foundation, cluster:"}
     end
   end
+
+  # The secondary runs while the primary fails: an order that the companion keeps.
+  defp clustering(clustering, source, defaults) when is_map(clustering) or is_list(clustering) do
+    order = Enum.filter([:primary, :secondary], &(clustering[&1] != nil))
+
+    case for({key, _spec} <- clustering, key not in [:primary, :secondary], do: key) do
+      [] when order == [] ->
+        {:error, "#{source} is empty; it may have primary: and secondary:"}
+
+      [] ->
+        with {:ok, decision} <-
+               clusters(Enum.map(order, &{&1, clustering[&1]}), source, defaults) do
+          topologies = Enum.map(order, &{&1, decision.topologies[&1]})
+          {:ok, %{decision | strategy: :failover, topologies: topologies, order: order}}
+        end
+
+      keys ->
+        {:error, "#{source} has #{inspect(keys)}; it may have primary: and secondary:"}
+    end
+  end
+
+  defp clustering(other, source, _defaults),
+    do:
+      {:error,
+       "#{source} is #{inspect(other)}; it is %{primary: [strategy: ...], secondary: ...}"}
 
   defp clusters(clusters, source, defaults) when is_map(clusters) or is_list(clusters) do
     clusters
     |> Enum.sort()
     |> Enum.reduce_while({:ok, []}, fn {name, spec}, {:ok, topologies} ->
       with {:ok, strategy, options} <- parse(spec, "#{source} #{name}"),
+           options = Keyword.drop(options, [:processes, :nodes]),
            {:ok, topology} <- translate(strategy, Keyword.merge(defaults, options)) do
         {:cont, {:ok, [{name, topology} | topologies]}}
       else
@@ -207,7 +260,7 @@ defmodule Foundation.ClusterConfig do
 
   defp off(reason), do: %__MODULE__{tier: :off, strategy: nil, topologies: [], reason: reason}
 
-  defp wizard(topologies) do
+  defp wizard(topologies, place) do
     if Keyword.keyword?(topologies) and
          Enum.all?(topologies, fn {_name, spec} -> topology?(spec) end) do
       {:ok,
@@ -215,11 +268,11 @@ defmodule Foundation.ClusterConfig do
          tier: :wizard,
          strategy: :libcluster,
          topologies: topologies,
-         reason: "config :libcluster, topologies: is set"
+         reason: "#{place} is set"
        }}
     else
       {:error,
-       "config :libcluster, topologies: is #{inspect(topologies)}; " <>
+       "#{place} is not what libcluster takes; " <>
          "it is a keyword list of [strategy: module, config: keyword]"}
     end
   end
@@ -278,8 +331,14 @@ defmodule Foundation.ClusterConfig do
   defp parse([_ | _] = options, source) do
     if Keyword.keyword?(options) do
       case Keyword.pop(options, :strategy) do
-        {nil, _options} -> {:error, "#{source} #{inspect(redact(options))} has no strategy:"}
-        {strategy, options} -> {:ok, strategy, options}
+        {nil, _options} ->
+          {:error, "#{source} #{inspect(redact(options))} has no strategy:"}
+
+        {{module, config}, others} when is_atom(module) and is_list(config) ->
+          {:ok, module, Keyword.merge(config, others)}
+
+        {strategy, options} ->
+          {:ok, strategy, options}
       end
     else
       unknown(options, source)
@@ -413,6 +472,8 @@ defmodule Foundation.ClusterConfig do
       :consul,
       [
         base_url: url(options[:consul_url] || "127.0.0.1:8500"),
+        # The companion's: libcluster_consul leaves it to others, and a service that nobody registers has no instances.
+        register: options[:service] == nil,
         list_using: [{Cluster.Strategy.Consul.Health, [passing: true]}],
         service: [name: name],
         node_basename: name,
@@ -488,29 +549,70 @@ defmodule Foundation.ClusterConfig do
   @doc """
   The settings of `config :foundation, security: [...]` with `{:system, variable}` replaced by the variable's value.
 
-  `erlang_cookie`, `tls_enabled`, `certificate_file`. An error names a variable that is not set.
+  `erlang_cookie`, `tls_enabled`, `certificate_file`. An error names a variable that is not set, a key that does not exist, and what
+  contradicts itself.
   """
   @spec security(settings()) :: {:ok, keyword()} | {:error, String.t()}
   def security(%{foundation: foundation, env: env}) do
     foundation
     |> Keyword.get(:security, [])
-    |> Enum.reduce_while({:ok, []}, fn
-      {key, {:system, variable}}, {:ok, settings} ->
-        case env[variable] do
-          none when none in [nil, ""] ->
-            {:halt,
-             {:error, "security: #{key}: is {:system, #{inspect(variable)}}, which is not set"}}
-
-          value ->
-            {:cont, {:ok, [{key, value} | settings]}}
-        end
-
-      setting, {:ok, settings} ->
-        {:cont, {:ok, [setting | settings]}}
+    |> Enum.reduce_while({:ok, []}, fn {key, value}, {:ok, settings} ->
+      with {:ok, value} <- resolved(key, value, env),
+           {:ok, value} <- security_value(key, value) do
+        {:cont, {:ok, [{key, value} | settings]}}
+      else
+        {:error, message} -> {:halt, {:error, message}}
+      end
     end)
     |> case do
-      {:ok, settings} -> {:ok, Enum.reverse(settings)}
+      {:ok, settings} -> consistent(Enum.reverse(settings))
       error -> error
     end
+  end
+
+  defp resolved(key, {:system, variable}, env) do
+    case env[variable] do
+      none when none in [nil, ""] ->
+        {:error, "security: #{key}: is {:system, #{inspect(variable)}}, which is not set"}
+
+      value ->
+        {:ok, value}
+    end
+  end
+
+  defp resolved(_key, value, _env), do: {:ok, value}
+
+  defp security_value(:erlang_cookie, value) when is_atom(value) or is_binary(value),
+    do: {:ok, value}
+
+  # Not shown: it may be a cookie all the same.
+  defp security_value(:erlang_cookie, _value),
+    do: {:error, "security: erlang_cookie: is neither a string nor an atom"}
+
+  defp security_value(:tls_enabled, value) when value in [true, "true"], do: {:ok, true}
+  defp security_value(:tls_enabled, value) when value in [false, nil, "false"], do: {:ok, false}
+
+  defp security_value(:tls_enabled, value),
+    do: {:error, "security: tls_enabled: is #{inspect(value)}; it may be true or false"}
+
+  defp security_value(:certificate_file, value) when is_binary(value) do
+    if File.regular?(value),
+      do: {:ok, value},
+      else:
+        {:error, "security: certificate_file: is #{inspect(value)}, and there is no such file"}
+  end
+
+  defp security_value(:certificate_file, value),
+    do: {:error, "security: certificate_file: is #{inspect(value)}; it is the path of a file"}
+
+  defp security_value(key, _value) do
+    {:error,
+     "security: has #{inspect(key)}; it may have erlang_cookie:, tls_enabled: and certificate_file:"}
+  end
+
+  defp consistent(settings) do
+    if settings[:certificate_file] != nil and settings[:tls_enabled] != true,
+      do: {:error, "security: has certificate_file:, and tls_enabled: is not true"},
+      else: {:ok, settings}
   end
 end

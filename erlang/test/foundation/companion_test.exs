@@ -8,7 +8,7 @@ defmodule Foundation.Cluster.CompanionTest do
   alias Foundation.{CompanionHooks, Host, LogCollector, Relay, TestCluster, TestHosts}
 
   @program CompanionHooks.program()
-  @moduletag timeout: 180_000
+  @moduletag timeout: 240_000
 
   defp caller(cluster), do: &TestCluster.call(cluster, &1, &2, &3, &4)
 
@@ -151,7 +151,7 @@ defmodule Foundation.Cluster.CompanionTest do
       other =
         case Node.list() do
           [node | _] -> node
-          [] -> receive do {:nodeup, node} -> node after 60_000 -> nil end
+          [] -> receive do {:nodeup, node} -> node after 120_000 -> nil end
         end
       send({:session, other}, :seen)
       told = receive do :seen -> "told" after 60_000 -> "not told" end
@@ -167,7 +167,7 @@ defmodule Foundation.Cluster.CompanionTest do
           arguments = arguments ++ ["--cookie", "companion", "-pa", ebin, "-e", script]
           Task.async(fn -> TestHosts.run(host, "env", arguments) end)
         end)
-        |> Task.await_many(150_000)
+        |> Task.await_many(200_000)
 
       assert [{one, 0}, {two, 0}] = outputs
       assert one =~ "gossip app@10.88.0.2 told"

@@ -65,6 +65,22 @@ defmodule Foundation.StartTest do
     end
   end
 
+  test "TLS that the VM was not started for is an error that names the flags, and nothing is started plain" do
+    script = """
+    Application.put_env(:foundation, :cluster, :local_epmd)
+    Application.put_env(:foundation, :security, tls_enabled: true)
+    Application.put_env(:foundation, :auto_features, [:development_ui])
+    #{@start}
+    IO.inspect({Node.alive?(), Process.whereis(Foundation.Cluster), Foundation.available?()})
+    """
+
+    assert {output, 0} = run(script, [])
+    assert output =~ "{false, nil, true}"
+    assert output =~ "Foundation clustering is off: security: tls_enabled: is true"
+    assert output =~ "-proto_dist inet_tls -ssl_dist_opt server_certfile FILE"
+    assert output =~ "auto_features: :development_ui does nothing: "
+  end
+
   test "nothing but 1.x runs by default" do
     script =
       @start <>

@@ -84,7 +84,7 @@ defmodule Foundation.Cluster.Companion do
 
   @doc """
   Options: `topologies:`, as libcluster has them; `binary:`, the path of the program; `allow:`; `development:`, the text that says why this
-  is a developer's machine, or `nil`.
+  is a developer's machine, or `nil`; `failover:`, topologies of which a later one runs only while those before it fail.
 
   Topologies that differ in `connect`, `disconnect` or `list_nodes` get a program each, under one supervisor with the name that libcluster's
   would have.
@@ -218,12 +218,20 @@ defmodule Foundation.Cluster.Companion do
   defp start(state) do
     %{
       node: node(),
-      cluster: %{topologies: state.opts[:topologies], allow: state.opts[:allow] || []},
+      cluster: cluster(state.opts),
       development: state.opts[:development],
       epmd_port: epmd_port(),
       listens: listens(),
       connected: MapSet.to_list(state.connected)
     }
+  end
+
+  defp cluster(opts) do
+    # A text in a list is a string, also for the program; a charlist would be one, too.
+    allow = for entry <- List.wrap(opts[:allow]), do: to_string(entry)
+    own = Keyword.keys(opts[:topologies])
+    order = for name <- opts[:failover] || [], name in own, do: Atom.to_string(name)
+    %{topologies: opts[:topologies], allow: allow, failover: order}
   end
 
   defp epmd_port do

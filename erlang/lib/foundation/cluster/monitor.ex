@@ -10,6 +10,9 @@ defmodule Foundation.Cluster.Monitor do
   def start_link(decision), do: GenServer.start_link(__MODULE__, decision, name: __MODULE__)
 
   @scope Foundation.ProcessRegistry.Names
+  # How long nobody comes until the cluster counts as formed, and when it does at the latest.
+  @quiet_ms 1_000
+  @latest_ms 30_000
 
   @doc false
   # The nodes that play a role.
@@ -32,6 +35,8 @@ defmodule Foundation.Cluster.Monitor do
        decision: decision,
        start: System.monotonic_time(:millisecond),
        formed?: false,
+       timer: nil,
+       last: nil,
        nodes: MapSet.new()
      }, {:continue, :present}}
   end
@@ -54,6 +59,17 @@ defmodule Foundation.Cluster.Monitor do
     {:noreply, %{state | nodes: MapSet.delete(state.nodes, node)}}
   end
 
+  def handle_info(:quiet, %{formed?: false} = state) do
+    Logger.info("Foundation cluster formed",
+      cluster_id: state.decision.topologies |> Keyword.keys() |> List.first(),
+      node_count: length(Node.list()) + 1,
+      formation_time_ms: state.last - state.start,
+      strategy: state.decision.strategy
+    )
+
+    {:noreply, %{state | formed?: true, timer: nil}}
+  end
+
   def handle_info(_message, state), do: {:noreply, state}
 
   defp joined(node, state) do
@@ -64,20 +80,17 @@ defmodule Foundation.Cluster.Monitor do
 
       Host.Telemetry.execute([:foundation, :cluster, :node_joined], %{count: count}, %{node: node})
 
-      formed(%{state | nodes: MapSet.put(state.nodes, node)}, count)
+      formed(%{state | nodes: MapSet.put(state.nodes, node)})
     end
   end
 
-  defp formed(%{formed?: true} = state, _count), do: state
+  # When nobody has come for a moment, so that the count is that of the cluster and not of its first two nodes.
+  defp formed(%{formed?: true} = state), do: state
 
-  defp formed(state, count) do
-    Logger.info("Foundation cluster formed",
-      cluster_id: state.decision.topologies |> Keyword.keys() |> List.first(),
-      node_count: count,
-      formation_time_ms: System.monotonic_time(:millisecond) - state.start,
-      strategy: state.decision.strategy
-    )
-
-    %{state | formed?: true}
+  defp formed(state) do
+    if state.timer, do: Process.cancel_timer(state.timer)
+    now = System.monotonic_time(:millisecond)
+    wait = max(min(@quiet_ms, state.start + @latest_ms - now), 0)
+    %{state | timer: Process.send_after(self(), :quiet, wait), last: now}
   end
 end
