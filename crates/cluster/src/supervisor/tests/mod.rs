@@ -201,8 +201,7 @@ fn what_cannot_be_is_refused() {
     let many = |count| ChildSpec { kind: Kind::Partitioned(count), ..spec("y") };
     assert_eq!(start(&mut network, 0, many(MAX_PARTITIONS + 1)), Outcome::BadSpec);
     assert_eq!(network.node(0).unwrap().supervisor.specs.len(), 0);
-    let mut config = Config::default();
-    config.max_children = 5;
+    let config = Config { max_children: 5, ..Config::default() };
     network.start(2, Node::new(2, 9, config, 7, 1000, None));
     network.run_for(Duration::from_secs(2));
     assert_eq!(start(&mut network, 2, many(5)), Outcome::SystemLimit);

@@ -134,7 +134,7 @@ impl Node {
         node.supervisor.mutant = mutant;
         node.supervisor.specs.mutant = mutant;
         node.supervisor.handle(Mono::ZERO, Event::Factory(Atom::new_static("f")));
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             node.supervisor.handle(Mono::ZERO, Event::Factory(Atom::new_static("even")));
         }
         node
