@@ -408,6 +408,7 @@ impl CausalCrdt {
                 self.send_delta(to, &dots, keys);
             }
             Message::Delta { mut delta, beyond } => {
+                self.has_data();
                 // It does not say who sent it; it is right for those of whom nothing is known yet.
                 self.default_shape = shape.unwrap_or(self.default_shape);
                 // The numbers are those of the beginning, when all keys were compared; what is beyond them is of now, and
@@ -490,6 +491,10 @@ impl CausalCrdt {
             self.is_equal(&peer);
             return self.send(Address::Pid(diff.originator), wire::ack_diff(&diff.to));
         }
+        if first && self.passes_over(&peer) {
+            return;
+        }
+        let tree = self.tree(shape);
         let mut keys: BTreeSet<Key> = diff.keys.iter().cloned().collect();
         let mut places = BTreeSet::new();
         for (at, theirs) in &diff.trees {
@@ -503,6 +508,8 @@ impl CausalCrdt {
             let next = Diff { trees, keys, from: me, to: diff.from.clone(), ..diff };
             if mine {
                 self.differs(&diff.from);
+            } else if first {
+                self.answered(&peer);
             }
             self.send(diff.from, wire::diff(&next));
         } else if mine {

@@ -28,6 +28,11 @@ const MISSING_PAUSE: Duration = Duration::from_secs(10);
 /// How many dots a message names one by one.
 const MAX_NAMED: i64 = 10_000;
 
+/// Keys whose part of the tree is made, sent and read well within a beat of Horde, 300 ms.
+const KEYS_OF_A_BEAT: usize = 2000;
+/// An answer may be lost: after so many beats another is given.
+const MAX_PASSED_OVER: usize = 30;
+
 /// What is known of a neighbour.
 #[derive(Debug)]
 pub(super) struct Neighbour {
@@ -62,6 +67,8 @@ pub(super) struct Neighbour {
     differs: bool,
     /// The version of the map at which both were found equal.
     pub(super) equal_at: Option<u64>,
+    /// How many comparisons that it starts are passed over, unless data come first.
+    passed_over: usize,
 }
 
 /// A comparison that this member has started.
@@ -111,6 +118,7 @@ impl Neighbour {
             due: None,
             differs: false,
             equal_at: None,
+            passed_over: 0,
         }
     }
 }
@@ -289,6 +297,32 @@ impl CausalCrdt {
         if !exact {
             self.wake_at(now + SILENCE);
         }
+    }
+
+    /// Whether a comparison that the only neighbour on a node has started is to be passed over. A process of DeltaCrdt starts one at
+    /// each beat, whether or not the one before is over: the answers to those would say the same again, and a large map takes
+    /// longer to answer than a beat.
+    pub(super) fn passes_over(&mut self, node: &Atom) -> bool {
+        let address = self.only(node);
+        let Some(neighbour) = address.and_then(|address| self.neighbours.get_mut(&address)) else {
+            return false;
+        };
+        let passes = neighbour.passed_over > 0;
+        neighbour.passed_over = neighbour.passed_over.saturating_sub(1);
+        passes
+    }
+
+    /// A comparison that the only neighbour on a node has started was answered with a part of the tree.
+    pub(super) fn answered(&mut self, node: &Atom) {
+        let beats = (self.map.len() / KEYS_OF_A_BEAT).min(MAX_PASSED_OVER);
+        if let Some(neighbour) = self.only(node).and_then(|address| self.neighbours.get_mut(&address)) {
+            neighbour.passed_over = if neighbour.exact { 0 } else { beats };
+        }
+    }
+
+    /// Data have come, so that the next comparison finds another difference.
+    pub(super) fn has_data(&mut self) {
+        self.neighbours.values_mut().for_each(|neighbour| neighbour.passed_over = 0);
     }
 
     /// A comparison that this member has started found a difference.

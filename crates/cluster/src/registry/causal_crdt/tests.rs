@@ -269,3 +269,59 @@ fn a_neighbour_that_falls_silent_is_compared_with() {
     }
     assert_eq!(member.stats().rounds, rounds + 2, "after 5 s, and again after as long");
 }
+
+/// What a BEAM with these keys starts a comparison with.
+fn question(keys: std::ops::Range<i64>) -> Term {
+    let mut tree = MerkleMap::default();
+    for key in keys {
+        let dots = vec![Dot { replica: 5, number: key + 1 }];
+        let element = Element { value: Term::Integer(key), timestamp: MONOTONIC_START, dots };
+        tree.put(Key(Term::Integer(key)), elements_term(&[element], MapSetShape::Plain));
+    }
+    let _ = tree.root_hash();
+    wire::diff(&Diff {
+        trees: vec![(Location::ROOT, tree.subtree(Location::ROOT, LEVELS))],
+        keys: Vec::new(),
+        dots: BTreeMap::from([(5, 1)]),
+        originator: pid("beam@h", 9),
+        from: Address::Pid(pid("beam@h", 9)),
+        to: Address::Name { name: Atom::new_static("map"), node: Atom::new_static("rust@h") },
+        exact: false,
+    })
+}
+
+/// How many parts of the tree are sent in answer.
+fn answers(member: &mut CausalCrdt, question: Term) -> usize {
+    sent(member);
+    member.handle(SECOND, Event::Message(question));
+    let diff =
+        |message: &Term| message.as_tuple().is_some_and(|parts| parts.len() == 2 && parts[0] == atom("diff"));
+    sent(member)
+        .iter()
+        .filter(|(to, message)| diff(message) && *to == [Address::Pid(pid("beam@h", 9))])
+        .count()
+}
+
+#[test]
+fn a_large_map_answers_one_comparison_until_data_come() {
+    let mut large = member();
+    (10_000..20_000).for_each(|key| put(&mut large, key, 1));
+    assert_eq!(answers(&mut large, question(0..3000)), 1);
+    // The next beats do not wait for what the first one brings.
+    assert_eq!((0..5).map(|_| answers(&mut large, question(0..3001))).sum::<usize>(), 0);
+    assert_eq!(answers(&mut large, question(0..3002)), 1, "the answer may have been lost");
+    large.handle(
+        SECOND,
+        Event::Message(wire::delta(
+            wire::numbers_term(&BTreeMap::new()),
+            std::iter::empty(),
+            MapSetShape::Plain,
+            None,
+        )),
+    );
+    assert_eq!(answers(&mut large, question(0..3003)), 1, "data have come");
+
+    let mut small = member();
+    (10_000..11_000).for_each(|key| put(&mut small, key, 1));
+    assert_eq!((0..3).map(|n| answers(&mut small, question(0..3000 + n))).sum::<usize>(), 3);
+}
