@@ -91,12 +91,7 @@ pub(crate) fn deliver(node: &Arc<NodeInner>, link: &Arc<Link>, signal: Signal) -
         }
         ControlMessage::UnlinkId { id, from, to } => {
             of_peer(link, &from, "UNLINK_ID")?;
-            // Acknowledged first, even without a link: what follows is no longer about this one.
-            if this_incarnation(link, &from) {
-                let control = ControlMessage::UnlinkIdAck { id, from: to.clone(), to: from.clone() };
-                transmit(link, answering(node, &to), &control, None);
-            }
-            unlink_received(node, link, &from, &to);
+            unlink_id_received(node, link, id, &from, &to);
         }
         ControlMessage::UnlinkIdAck { id, from, to } => {
             if let Some(proc) = node.process(&to)
@@ -239,6 +234,22 @@ fn link_received(node: &NodeInner, link: &Arc<Link>, from: Pid, to: Pid) -> Resu
 fn too_many() -> Error {
     let max = crate::process::MonLnkDist::LIMIT as u64;
     Error::limit("links and monitors across one connection", max + 1, max)
+}
+
+fn unlink_id_received(node: &NodeInner, link: &Link, id: u64, from: &Pid, to: &Pid) {
+    let proc = node.process(to);
+    // Held until the entry is gone: a link that the process makes after the acknowledgement is another one, which this must not remove.
+    let mut alive = proc.as_ref().and_then(|proc| Some((proc.number, proc.alive()?)));
+    // Acknowledged first, even without a link: what follows is no longer about this one.
+    if this_incarnation(link, from) {
+        let control = ControlMessage::UnlinkIdAck { id, from: to.clone(), to: from.clone() };
+        transmit(link, answering(node, to), &control, None);
+    }
+    if let Some((number, state)) = &mut alive
+        && state.links.unlink_received(from)
+    {
+        link.mld().remove(*number);
+    }
 }
 
 fn unlink_received(node: &NodeInner, link: &Link, from: &Pid, to: &Pid) {
