@@ -11,6 +11,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -129,7 +130,13 @@ async fn receive(
         }
         let outcome = tokio::select! {
             biased;
-            outcome = poll_fn(|context| stream.poll_read(context, buffer)) => outcome,
+            outcome = poll_fn(|context| {
+                let sent = link.bytes().1;
+                match stream.poll_read(context, buffer, sent) {
+                    Poll::Pending if stream.naps(sent) => stream.poll_read(context, buffer, sent),
+                    outcome => outcome,
+                }
+            }) => outcome,
             () = &mut closed => return Ok(()),
             () = &mut timeout => {
                 let now = clock.now();

@@ -9,6 +9,7 @@
 //! | [`listener`] | listening sockets, connections that have not proved themselves yet |
 //! | [`stream`] | the bytes under a connection: TCP, or TLS over it |
 //! | [`read_half`], [`write_half`] | the same once the connection is live |
+//! | [`nap`] | reading by the clock while small messages come in a stream |
 //! | [`tls`] | distribution over TLS |
 //! | [`endpoint`] | what a node has before it has peers: name, cookie, sockets, registration |
 
@@ -18,6 +19,8 @@ pub(crate) mod endpoint;
 mod handshake;
 mod link;
 pub(crate) mod listener;
+#[cfg(target_os = "linux")]
+mod nap;
 mod read_half;
 pub(crate) mod stream;
 #[cfg(feature = "tls")]

@@ -1,6 +1,6 @@
-//! The byte stream under a connection that is being set up: a TCP socket, or TLS over one.
+//! The byte stream under a connection: a TCP socket, or TLS over one.
 //!
-//! [`Stream::split`] makes the two halves of a live connection of it. None of the `try_` functions waits.
+//! While the connection is set up. [`Stream::split`] makes the halves of a live one of it. None of the `try_` functions waits.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use super::read_half::{Plain, ReadHalf};
+use super::read_half::{Own, ReadHalf};
 use super::tls::Session;
 use super::write_half::WriteHalf;
 
@@ -88,8 +88,15 @@ impl Stream {
             let read = ReadHalf::Encrypted(Arc::clone(&tcp), Arc::clone(&session));
             return (read, WriteHalf::Encrypted(tcp, session));
         }
-        let (read, write) = self.tcp.into_split();
-        (ReadHalf::Plain(Plain::new(read)), WriteHalf::Plain(write))
+        // A descriptor of its own, so that the reader decides what its own one waits for.
+        #[cfg(unix)]
+        if let Ok(own) = std::os::fd::AsFd::as_fd(&self.tcp).try_clone_to_owned()
+            && is_among_the_first_half(&own)
+        {
+            return (ReadHalf::Own(Own::new(self.tcp)), WriteHalf::Own(Arc::new(own.into())));
+        }
+        let tcp = Arc::new(self.tcp);
+        (ReadHalf::Shared(Arc::clone(&tcp)), WriteHalf::Shared(tcp))
     }
 
     /// Appends what arrives; 0 means that the peer has closed. Dropped while it waits, it has read nothing.
@@ -120,4 +127,12 @@ impl Stream {
             }
         }
     }
+}
+
+/// Whether descriptors are plenty: a second one for each connection must not cost connections. The lowest free number is given
+/// out first.
+#[cfg(unix)]
+fn is_among_the_first_half(descriptor: &impl std::os::fd::AsRawFd) -> bool {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    most.is_none_or(|most| u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number < most / 2))
 }

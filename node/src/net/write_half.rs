@@ -1,36 +1,49 @@
 //! The sending half of a live connection, which its senders and its writer task share.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write as _};
 use std::net::Shutdown;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
 
 use super::tls::Session;
 
 /// Where bytes for the peer go. None of the `try_` functions waits.
 #[derive(Debug)]
 pub(super) enum WriteHalf {
-    /// A plain socket.
-    Plain(OwnedWriteHalf),
-    /// TLS over a socket.
+    /// A plain socket under a descriptor of its own, on no poll while it takes what it is given.
+    #[cfg(unix)]
+    Own(Arc<std::net::TcpStream>),
+    /// A socket that the reader waits for too.
+    Shared(Arc<TcpStream>),
+    /// TLS over such a socket.
     Encrypted(Arc<TcpStream>, Arc<Session>),
 }
 
 impl WriteHalf {
     /// Waits until [`WriteHalf::try_write_vectored`] or [`WriteHalf::try_flush`] is worth trying, after `WouldBlock`.
+    #[allow(
+        deprecated,
+        reason = "what tokio has against it is descriptors that change under it; this one is owned"
+    )]
     pub(super) async fn writable(&self) -> io::Result<()> {
         match self {
-            Self::Plain(tcp) => tcp.writable().await,
-            Self::Encrypted(tcp, _) => tcp.writable().await,
+            #[cfg(unix)]
+            Self::Own(tcp) => {
+                let poll =
+                    tokio::io::unix::AsyncFd::with_interest(Arc::clone(tcp), tokio::io::Interest::WRITABLE)?;
+                poll.writable().await.map(|_| ())
+            }
+            Self::Shared(tcp) | Self::Encrypted(tcp, _) => tcp.writable().await,
         }
     }
 
     /// Takes bytes to send. What TLS has taken may still wait for the socket: see [`WriteHalf::try_flush`].
     pub(super) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Plain(tcp) => tcp.try_write_vectored(slices),
+            #[cfg(unix)]
+            Self::Own(tcp) => (&**tcp).write_vectored(slices),
+            Self::Shared(tcp) => tcp.try_write_vectored(slices),
             Self::Encrypted(tcp, session) => session.try_write(tcp, slices),
         }
     }
@@ -39,7 +52,7 @@ impl WriteHalf {
     pub(super) fn try_flush(&self) -> io::Result<()> {
         match self {
             Self::Encrypted(tcp, session) => session.try_flush(tcp),
-            Self::Plain(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -47,9 +60,9 @@ impl WriteHalf {
     pub(super) fn shutdown(&self) {
         // A socket that is gone already needs no shutdown.
         let _ = match self {
-            Self::Plain(tcp) => {
-                socket2::SockRef::from(AsRef::<TcpStream>::as_ref(tcp)).shutdown(Shutdown::Write)
-            }
+            #[cfg(unix)]
+            Self::Own(tcp) => tcp.shutdown(Shutdown::Write),
+            Self::Shared(tcp) => socket2::SockRef::from(&**tcp).shutdown(Shutdown::Write),
             Self::Encrypted(tcp, session) => {
                 session.close(tcp);
                 socket2::SockRef::from(&**tcp).shutdown(Shutdown::Write)

@@ -103,7 +103,9 @@ fn five_hundred_connections() {
             for peer in &mut peers {
                 assert!(ping(peer), "{}", peer.name);
             }
-            assert_eq!(node.descriptors(), descriptors + 500);
+            // A second one for each connection only while less than half of all are in use.
+            let used = node.descriptors() - descriptors;
+            assert!((500..=500 + 256).contains(&used), "{used}");
             let each = node.resident().saturating_sub(resident) / 500;
             println!("500 connections in {took:?}, {:.1} KiB each", each as f64 / 1024.0);
             assert!(each < 64 << 10, "{each} bytes a connection");
@@ -156,7 +158,7 @@ fn no_descriptors_left() {
             eventually_true("new connections are accepted", WAIT, || {
                 late.eval("net_adm:ping('alone@127.0.0.1')") == "pong"
             });
-            eventually_true("the descriptors are closed", WAIT, || node.descriptors() <= before + 1);
+            eventually_true("the descriptors are closed", WAIT, || node.descriptors() <= before + 2);
             Ok(())
         },
     );
