@@ -36,7 +36,9 @@ impl Owner {
     async fn hears(&mut self) -> String {
         let mut stream = self.stream.try_clone().unwrap();
         let frame = tokio::task::spawn_blocking(move || read_frame(&mut stream)).await.unwrap().unwrap();
-        inspect(&decode(&frame.expect("the stream goes on"), &Limits::default()).unwrap())
+        let text = inspect(&decode(&frame.expect("the stream goes on"), &Limits::default()).unwrap());
+        // On one line, however long it is.
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// The next one that begins so.

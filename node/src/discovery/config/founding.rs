@@ -20,15 +20,15 @@ fn sources(config: &ClusterConfig) -> Vec<(&str, &'static str, usize)> {
 fn one_line() {
     assert_eq!(read("true").unwrap().mode, Mode::Auto);
     assert_eq!(read("false").unwrap().mode, Mode::Off);
-    for (atom, word) in
-        [(":consul", "consul"), (":dns", "dns"), (":kubernetes", "kubernetes"), (":static", "static")]
-    {
+    for (atom, word) in [(":consul", "consul"), (":dns", "dns"), (":kubernetes", "kubernetes")] {
         match read(atom) {
             Ok(config) => assert_eq!(sources(&config), [(word, word, 0)]),
             // A build without it says so.
             Err(mistake) => assert!(mistake.why.contains("built without"), "{atom}: {mistake}"),
         }
     }
+    // Which nodes there are cannot be guessed.
+    assert!(read(":static").unwrap_err().why.contains("hosts"));
     for atom in [":aws", ":gcp"] {
         match read(atom) {
             Ok(config) => assert_eq!(config.mode, Mode::Written),
@@ -81,7 +81,7 @@ fn primary_and_secondary_in_toml() {
     assert_eq!(sources(&config), [("primary", "local_epmd", 0), ("secondary", "local_epmd", 1)]);
     assert_eq!(config.sources[0].prune, Some(Prune::Never));
     let named =
-        read("strategy = ['local_epmd', 'static']\nprimary = 'static'\nsecondary = 'local_epmd'").unwrap();
+        read("strategy = ['local_epmd', 'static']\nprimary = 'static'\nsecondary = 'local_epmd'\nstatic = { hosts = [] }").unwrap();
     assert_eq!(sources(&named), [("local_epmd", "local_epmd", 1), ("static", "static", 0)]);
     for (text, key) in [
         ("[primary]\nstrategy = 'local_epmd'\nodd = 1", "odd"),
