@@ -35,10 +35,25 @@ impl Epmd {
 
     /// The same behind a command that leads to another network namespace, where it listens on this address.
     pub fn try_start_at(release: &Release, port: u16, prefix: &[String], address: Ipv4Addr) -> Option<Self> {
+        let addresses = if address.is_loopback() { "127.0.0.1,::1".to_owned() } else { address.to_string() };
+        Self::listening(release, port, prefix, address, &addresses)
+    }
+
+    /// The same on several addresses of this namespace, and on 127.0.0.1.
+    pub fn try_start_on(release: &Release, port: u16, addresses: &[&str]) -> Option<Self> {
+        Self::listening(release, port, &[], Ipv4Addr::LOCALHOST, &addresses.join(","))
+    }
+
+    fn listening(
+        release: &Release,
+        port: u16,
+        prefix: &[String],
+        address: Ipv4Addr,
+        addresses: &str,
+    ) -> Option<Self> {
         // The shell ends epmd as soon as its own standard input closes, so a test that was killed leaves no epmd behind.
         let script = "\"$0\" -port \"$1\" -address \"$2\" & child=$!; \
                       trap 'kill $child; wait $child' EXIT; read -r _";
-        let addresses = if address.is_loopback() { "127.0.0.1,::1".to_owned() } else { address.to_string() };
         let mut command = Command::new(prefix.first().map_or("sh", String::as_str));
         if let Some((_, arguments)) = prefix.split_first() {
             command.args(arguments).arg("sh");

@@ -7,6 +7,7 @@ mod cli;
 mod connection;
 mod differential;
 mod discovery;
+mod discovery_aws;
 mod discovery_consul;
 mod discovery_kubernetes;
 mod doctor;

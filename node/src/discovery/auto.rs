@@ -18,6 +18,45 @@ pub struct Choice {
     pub evidence: Vec<String>,
 }
 
+/// A cloud whose API says which nodes there are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Cloud {
+    /// A task of AWS's ECS.
+    Ecs,
+    /// An instance of AWS's EC2.
+    Ec2,
+}
+
+/// Looks on whose machine this runs. Nobody is asked: the metadata services of clouds are at addresses that elsewhere may be
+/// anybody's, and where nothing answers the question takes seconds. `root` is `/`.
+#[cfg(any(feature = "cloud", test))]
+pub(super) fn cloud(variable: impl Fn(&str) -> Option<String>, root: &Path) -> Option<(Cloud, String)> {
+    const TASK: &str = "ECS_CONTAINER_METADATA_URI_V4";
+    if variable(TASK).is_some() {
+        return Some((Cloud::Ecs, format!("{TASK} is set")));
+    }
+    // What the firmware says of the machine; containers see it too.
+    let hardware = |file: &str| {
+        let text = std::fs::read_to_string(root.join(file)).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    let vendor = hardware("sys/class/dmi/id/sys_vendor").filter(|vendor| vendor == "Amazon EC2");
+    if let Some(vendor) = vendor {
+        return Some((Cloud::Ec2, format!("the vendor of this machine is {vendor}")));
+    }
+    // The older kind of instances, on Xen.
+    let uuid = hardware("sys/hypervisor/uuid").filter(|uuid| uuid.starts_with("ec2"))?;
+    Some((Cloud::Ec2, format!("the hypervisor's uuid is {uuid}")))
+}
+
+impl Choice {
+    fn add(&mut self, strategy: StrategyConfig, why: String) {
+        self.evidence.push(format!("{}: {why}", strategy.word()));
+        self.sources.push(SourceConfig::new(strategy));
+    }
+}
+
 /// What there is to look at.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
@@ -35,6 +74,8 @@ pub struct Environment {
     pub kubernetes: Option<String>,
     /// How it shows where Consul is.
     pub consul: Option<String>,
+    /// On whose machine this runs, if that is one of a cloud, and how it shows.
+    pub cloud: Option<(Cloud, String)>,
     /// `FOUNDATION_APP_NAME`.
     pub app_name: Option<String>,
     /// `DNS_CLUSTER_QUERY`.
@@ -46,7 +87,7 @@ pub struct Environment {
 impl Environment {
     /// Looks at this process and machine.
     pub fn read() -> Self {
-        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists());
         Self {
             said: None,
@@ -58,6 +99,10 @@ impl Environment {
             #[cfg(not(feature = "kubernetes"))]
             kubernetes: None,
             consul: variable("CONSUL_HTTP_ADDR").map(|address| format!("CONSUL_HTTP_ADDR is {address}")),
+            #[cfg(feature = "cloud")]
+            cloud: cloud(variable, Path::new("/")),
+            #[cfg(not(feature = "cloud"))]
+            cloud: None,
             app_name: variable("FOUNDATION_APP_NAME"),
             dns_query: variable("DNS_CLUSTER_QUERY"),
             networks: networks(),
@@ -118,25 +163,37 @@ pub fn choose(mode: Mode, environment: &Environment, context: &Context) -> Choic
             "not kubernetes ({why}): which pods belong to the cluster is not said; set FOUNDATION_APP_NAME"
         ));
     }
-    let mut add = |strategy: StrategyConfig, why: String| {
-        choice.evidence.push(format!("{}: {why}", strategy.word()));
-        choice.sources.push(SourceConfig::new(strategy));
-    };
     #[cfg(feature = "dns")]
     if let Some(query) = &environment.dns_query {
-        add(StrategyConfig::Dns(Default::default()), format!("DNS_CLUSTER_QUERY is {query}"));
+        choice.add(StrategyConfig::Dns(Default::default()), format!("DNS_CLUSTER_QUERY is {query}"));
         return choice;
     }
     #[cfg(feature = "consul")]
     if let Some(why) = environment.consul.as_ref().filter(|_| environment.app_name.is_some()) {
-        add(StrategyConfig::Consul(Default::default()), why.clone());
+        choice.add(StrategyConfig::Consul(Default::default()), why.clone());
         return choice;
+    }
+    #[cfg(feature = "cloud")]
+    if let Some((cloud, why)) = &environment.cloud {
+        let strategy = match cloud {
+            Cloud::Ecs => StrategyConfig::Ecs(Default::default()),
+            Cloud::Ec2 => StrategyConfig::Ec2(Default::default()),
+        };
+        if environment.app_name.is_some() {
+            choice.add(strategy, why.clone());
+            return choice;
+        }
+        // Nothing is guessed: the machines of an account can be anybody's in a company.
+        let word = strategy.word();
+        choice.evidence.push(format!(
+            "not {word} ({why}): which nodes belong to the cluster is not said; set FOUNDATION_APP_NAME"
+        ));
     }
     match environment.development(mode) {
         Ok(why) => {
             #[cfg(feature = "mdns")]
-            add(StrategyConfig::Mdns(Default::default()), why.clone());
-            add(StrategyConfig::LocalEpmd(Default::default()), why);
+            choice.add(StrategyConfig::Mdns(Default::default()), why.clone());
+            choice.add(StrategyConfig::LocalEpmd(Default::default()), why);
             choice.allow = environment.allowed(context);
         }
         Err(why) => choice.evidence.push(format!("not local_epmd: {why}")),
@@ -169,6 +226,53 @@ mod tests {
         let choice = choose(Mode::Auto, environment, &context);
         let sources = choice.sources.iter().map(|source| (source.strategy.word(), source.rank)).collect();
         (sources, choice.evidence.join("\n"))
+    }
+
+    #[test]
+    fn on_whose_machine_this_runs_is_seen_without_asking() {
+        let root = std::env::temp_dir().join(format!("foundation-auto-{}", std::process::id()));
+        let file = |name: &str, text: &str| {
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let seen = |variables: &[&str]| {
+            cloud(|name| variables.contains(&name).then(|| "x".to_owned()), &root).map(|(cloud, _)| cloud)
+        };
+        assert_eq!(seen(&[]), None);
+        file("sys/class/dmi/id/sys_vendor", "QEMU\n");
+        file("sys/hypervisor/uuid", "e7c1\n");
+        assert_eq!(seen(&[]), None);
+        file("sys/hypervisor/uuid", "ec2e1916-9099-7caf-fd21-012345abcdef\n");
+        assert_eq!(seen(&[]), Some(Cloud::Ec2));
+        file("sys/hypervisor/uuid", "");
+        file("sys/class/dmi/id/sys_vendor", "Amazon EC2\n");
+        assert_eq!(seen(&[]), Some(Cloud::Ec2));
+        assert_eq!(seen(&["ECS_CONTAINER_METADATA_URI_V4"]), Some(Cloud::Ecs));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn a_cloud_is_asked_if_it_is_said_for_what() {
+        let seen = (Cloud::Ec2, "the vendor of this machine is Amazon EC2".to_owned());
+        let mut machine = Environment { cloud: Some(seen), ..Environment::default() };
+        let (sources, evidence) = chosen(&machine);
+        assert!(sources.iter().all(|(word, _)| *word != "ec2"), "{sources:?}");
+        assert!(evidence.contains("not ec2 (the vendor of this machine is Amazon EC2)"), "{evidence}");
+        machine.app_name = Some("web".into());
+        let (sources, evidence) = chosen(&machine);
+        assert_eq!(
+            (sources, evidence.as_str()),
+            (vec![("ec2", 0)], "ec2: the vendor of this machine is Amazon EC2")
+        );
+        machine.cloud = Some((Cloud::Ecs, "x".into()));
+        assert_eq!(chosen(&machine).0, [("ecs", 0)]);
+        #[cfg(feature = "dns")]
+        {
+            machine.dns_query = Some("web.internal".into());
+            assert_eq!(chosen(&machine).0, [("dns", 0)]);
+        }
     }
 
     #[cfg(all(feature = "kubernetes", feature = "dns"))]

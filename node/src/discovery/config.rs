@@ -45,6 +45,8 @@ use foundation_proto::dist::NodeName;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+#[cfg(feature = "cloud")]
+use super::aws::{ec2, ecs};
 #[cfg(feature = "consul")]
 use super::consul;
 #[cfg(feature = "dns")]
@@ -166,6 +168,12 @@ pub enum StrategyConfig {
     /// The API of Kubernetes.
     #[cfg(feature = "kubernetes")]
     Kubernetes(kubernetes::Options),
+    /// Instances of EC2.
+    #[cfg(feature = "cloud")]
+    Ec2(ec2::Options),
+    /// Tasks of ECS.
+    #[cfg(feature = "cloud")]
+    Ecs(ecs::Options),
     /// Addresses in DNS.
     #[cfg(feature = "dns")]
     Dns(dns::Options),
@@ -254,6 +262,10 @@ const STRATEGIES: &[(&str, &[&str])] = &[
     ("consul", &[]),
     #[cfg(feature = "kubernetes")]
     ("kubernetes", &[]),
+    #[cfg(feature = "cloud")]
+    ("ec2", &["aws_ec2", "ec2.tags", "clusterec2.strategy.tags"]),
+    #[cfg(feature = "cloud")]
+    ("ecs", &["aws_ecs", "clusterecs.strategy"]),
     #[cfg(feature = "dns")]
     ("dns", &["dnspoll", "dns_cluster", "dnscluster"]),
     #[cfg(feature = "dns")]
@@ -276,7 +288,20 @@ const NOT_OFFERED: &[(&[&str], &str)] = &[
         "this program was built without the feature dns",
     ),
     (&["rancher"], "it asks the metadata service of Rancher 1.x, which is not maintained any more"),
-    (&["aws", "ec2", "ec2.tags", "ecs", "clusterec2", "clusterecs"], "use `dns`, or `static` with addresses"),
+    #[cfg(not(feature = "cloud"))]
+    (
+        &[
+            "aws",
+            "ec2",
+            "ecs",
+            "aws_ec2",
+            "aws_ecs",
+            "ec2.tags",
+            "clusterec2.strategy.tags",
+            "clusterecs.strategy",
+        ],
+        "this program was built without the feature cloud",
+    ),
     (&["gcp", "gce", "gig", "gce.labels"], "use `dns`, or `static` with addresses"),
     (&["postgres"], "use `gossip` or `dns`"),
     (&["hyparview", "partisan"], "it is no way to find nodes"),
@@ -296,6 +321,10 @@ impl StrategyConfig {
             Self::Consul(_) => "consul",
             #[cfg(feature = "kubernetes")]
             Self::Kubernetes(_) => "kubernetes",
+            #[cfg(feature = "cloud")]
+            Self::Ec2(_) => "ec2",
+            #[cfg(feature = "cloud")]
+            Self::Ecs(_) => "ecs",
             #[cfg(feature = "dns")]
             Self::Dns(_) => "dns",
             #[cfg(feature = "dns")]
@@ -316,6 +345,10 @@ impl StrategyConfig {
             "consul" => Self::Consul(keys.try_into()?),
             #[cfg(feature = "kubernetes")]
             "kubernetes" => Self::Kubernetes(keys.try_into()?),
+            #[cfg(feature = "cloud")]
+            "ec2" => Self::Ec2(keys.try_into()?),
+            #[cfg(feature = "cloud")]
+            "ecs" => Self::Ecs(keys.try_into()?),
             #[cfg(feature = "dns")]
             "dns" => Self::Dns(keys.try_into()?),
             #[cfg(feature = "dns")]
@@ -335,6 +368,11 @@ fn strategy_name(written: &str) -> Result<&'static str, String> {
         .find_map(|prefix| name.strip_prefix(prefix))
         .unwrap_or(name)
         .to_lowercase();
+    #[cfg(feature = "cloud")]
+    if name == "aws" {
+        // What there is to ask depends on where this runs.
+        return Ok(if super::aws::is_task() { "ecs" } else { "ec2" });
+    }
     if let Some((word, _)) =
         STRATEGIES.iter().find(|(word, names)| *word == name || names.contains(&name.as_str()))
     {
@@ -731,7 +769,7 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 /// One string, or a list of strings.
-#[cfg(any(feature = "dns", feature = "consul"))]
+#[cfg(any(feature = "dns", feature = "consul", feature = "cloud"))]
 pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::String(text) => Ok(vec![text]),

@@ -523,37 +523,14 @@ impl Api {
     fn new(options: &Options, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let written = options.base_url.clone().or_else(|| variable("CONSUL_HTTP_ADDR"));
         let url = written.unwrap_or_else(|| "http://localhost:8500".to_owned());
-        let wrong =
-            || format!("{url:?} is no address of Consul: write http://HOST:PORT or https://HOST:PORT");
-        let (tls, rest) = match url.split_once("://") {
-            Some(("http", rest)) => (false, rest),
-            Some(("https", rest)) => (true, rest),
-            Some(_) => return Err(wrong()),
-            None => (matches!(variable("CONSUL_HTTP_SSL").as_deref(), Some("1" | "true")), url.as_str()),
-        };
-        let authority = rest.trim_end_matches('/');
-        if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
-            return Err(wrong());
+        let tls = matches!(variable("CONSUL_HTTP_SSL").as_deref(), Some("1" | "true"));
+        let authorities = options.cacert.clone().or_else(|| variable("CONSUL_CACERT").map(PathBuf::from));
+        let (server, path) = Server::of_url(&url, tls, authorities)?;
+        if path != "/" {
+            return Err(format!(
+                "{url:?} is no address of Consul: write http://HOST:PORT or https://HOST:PORT"
+            ));
         }
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                (host, port.parse().map_err(|_| wrong())?)
-            }
-            _ => (authority, if tls { 443 } else { 80 }),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let authorities = match tls {
-            false => None,
-            true => Some(
-                options.cacert.clone().or_else(|| variable("CONSUL_CACERT").map(PathBuf::from)).map_or_else(
-                    || {
-                        let known = SYSTEM_AUTHORITIES.iter().map(PathBuf::from).find(|path| path.exists());
-                        known.ok_or("which CA Consul's certificate leads to is not said: set `cacert`")
-                    },
-                    Ok,
-                )?,
-            ),
-        };
         let token = match (
             &options.access_token,
             variable("CONSUL_HTTP_TOKEN"),
@@ -564,7 +541,7 @@ impl Api {
             (None, None, Some(file)) => Token::File(file.into()),
             (None, None, None) => Token::None,
         };
-        Ok(Self { server: Server { host, port, authorities }, token })
+        Ok(Self { server, token })
     }
 
     /// The question with the token.
@@ -578,10 +555,6 @@ impl Api {
         Ok(question.header("x-consul-token", token.trim()))
     }
 }
-
-/// Where systems keep the CAs that they trust: Debian and Alpine, Red Hat, others.
-const SYSTEM_AUTHORITIES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

@@ -52,13 +52,15 @@ pub(super) struct Question {
     method: Method,
     path: String,
     headers: Vec<(&'static str, String)>,
+    kind: &'static str,
     body: String,
 }
 
 impl Question {
     /// `GET path`; the path has its query with it.
     pub(super) fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), headers: Vec::new(), body: String::new() }
+        let (headers, body) = (Vec::new(), String::new());
+        Self { method: Method::GET, path: path.into(), headers, kind: "application/json", body }
     }
 
     /// `PUT path`.
@@ -66,8 +68,22 @@ impl Question {
         Self { method: Method::PUT, ..Self::get(path) }
     }
 
+    /// `POST path`.
+    #[cfg(feature = "cloud")]
+    pub(super) fn post(path: impl Into<String>) -> Self {
+        Self { method: Method::POST, ..Self::get(path) }
+    }
+
     /// With this body, which is JSON.
     pub(super) fn body(mut self, body: String) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// With this body, which is of this media type.
+    #[cfg(feature = "cloud")]
+    pub(super) fn body_of(mut self, kind: &'static str, body: String) -> Self {
+        self.kind = kind;
         self.body = body;
         self
     }
@@ -98,6 +114,58 @@ impl Drop for Driver {
 }
 
 impl Server {
+    /// The server of a URL `http://HOST[:PORT][/PATH]` or `https://…`, and the path; the scheme of a URL without one is that of
+    /// `tls`. The certificate of a server with TLS must lead to a CA in `authorities`, or in the file that this system trusts.
+    ///
+    /// # Errors
+    /// Why there is none.
+    #[cfg(any(feature = "consul", feature = "cloud"))]
+    pub(super) fn of_url(
+        url: &str,
+        tls: bool,
+        authorities: Option<PathBuf>,
+    ) -> Result<(Self, String), String> {
+        let wrong =
+            || format!("{url:?} is no address of a server: write http://HOST:PORT or https://HOST:PORT");
+        let (tls, rest) = match url.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(_) => return Err(wrong()),
+            None => (tls, url),
+        };
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        if authority.is_empty() || authority.contains(['?', '#', '@']) {
+            return Err(wrong());
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                (host, port.parse().map_err(|_| wrong())?)
+            }
+            _ => (authority, if tls { 443 } else { 80 }),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(wrong());
+        }
+        let authorities = match tls {
+            false => None,
+            true => Some(authorities.map_or_else(system_authorities, Ok)?),
+        };
+        Ok((Self { host, port, authorities }, path.to_owned()))
+    }
+
+    /// Host and port as the header `host` has them; the port that goes with the scheme is left out (RFC 9110, section 7.2).
+    pub(super) fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match (self.port, self.authorities.is_some()) {
+            (443, true) | (80, false) => host,
+            (port, _) => format!("{host}:{port}"),
+        }
+    }
+
     /// Asks, and waits for the head of the answer, at most for `within`.
     pub(super) async fn ask(&self, question: Question, within: Duration) -> Result<Answer, SourceError> {
         let answer = timeout(within, self.exchange(question, within)).await;
@@ -112,15 +180,14 @@ impl Server {
             None => Stream::plain(tcp),
             Some(file) => https(tcp, &self.host, file, within).await?,
         };
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let mut request = Request::builder()
             .method(question.method)
             .uri(question.path)
-            .header(HOST, format!("{host}:{}", self.port))
+            .header(HOST, self.authority())
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("foundation/", env!("CARGO_PKG_VERSION")));
         if !question.body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
+            request = request.header(CONTENT_TYPE, question.kind);
         }
         for (name, value) in question.headers {
             request = request.header(name, value);
@@ -185,6 +252,13 @@ impl Answer {
             .map_err(|error| self.wrong(format!("the answer is not what was expected: {error}")))
     }
 
+    /// The body; an error if it is not complete in `within`.
+    #[cfg(feature = "cloud")]
+    pub(super) async fn bytes(mut self, within: Duration) -> Result<BytesMut, SourceError> {
+        let body = timeout(within, self.body(MAX_BODY)).await;
+        body.unwrap_or_else(|_| Err(self.wrong(format!("no whole answer within {within:?}"))))
+    }
+
     /// What the server says about an error, for people.
     pub(super) async fn message(mut self, within: Duration) -> String {
         /// The error of Kubernetes' API.
@@ -192,13 +266,23 @@ impl Answer {
         struct Status {
             message: String,
         }
-        let body = timeout(within, self.body(MAX_ERROR)).await;
-        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        let body = self.error_body(within).await;
         let said = match serde_json::from_slice::<Status>(&body) {
             Ok(status) => status.message,
             Err(_) => String::from_utf8_lossy(&body).trim().to_owned(),
         };
-        let said: String = said.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
+        self.says(&said)
+    }
+
+    /// The body of an error; nothing if it does not come.
+    pub(super) async fn error_body(&mut self, within: Duration) -> BytesMut {
+        let body = timeout(within, self.body(MAX_ERROR)).await;
+        body.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// The status, and these words of the server, for people.
+    pub(super) fn says(&self, words: &str) -> String {
+        let said: String = words.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
         match said.is_empty() {
             true => format!("{} answers {}", self.server, self.status),
             false => format!("{} answers {}: {said}", self.server, self.status),
@@ -289,6 +373,24 @@ impl hyper::rt::Write for Io {
     }
 }
 
+/// Where systems keep the CAs that they trust: Debian and Alpine, Red Hat, others.
+#[cfg(any(feature = "consul", feature = "cloud"))]
+const SYSTEM_AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// The file with the CAs that this system trusts: `SSL_CERT_FILE`, as for OpenSSL, else where such files are.
+#[cfg(any(feature = "consul", feature = "cloud"))]
+fn system_authorities() -> Result<PathBuf, String> {
+    let named = std::env::var("SSL_CERT_FILE").ok().filter(|file| !file.is_empty()).map(PathBuf::from);
+    let known = || SYSTEM_AUTHORITIES.iter().map(PathBuf::from).find(|path| path.exists());
+    named.or_else(known).ok_or_else(|| {
+        format!(
+            "which CAs a certificate may lead to is not known: there is none of {}; set SSL_CERT_FILE, or `cacert`",
+            SYSTEM_AUTHORITIES.join(", ")
+        )
+    })
+}
+
 /// Text as it may stand in a path or a query (RFC 3986, unreserved characters).
 pub(super) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -306,5 +408,7 @@ pub(super) fn encode(text: &str) -> String {
     out
 }
 
+#[cfg(all(test, feature = "cloud"))]
+pub(super) mod replies;
 #[cfg(test)]
 mod tests;

@@ -31,7 +31,7 @@ mod tests;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,7 @@ use tracing::debug;
 use self::objects::{Found, Listing};
 use self::watch::Ended;
 use super::config::{ClusterConfig, Context, Mode as Chosen, StrategyConfig, ms};
+use super::default_name::own_address;
 use super::http::{Question, Server, encode};
 use super::polling::{back_off, pause};
 use super::{Candidate, Reports, Running, SourceError, Strategy};
@@ -497,14 +498,6 @@ pub(crate) fn default_name(config: &ClusterConfig) -> Option<String> {
         return None;
     }
     let written = variable("POD_IP").and_then(|ip| ip.parse::<IpAddr>().ok());
-    Some(format!("{app}@{}", written.or_else(own_address)?))
-}
-
-/// The address that this machine has towards the API server. Nothing is sent.
-fn own_address() -> Option<IpAddr> {
-    let server: IpAddr = variable("KUBERNETES_SERVICE_HOST")?.parse().ok()?;
-    let any = if server.is_ipv6() { IpAddr::from([0; 16]) } else { Ipv4Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect((server, 443)).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    let found = || own_address(variable("KUBERNETES_SERVICE_HOST")?.parse().ok()?);
+    Some(format!("{app}@{}", written.or_else(found)?))
 }

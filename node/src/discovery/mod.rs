@@ -14,6 +14,8 @@
 //! | `mdns` (feature `mdns`) | the local link, by multicast DNS | `mdns` | |
 //! | `kubernetes` (feature `kubernetes`) | pods and endpoints, by the API of Kubernetes | `kubernetes` | `Cluster.Strategy.Kubernetes` |
 //! | `consul` (feature `consul`) | instances of a service, by Consul | `consul` | libcluster_consul's `Cluster.Strategy.Consul` |
+//! | `aws::ec2` (feature `cloud`) | instances of EC2, by their tags | `ec2`, `aws` | libcluster_ec2's `ClusterEC2.Strategy.Tags` |
+//! | `aws::ecs` | tasks of ECS | `ecs`, `aws` in a task | libcluster_ecs's `ClusterEcs.Strategy` |
 //! | `dns` (feature `dns`) | addresses in DNS | `dns` | `Cluster.Strategy.DNSPoll`, `DNSCluster` |
 //! | `dns` | headless services of Kubernetes | `kubernetes_dns`, `kubernetes_dns_srv` | `Cluster.Strategy.Kubernetes.DNS`, `….DNSSRV` |
 //!
@@ -51,10 +53,13 @@
 //! ```
 
 pub mod auto;
+#[cfg(feature = "cloud")]
+pub mod aws;
 pub mod companion;
 pub mod config;
 #[cfg(feature = "consul")]
 pub mod consul;
+mod default_name;
 #[cfg(feature = "dns")]
 pub mod dns;
 pub mod engine;
@@ -74,6 +79,8 @@ mod polling;
 mod sources;
 pub mod static_hosts;
 pub mod survey;
+#[cfg(feature = "cloud")]
+pub mod template;
 pub mod terms;
 
 use std::fmt;
@@ -82,13 +89,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use config::ClusterConfig;
+pub(crate) use default_name::default_name;
 pub use engine::Source;
 pub use event::{DiscoveryEvent, DiscoveryEvents};
 pub use foundation_cluster::discovery::{AllowList, Candidate, Prune, Trust};
 use foundation_cluster::discovery::{Event, SourceId};
 use foundation_proto::dist::NodeName;
-#[cfg(feature = "kubernetes")]
-pub(crate) use kubernetes::default_name;
 pub use polling::{Poll, Polling};
 use tokio::sync::mpsc;
 
@@ -104,12 +110,6 @@ pub trait Strategy: Send + Sync + 'static {
     fn stop(self: Arc<Self>) -> Running {
         Box::pin(std::future::ready(()))
     }
-}
-
-/// The name of a node that was given none, if its way to find the others says what they will call it. Kubernetes does.
-#[cfg(not(feature = "kubernetes"))]
-pub(crate) fn default_name(_: &ClusterConfig) -> Option<String> {
-    None
 }
 
 /// A source at work.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use foundation_cluster::discovery::{Prune, Trust};
 
+#[cfg(feature = "cloud")]
+use super::aws::{ec2::Ec2, ecs::Ecs};
 use super::config::{Context, MAX_NODES, MAX_OPEN_NODES, SourceConfig, StrategyConfig};
 #[cfg(feature = "consul")]
 use super::consul::Consul;
@@ -50,6 +52,18 @@ pub(super) fn build(config: &SourceConfig, context: &Context) -> Source {
             let strategy = Kubernetes::new(options.clone(), context);
             let trust = Trust::Basenames(vec![strategy.basename().to_owned()]);
             (Arc::new(strategy), trust, Prune::Forget)
+        }
+        #[cfg(feature = "cloud")]
+        StrategyConfig::Ec2(options) => {
+            let strategy = Ec2::new(options.clone(), context);
+            let trust = strategy.trust();
+            (Arc::new(Polling(strategy)), trust, Prune::Forget)
+        }
+        #[cfg(feature = "cloud")]
+        StrategyConfig::Ecs(options) => {
+            let strategy = Ecs::new(options.clone(), context);
+            let trust = strategy.trust();
+            (Arc::new(Polling(strategy)), trust, Prune::Forget)
         }
         #[cfg(feature = "dns")]
         StrategyConfig::Dns(options) => dns(Dns::new(options.clone(), context)),

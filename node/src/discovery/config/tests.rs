@@ -62,6 +62,15 @@ fn three_tiers() {
         assert_eq!(read(&text).unwrap().sources[0].strategy.word(), "consul");
         assert_eq!(read("cluster = ':consul'").unwrap().sources[0].strategy.word(), "consul");
     }
+    #[cfg(feature = "cloud")]
+    for (name, word) in [
+        ("ClusterEC2.Strategy.Tags", "ec2"),
+        ("Elixir.ClusterEcs.Strategy", "ecs"),
+        (":aws", "ec2"),
+        ("ecs", "ecs"),
+    ] {
+        assert_eq!(read(&format!("cluster = '{name}'")).unwrap().sources[0].strategy.word(), word);
+    }
     let topologies = read(
         "[cluster.topologies.office]\nstrategy = 'Cluster.Strategy.Epmd'\nconfig = { hosts = [':a@h'], timeout = 'infinity' }\n\
          [cluster.topologies.laptop]\nstrategy = 'Elixir.Cluster.Strategy.LocalEpmd'",
@@ -95,6 +104,8 @@ fn mistakes_name_the_key_and_what_would_be_right() {
         ("[cluster]\nstrategy = 'gossip'\nsecret = 1234", "cluster.secret", "must be a string"),
         ("[cluster]\nallow = ['10.0.0.0/99']", "cluster.allow", "network"),
         ("[cluster]\nname = { system = 'NO_SUCH_VARIABLE_' }", "cluster.name", "NO_SUCH_VARIABLE_"),
+        #[cfg(feature = "cloud")]
+        ("[cluster]\nstrategy = 'ec2'\nnode_name = '{basename}@{pod}'", "cluster.node_name", "{private_dns}"),
         ("[cluster.topologies.x]\nstrategy = 'gcp'", "cluster.topologies.x.strategy", "not offered"),
         (
             "[cluster.topologies.x]\nstrategy = 'static'\nconfig = { host = 1 }",

@@ -139,3 +139,29 @@ fn errors_carry_what_the_server_says() {
 fn selectors_are_encoded() {
     assert_eq!(encode("app=web,tier in (a b)"), "app%3Dweb%2Ctier%20in%20%28a%20b%29");
 }
+
+#[cfg(feature = "consul")]
+#[test]
+fn servers_are_read_from_urls() {
+    let read = |url: &str, tls| {
+        let (server, path) = Server::of_url(url, tls, Some("/ca".into()))?;
+        Ok::<_, String>(format!("{server} {path} {}", server.authority()))
+    };
+    for (url, tls, expected) in [
+        ("http://a", false, "http://a:80 / a"),
+        ("http://a:80/", true, "http://a:80 / a"),
+        ("https://a", false, "https://a:443 / a"),
+        ("https://a:80/b/c?d=e", false, "https://a:80 /b/c?d=e a:80"),
+        ("http://[fd00::1]:8500/v1", false, "http://[fd00::1]:8500 /v1 [fd00::1]:8500"),
+        ("https://[fd00::1]", false, "https://[fd00::1]:443 / [fd00::1]"),
+        ("a:9", false, "http://a:9 / a:9"),
+        ("a", true, "https://a:443 / a"),
+    ] {
+        assert_eq!(read(url, tls).unwrap(), expected, "{url}");
+    }
+    for wrong in
+        ["", "http://", "http:///x", "ftp://a", "http://a:b", "http://a:99999", "http://a@b", "http://a?b"]
+    {
+        assert!(read(wrong, false).unwrap_err().contains("write http://HOST:PORT"), "{wrong}");
+    }
+}
