@@ -89,7 +89,7 @@ impl Started {
 
 impl Started {
     /// Makes it read its configuration anew.
-    fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         beam::signal("HUP", self.child.id());
     }
 
@@ -361,6 +361,53 @@ fn gossip_without_a_secret_must_be_allowed() {
                 started.log().contains("allow = [\\\"app@127.0.0.1\\\"]")
             });
             assert!(!started.log().contains("connected to app@"), "{}", started.log());
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn a_flood_of_heartbeats_is_bounded() {
+    case(
+        Case::Full,
+        TOPIC,
+        "a flood of heartbeats with invented names fills nothing, and a heartbeat behind it is heard",
+        |release| {
+            let epmd = Epmd::start(release);
+            let beam = Beam::visible(release, &epmd, "app");
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let text = format!(
+                "[cluster]\nstrategy = 'gossip'\nport = {port}\nmulticast_if = '127.0.0.1'\nallow = ['app@127.0.0.1']\n"
+            );
+            let arguments = config(&format!("flooded-{}", epmd.port), &text);
+            let arguments = [arguments[0].as_str(), arguments[1].as_str()];
+            let node =
+                Started::with(epmd.port, "flooded@127.0.0.1", &arguments, &[("FOUNDATION_ENV", "prod")]);
+            epmd.wait_for("flooded");
+            let say = |name: &str| {
+                let mut heartbeat = b"heartbeat::\x83t\x00\x00\x00\x01w\x04nodew".to_vec();
+                heartbeat.push(name.len() as u8);
+                heartbeat.extend(name.as_bytes());
+                // Nobody may listen yet.
+                let _ = socket.send_to(&heartbeat, ("127.0.0.1", port));
+            };
+            let refused = || node.log().matches("is not dialled").count();
+            let mut invented = 0_u32;
+            eventually_true("invented names are refused", WAIT, || {
+                (0..1000).for_each(|_| {
+                    invented += 1;
+                    say(&format!("x{invented}@10.255.255.1"));
+                });
+                refused() > 0
+            });
+            (0..20_000).for_each(|at| say(&format!("y{at}@10.255.255.1")));
+            eventually_true("a heartbeat behind them is heard", WAIT, || {
+                say("app@127.0.0.1");
+                beam.eval("nodes(hidden)") == "['flooded@127.0.0.1']"
+            });
+            // Each name is said once, and only so many are remembered.
+            assert!(refused() <= 256, "{}", refused());
             Ok(())
         },
     );

@@ -132,7 +132,7 @@ fn instances_of_a_service_are_found() {
     case(
         Case::Full,
         TOPIC,
-        "a real Consul: instances are dialled at once, nodes register themselves by their exact names and take that back",
+        "a real Consul: instances are dialled at once, nodes register themselves by their exact names and take that back when they stop or read another configuration",
         |release| {
             let consul = Consul::start();
             let epmd = Epmd::start(release);
@@ -166,6 +166,14 @@ fn instances_of_a_service_are_found() {
             two.terminate();
             eventually_true("who stops is not on the list any more", WAIT, || !both());
             assert!(consul.instances().contains("one@127.0.0.1"));
+            // The same when the strategy ends and the node goes on.
+            config(&format!("consul-one-{}", epmd.port), "[cluster]\nstrategy = 'static'\nhosts = []\n");
+            one.hang_up();
+            eventually_true("who reads another configuration is not on the list any more", WAIT, || {
+                !consul.instances().contains("one@127.0.0.1")
+            });
+            one.logs(&["[cluster] is read anew"]);
+            assert_eq!(beam.eval("nodes(hidden)"), "['one@127.0.0.1']", "nobody was disconnected");
             Ok(())
         },
     );
