@@ -26,6 +26,8 @@ pub enum Cloud {
     Ecs,
     /// An instance of AWS's EC2.
     Ec2,
+    /// An instance of Google Compute Engine.
+    Gcp,
 }
 
 /// Looks on whose machine this runs. Nobody is asked: the metadata services of clouds are at addresses that elsewhere may be
@@ -45,7 +47,12 @@ pub(super) fn cloud(variable: impl Fn(&str) -> Option<String>, root: &Path) -> O
     if let Some(vendor) = vendor {
         return Some((Cloud::Ec2, format!("the vendor of this machine is {vendor}")));
     }
-    // The older kind of instances, on Xen.
+    let product =
+        hardware("sys/class/dmi/id/product_name").filter(|product| product == "Google Compute Engine");
+    if let Some(product) = product {
+        return Some((Cloud::Gcp, format!("the product name of this machine is {product}")));
+    }
+    // The older kind of EC2's instances, on Xen.
     let uuid = hardware("sys/hypervisor/uuid").filter(|uuid| uuid.starts_with("ec2"))?;
     Some((Cloud::Ec2, format!("the hypervisor's uuid is {uuid}")))
 }
@@ -178,6 +185,7 @@ pub fn choose(mode: Mode, environment: &Environment, context: &Context) -> Choic
         let strategy = match cloud {
             Cloud::Ecs => StrategyConfig::Ecs(Default::default()),
             Cloud::Ec2 => StrategyConfig::Ec2(Default::default()),
+            Cloud::Gcp => StrategyConfig::Gcp(Default::default()),
         };
         if environment.app_name.is_some() {
             choice.add(strategy, why.clone());
@@ -246,6 +254,8 @@ mod tests {
         file("sys/hypervisor/uuid", "ec2e1916-9099-7caf-fd21-012345abcdef\n");
         assert_eq!(seen(&[]), Some(Cloud::Ec2));
         file("sys/hypervisor/uuid", "");
+        file("sys/class/dmi/id/product_name", "Google Compute Engine\n");
+        assert_eq!(seen(&[]), Some(Cloud::Gcp));
         file("sys/class/dmi/id/sys_vendor", "Amazon EC2\n");
         assert_eq!(seen(&[]), Some(Cloud::Ec2));
         assert_eq!(seen(&["ECS_CONTAINER_METADATA_URI_V4"]), Some(Cloud::Ecs));
@@ -266,8 +276,10 @@ mod tests {
             (sources, evidence.as_str()),
             (vec![("ec2", 0)], "ec2: the vendor of this machine is Amazon EC2")
         );
-        machine.cloud = Some((Cloud::Ecs, "x".into()));
-        assert_eq!(chosen(&machine).0, [("ecs", 0)]);
+        for (cloud, word) in [(Cloud::Ecs, "ecs"), (Cloud::Gcp, "gcp")] {
+            machine.cloud = Some((cloud, "x".into()));
+            assert_eq!(chosen(&machine).0, [(word, 0)]);
+        }
         #[cfg(feature = "dns")]
         {
             machine.dns_query = Some("web.internal".into());

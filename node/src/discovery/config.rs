@@ -51,11 +51,17 @@ use super::aws::{ec2, ecs};
 use super::consul;
 #[cfg(feature = "dns")]
 use super::dns;
+#[cfg(feature = "cloud")]
+use super::gcp;
 use super::introduce::{self, Introduce};
 #[cfg(feature = "kubernetes")]
 use super::kubernetes;
 #[cfg(feature = "mdns")]
 use super::mdns;
+#[cfg(feature = "postgres")]
+use super::postgres;
+#[cfg(feature = "cloud")]
+use super::rancher;
 use super::{erlang_hosts, gossip, local_epmd, static_hosts, terms};
 
 /// The most nodes that one source can name, unless it says otherwise. What a directory of a cluster holds.
@@ -174,6 +180,15 @@ pub enum StrategyConfig {
     /// Tasks of ECS.
     #[cfg(feature = "cloud")]
     Ecs(ecs::Options),
+    /// Instances of Google Compute Engine.
+    #[cfg(feature = "cloud")]
+    Gcp(gcp::Options),
+    /// Containers of Rancher 1.x.
+    #[cfg(feature = "cloud")]
+    Rancher(rancher::Options),
+    /// Heartbeats through PostgreSQL.
+    #[cfg(feature = "postgres")]
+    Postgres(postgres::Options),
     /// Addresses in DNS.
     #[cfg(feature = "dns")]
     Dns(dns::Options),
@@ -266,6 +281,12 @@ const STRATEGIES: &[(&str, &[&str])] = &[
     ("ec2", &["aws_ec2", "ec2.tags", "clusterec2.strategy.tags"]),
     #[cfg(feature = "cloud")]
     ("ecs", &["aws_ecs", "clusterecs.strategy"]),
+    #[cfg(feature = "cloud")]
+    ("gcp", &["gce", "gce.labels"]),
+    #[cfg(feature = "cloud")]
+    ("rancher", &[]),
+    #[cfg(feature = "postgres")]
+    ("postgres", &["postgresql", "libclusterpostgres.strategy"]),
     #[cfg(feature = "dns")]
     ("dns", &["dnspoll", "dns_cluster", "dnscluster"]),
     #[cfg(feature = "dns")]
@@ -287,7 +308,6 @@ const NOT_OFFERED: &[(&[&str], &str)] = &[
         &["dns", "dnspoll", "kubernetes_dns", "kubernetes.dns"],
         "this program was built without the feature dns",
     ),
-    (&["rancher"], "it asks the metadata service of Rancher 1.x, which is not maintained any more"),
     #[cfg(not(feature = "cloud"))]
     (
         &[
@@ -299,11 +319,19 @@ const NOT_OFFERED: &[(&[&str], &str)] = &[
             "ec2.tags",
             "clusterec2.strategy.tags",
             "clusterecs.strategy",
+            "gcp",
+            "gce",
+            "gce.labels",
+            "rancher",
         ],
         "this program was built without the feature cloud",
     ),
-    (&["gcp", "gce", "gig", "gce.labels"], "use `dns`, or `static` with addresses"),
-    (&["postgres"], "use `gossip` or `dns`"),
+    #[cfg(not(feature = "postgres"))]
+    (
+        &["postgres", "postgresql", "libclusterpostgres.strategy"],
+        "this program was built without the feature postgres",
+    ),
+    (&["gig", "googlecomputeengine"], "instance groups are not asked for: use `gcp` with a label"),
     (&["hyparview", "partisan"], "it is no way to find nodes"),
 ];
 
@@ -325,6 +353,12 @@ impl StrategyConfig {
             Self::Ec2(_) => "ec2",
             #[cfg(feature = "cloud")]
             Self::Ecs(_) => "ecs",
+            #[cfg(feature = "cloud")]
+            Self::Gcp(_) => "gcp",
+            #[cfg(feature = "cloud")]
+            Self::Rancher(_) => "rancher",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "postgres",
             #[cfg(feature = "dns")]
             Self::Dns(_) => "dns",
             #[cfg(feature = "dns")]
@@ -349,6 +383,12 @@ impl StrategyConfig {
             "ec2" => Self::Ec2(keys.try_into()?),
             #[cfg(feature = "cloud")]
             "ecs" => Self::Ecs(keys.try_into()?),
+            #[cfg(feature = "cloud")]
+            "gcp" => Self::Gcp(keys.try_into()?),
+            #[cfg(feature = "cloud")]
+            "rancher" => Self::Rancher(keys.try_into()?),
+            #[cfg(feature = "postgres")]
+            "postgres" => Self::Postgres(keys.try_into()?),
             #[cfg(feature = "dns")]
             "dns" => Self::Dns(keys.try_into()?),
             #[cfg(feature = "dns")]

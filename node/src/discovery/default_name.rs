@@ -35,6 +35,7 @@ fn of_cloud(config: &ClusterConfig) -> Option<String> {
         _ => config.sources.iter().any(|source| match &source.strategy {
             StrategyConfig::Ec2(options) => options.names_by_address(),
             StrategyConfig::Ecs(options) => options.names_by_address(),
+            StrategyConfig::Gcp(options) => options.names_by_address(),
             _ => false,
         }),
     };

@@ -374,13 +374,13 @@ impl hyper::rt::Write for Io {
 }
 
 /// Where systems keep the CAs that they trust: Debian and Alpine, Red Hat, others.
-#[cfg(any(feature = "consul", feature = "cloud"))]
+#[cfg(any(feature = "consul", feature = "cloud", feature = "postgres"))]
 const SYSTEM_AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// The file with the CAs that this system trusts: `SSL_CERT_FILE`, as for OpenSSL, else where such files are.
-#[cfg(any(feature = "consul", feature = "cloud"))]
-fn system_authorities() -> Result<PathBuf, String> {
+#[cfg(any(feature = "consul", feature = "cloud", feature = "postgres"))]
+pub(super) fn system_authorities() -> Result<PathBuf, String> {
     let named = std::env::var("SSL_CERT_FILE").ok().filter(|file| !file.is_empty()).map(PathBuf::from);
     let known = || SYSTEM_AUTHORITIES.iter().map(PathBuf::from).find(|path| path.exists());
     named.or_else(known).ok_or_else(|| {

@@ -16,6 +16,9 @@
 //! | `consul` (feature `consul`) | instances of a service, by Consul | `consul` | libcluster_consul's `Cluster.Strategy.Consul` |
 //! | `aws::ec2` (feature `cloud`) | instances of EC2, by their tags | `ec2`, `aws` | libcluster_ec2's `ClusterEC2.Strategy.Tags` |
 //! | `aws::ecs` | tasks of ECS | `ecs`, `aws` in a task | libcluster_ecs's `ClusterEcs.Strategy` |
+//! | `gcp` (feature `cloud`) | instances of Google Compute Engine, by their labels | `gcp` | |
+//! | `rancher` (feature `cloud`) | containers of a service of Rancher 1.x | `rancher` | `Cluster.Strategy.Rancher` |
+//! | `postgres` (feature `postgres`) | heartbeats through PostgreSQL | `postgres` | libcluster_postgres's `LibclusterPostgres.Strategy` |
 //! | `dns` (feature `dns`) | addresses in DNS | `dns` | `Cluster.Strategy.DNSPoll`, `DNSCluster` |
 //! | `dns` | headless services of Kubernetes | `kubernetes_dns`, `kubernetes_dns_srv` | `Cluster.Strategy.Kubernetes.DNS`, `….DNSSRV` |
 //!
@@ -65,6 +68,8 @@ pub mod dns;
 pub mod engine;
 pub mod erlang_hosts;
 pub mod event;
+#[cfg(feature = "cloud")]
+pub mod gcp;
 pub mod gossip;
 mod heard;
 #[cfg(feature = "http")]
@@ -76,6 +81,10 @@ pub mod local_epmd;
 #[cfg(feature = "mdns")]
 pub mod mdns;
 mod polling;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "cloud")]
+pub mod rancher;
 mod sources;
 pub mod static_hosts;
 pub mod survey;

@@ -12,12 +12,18 @@ use super::consul::Consul;
 #[cfg(feature = "dns")]
 use super::dns::Dns;
 use super::erlang_hosts::ErlangHosts;
+#[cfg(feature = "cloud")]
+use super::gcp::Gcp;
 use super::gossip::Gossip;
 #[cfg(feature = "kubernetes")]
 use super::kubernetes::Kubernetes;
 use super::local_epmd::LocalEpmd;
 #[cfg(feature = "mdns")]
 use super::mdns::Mdns;
+#[cfg(feature = "postgres")]
+use super::postgres::Postgres;
+#[cfg(feature = "cloud")]
+use super::rancher::Rancher;
 use super::static_hosts::StaticHosts;
 use super::{Polling, Source, Strategy};
 
@@ -64,6 +70,23 @@ pub(super) fn build(config: &SourceConfig, context: &Context) -> Source {
             let strategy = Ecs::new(options.clone(), context);
             let trust = strategy.trust();
             (Arc::new(Polling(strategy)), trust, Prune::Forget)
+        }
+        #[cfg(feature = "cloud")]
+        StrategyConfig::Gcp(options) => {
+            let strategy = Gcp::new(options.clone(), context);
+            let trust = strategy.trust();
+            (Arc::new(Polling(strategy)), trust, Prune::Forget)
+        }
+        #[cfg(feature = "cloud")]
+        StrategyConfig::Rancher(options) => {
+            let strategy = Rancher::new(options.clone(), context);
+            let trust = strategy.trust();
+            (Arc::new(Polling(strategy)), trust, Prune::Forget)
+        }
+        #[cfg(feature = "postgres")]
+        StrategyConfig::Postgres(options) => {
+            // Who may enter the database may name nodes.
+            (Arc::new(Postgres::new(options.clone(), context)), Trust::Named, Prune::Forget)
         }
         #[cfg(feature = "dns")]
         StrategyConfig::Dns(options) => dns(Dns::new(options.clone(), context)),

@@ -68,8 +68,14 @@ fn three_tiers() {
         ("Elixir.ClusterEcs.Strategy", "ecs"),
         (":aws", "ec2"),
         ("ecs", "ecs"),
+        (":gcp", "gcp"),
+        ("Cluster.Strategy.Rancher", "rancher"),
     ] {
         assert_eq!(read(&format!("cluster = '{name}'")).unwrap().sources[0].strategy.word(), word);
+    }
+    #[cfg(feature = "postgres")]
+    for name in ["postgres", "LibclusterPostgres.Strategy", "Cluster.Strategy.Postgres"] {
+        assert_eq!(read(&format!("cluster = '{name}'")).unwrap().sources[0].strategy.word(), "postgres");
     }
     let topologies = read(
         "[cluster.topologies.office]\nstrategy = 'Cluster.Strategy.Epmd'\nconfig = { hosts = [':a@h'], timeout = 'infinity' }\n\
@@ -85,7 +91,7 @@ fn mistakes_name_the_key_and_what_would_be_right() {
     for (text, key, word) in [
         ("cluster = 7", "cluster", "must be true"),
         ("cluster = 'kubernets'", "cluster.strategy", "there is no strategy"),
-        ("cluster = 'rancher'", "cluster.strategy", "not offered"),
+        ("cluster = 'Cluster.Strategy.GoogleComputeEngine'", "cluster.strategy", "use `gcp`"),
         ("cluster = 'static'", "cluster", "missing key `hosts`"),
         ("[cluster]\nhost = []", "cluster.host", "expected one of strategy"),
         ("[cluster]\nstrategy = 'static'\nhosts = ['a']", "cluster.hosts", "no node name"),
@@ -106,7 +112,7 @@ fn mistakes_name_the_key_and_what_would_be_right() {
         ("[cluster]\nname = { system = 'NO_SUCH_VARIABLE_' }", "cluster.name", "NO_SUCH_VARIABLE_"),
         #[cfg(feature = "cloud")]
         ("[cluster]\nstrategy = 'ec2'\nnode_name = '{basename}@{pod}'", "cluster.node_name", "{private_dns}"),
-        ("[cluster.topologies.x]\nstrategy = 'gcp'", "cluster.topologies.x.strategy", "not offered"),
+        ("[cluster.topologies.x]\nstrategy = 'partisan'", "cluster.topologies.x.strategy", "not offered"),
         (
             "[cluster.topologies.x]\nstrategy = 'static'\nconfig = { host = 1 }",
             "cluster.topologies.x.config.host",
