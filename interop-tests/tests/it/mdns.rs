@@ -26,6 +26,44 @@ fn node(prefix: &[String], port: u16, name: &str, lines: &str) -> Started {
 }
 
 #[test]
+fn two_hosts_with_ipv6_alone() {
+    const NAME: &str =
+        "two nodes on two hosts that have IPv6 alone find each other by mDNS, and a goodbye is understood";
+    match netns::rerun("mdns::two_hosts_with_ipv6_alone") {
+        Some(Ok(_)) => return,
+        Some(Err(why)) => return case(Case::Full, TOPIC, NAME, |_| Err(Unsupported(why))),
+        None => {}
+    }
+    case(Case::Full, TOPIC, NAME, |_release| {
+        let hosts = Hosts::new();
+        let ip = |prefix: &[String], words: &str| {
+            let words: Vec<&str> = prefix.iter().map(String::as_str).chain(words.split(' ')).collect();
+            assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{words:?}");
+        };
+        for (prefix, address) in [(Vec::new(), "fd77::1"), (hosts.enter_b(), "fd77::2")] {
+            for wire in ["data", "control", "late"] {
+                ip(&prefix, &format!("ip -4 addr flush dev {wire}"));
+            }
+            ip(&prefix, &format!("ip -6 addr add {address}/64 dev data nodad"));
+        }
+        let port = epmd::free_port();
+        let text = "epmd = 'embedded'\nproto_dist = 'inet6_tcp'\n[cluster]\nstrategy = 'mdns'\nallow = ['fd77::/64']\n";
+        let [flag, file] = config("mdns-ipv6", text);
+        let start = |prefix: &[String], name: &str| {
+            Started::behind(prefix, port, name, &[&flag, &file], &[("FOUNDATION_ENV", "prod")])
+        };
+        let two = start(&hosts.enter_b(), "two@fd77::2");
+        two.logs(&["node started"]);
+        let one = start(&[], "one@fd77::1");
+        one.logs(&["connected to two@fd77::2"]);
+        one.logs(&["Foundation cluster formed", "strategy=mdns", "node_count=2"]);
+        two.stop();
+        one.logs(&["two@fd77::2 is not named any more"]);
+        Ok(())
+    });
+}
+
+#[test]
 fn two_hosts() {
     const NAME: &str = "two nodes on two hosts find each other by mDNS, a goodbye is understood, and what is not allowed is not dialled";
     match netns::rerun("mdns::two_hosts") {

@@ -94,7 +94,7 @@ pub struct Options {
     /// The pause between two queries, in milliseconds. 5,000.
     #[serde(with = "ms")]
     pub polling_interval: Duration,
-    /// The address of the only interface to use. Default: all.
+    /// The IPv4 address of the only interface to use, over IPv4 alone then. Default: all, over IPv4 and IPv6.
     pub multicast_if: Option<Ipv4Addr>,
     /// Whether this node is announced. True.
     pub announce: bool,
@@ -297,6 +297,11 @@ impl<'a> Browser<'a> {
 
     /// Asks an EPMD for the nodes of its host. The answer came from this address, so nobody else can be made to be asked.
     fn look_up(&mut self, instance: String, host: String, epmd: SocketAddr) {
+        // Such an address says nothing without its interface, and no node has it in its name.
+        if matches!(epmd.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+            debug!(instance, %epmd, "an EPMD at a link-local address is not asked");
+            return;
+        }
         let now = Instant::now();
         self.asked.retain(|_, at| now.saturating_duration_since(*at) < ASKED);
         // The EPMD of this machine is the business of `local_epmd`, and its nodes do not call themselves `.local`.
