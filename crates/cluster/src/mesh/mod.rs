@@ -73,6 +73,25 @@ pub struct Mesh {
     /// Entries of the registry that are not understood.
     ignored: u64,
     actions: VecDeque<Action>,
+    #[cfg(test)]
+    mutant: Option<Mutant>,
+}
+
+/// A rule that is left out on purpose, to see that the simulation notices.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mutant {
+    /// What comes of checks is not written.
+    ForgetMarks,
+    /// Each measurement of the load is told.
+    TellAll,
+    /// A check that is late has succeeded.
+    TrustLate,
+    /// Unhealthy instances are chosen.
+    ChooseUnhealthy,
+    /// Nobody is told of another health.
+    UntoldHealth,
+    /// Whoever registers again stays what it was.
+    KeepFirst,
 }
 
 impl Mesh {
@@ -95,7 +114,20 @@ impl Mesh {
             ignored: 0,
             actions: VecDeque::new(),
             config,
+            #[cfg(test)]
+            mutant: None,
         }
+    }
+
+    #[cfg(test)]
+    fn mutant(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "as the version of tests")]
+    const fn mutant(&self, _: Mutant) -> bool {
+        false
     }
 
     /// The registry below.
@@ -142,7 +174,11 @@ impl Mesh {
     /// [`RouteError`].
     pub fn pick(&mut self, name: &Term, routing: &Routing, random: u64) -> Result<Arc<Service>, RouteError> {
         let found = self.index.of_name(name).filter(|one| routing.query.matches_but_name(one)).cloned();
-        let candidates = route::candidates(found, &routing.constraints, &self.loads)?;
+        let candidates = if self.mutant(Mutant::ChooseUnhealthy) {
+            found.collect()
+        } else {
+            route::candidates(found, &routing.constraints, &self.loads)?
+        };
         let chosen = self.balancer.choose(name, candidates, routing.strategy, random);
         chosen.ok_or(RouteError::NoInstance { unhealthy: 0 })
     }
@@ -199,6 +235,9 @@ impl Mesh {
             health: health.unwrap_or_default(),
         };
         let id = (Key(service.name.clone()), service.pid.clone());
+        if self.mutant(Mutant::KeepFirst) && self.own(&id).is_some() {
+            return Outcome::Done;
+        }
         let outcome = self.write(&service, wall);
         if outcome == Outcome::Done {
             self.check_no_more(&id);
@@ -234,7 +273,7 @@ impl Mesh {
     fn mark(&mut self, name: &Term, pid: &Pid, health: Health) -> Outcome {
         match self.index.registered_by(name, pid, &self.me.node) {
             None => Outcome::NotRegistered,
-            Some(service) if service.health == health => Outcome::Done,
+            Some(service) if service.health == health || self.mutant(Mutant::ForgetMarks) => Outcome::Done,
             Some(service) => {
                 let service = Service { health, ..Service::clone(service) };
                 self.write(&service, 0)
@@ -308,7 +347,9 @@ impl Mesh {
             }
             (Some(before), Some(after)) if before != after => {
                 let same = Service { health: after.health, ..Service::clone(&before) };
-                Some(if same == *after { Change::Health(after) } else { Change::Updated(after) })
+                let health = same == *after;
+                (!health || !self.mutant(Mutant::UntoldHealth))
+                    .then(|| if health { Change::Health(after) } else { Change::Updated(after) })
             }
             _ => None,
         }
@@ -383,7 +424,7 @@ impl Mesh {
     fn measured(&mut self, sample: Sample, wall: i64) {
         let load = Load::measured(self.sample.replace(sample), &sample);
         let differs = self.told.map_or(load.is_known(), |told| load.differs(&told, self.config.load_step));
-        if differs {
+        if differs || self.mutant(Mutant::TellAll) {
             // No room in the registry: it is tried again with the next measurement.
             if self.put(atom("load"), self.me.clone(), load.term(), wall) == Outcome::Done {
                 self.told = Some(load);
@@ -394,7 +435,7 @@ impl Mesh {
     fn time(&mut self) {
         while let Some(probe) = self.checks.late(self.now) {
             self.actions.push_back(Action::Abandon(probe));
-            self.probed(probe, false);
+            self.probed(probe, self.mutant(Mutant::TrustLate));
         }
         self.start_checks();
         if let (Some(at), Some(interval)) = (self.measure_at, self.config.load_interval)

@@ -1,9 +1,10 @@
-//! The mesh by hand, and laws of queries and choices over random cases.
+//! The mesh by hand, laws of queries and choices over random cases, and the mesh in the simulator.
 
 mod calls;
 mod checks;
 mod laws;
 mod routing;
+mod simulation;
 
 use super::*;
 use foundation_proto::etf::Map;
