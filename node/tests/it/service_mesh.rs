@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use foundation_node::Node;
+use foundation_node::service::channels::{Channel, Route, Target};
 use foundation_node::service::mesh::{
     Check, Config, Constraints, Health, HealthCheck, Mesh, Query, Registration, RouteError, Routing, Rules,
     Strategy,
@@ -206,4 +207,33 @@ async fn constraints_need_figures_of_the_node() {
     for _ in 0..3 {
         assert_eq!(meshes[1].route(&name, &routing).unwrap().pid(), workers[0].pid());
     }
+}
+
+#[tokio::test]
+async fn registrations_are_broadcast_where_channels_are_used() {
+    let [a, b] = cluster(["a", "b"]).await;
+    let mut events = b.channels().unwrap().subscribe::<Term>(Channel::Events).unwrap();
+    let channels = a.channels().unwrap();
+    let meshes = connected(&[a.clone(), b]).await;
+    eventually("the channel is known", || {
+        let (ours, others) = channels.nodes(Channel::Events);
+        ours.len() + others.len() == 1
+    })
+    .await;
+    let worker = a.process().unwrap();
+    meshes[0].register(Registration::new("x", worker.pid())).await.unwrap();
+    let told = tokio::time::timeout(DEADLINE, events.next()).await.unwrap().unwrap();
+    let Some([word, name, info]) = told.as_tuple() else { panic!("{told:?}") };
+    assert!(word.is_atom("service_registered") && *name == Term::from("x"));
+    assert_eq!(info.as_map().unwrap().get_atom("pid"), Some(&Term::from(worker.pid())));
+
+    // A channel delivers to whoever offers a service.
+    channels.set_resolver(std::sync::Arc::new(meshes[0].clone()));
+    let mut route = Route::default();
+    route.to = Target::Service("x".to_owned());
+    let mut worker = worker;
+    channels.route_message(&Term::atom("work"), &route).await.unwrap();
+    assert_eq!(crate::support::recv_term(&mut worker).await, Term::atom("work"));
+    route.to = Target::Service("nobody".to_owned());
+    assert!(channels.route_message(&Term::atom("work"), &route).await.is_err());
 }

@@ -1,7 +1,7 @@
 //! The process of a mesh: it carries out what the machine decides.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use foundation_cluster::Machine as _;
@@ -22,8 +22,11 @@ use crate::event;
 use crate::net_kernel::NodeType;
 use crate::node::Node;
 use crate::process::{Dest, Message, Process};
+use crate::service::channels::{Channel, Channels};
 use crate::service::monitors::Monitors;
 
+/// Registrations that wait to be broadcast; beyond this they are not.
+const ANNOUNCEMENTS: usize = 1024;
 /// Commands that are carried out together, so that the other nodes are told of them in one message.
 const BATCH: usize = 256;
 
@@ -62,11 +65,15 @@ pub(super) struct Host {
     /// The checks under way.
     probes: BTreeMap<u64, AbortHandle>,
     found: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
+    announcements: mpsc::Sender<(Channels, Term)>,
 }
 
 impl Host {
     pub(super) fn new(node: &Node, process: Process, shared: Arc<Shared>, name: Atom) -> Self {
+        let (announcements, announced) = mpsc::channel(ANNOUNCEMENTS);
+        node.inner().runtime.spawn(announce(announced));
         Self {
+            announcements,
             node: node.clone(),
             process,
             shared,
@@ -235,11 +242,23 @@ impl Host {
         match change {
             Change::Registered(service) | Change::Updated(service) if own(service) => {
                 info!(name = ?service.name, node = service.node().as_str(), pid = ?service.pid, "service registered");
+                self.announce(service);
             }
             Change::Deregistered(service) if own(service) => {
                 info!(name = ?service.name, node = service.node().as_str(), pid = ?service.pid, "service deregistered");
             }
             _ => {}
+        }
+    }
+
+    /// Tells the subscribers of the channel `events`, if the program uses channels.
+    fn announce(&self, service: &Service) {
+        let channels = &self.node.inner().services.channels;
+        let channels = channels.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(channels) = channels.filter(Channels::is_running) else { return };
+        let message = Term::from((Term::atom("service_registered"), service.name.clone(), service.info()));
+        if self.announcements.try_send((channels, message)).is_err() {
+            warn!(name = ?service.name, "a registration is not broadcast: too many wait");
         }
     }
 
@@ -278,6 +297,15 @@ impl Host {
         match reference {
             Some(reference) => self.monitors.insert(monitor, reference),
             None => self.handle(Event::Down(monitor)),
+        }
+    }
+}
+
+/// Broadcasts registrations, one after the other, so that a slow channel does not hold up the mesh.
+async fn announce(mut announced: mpsc::Receiver<(Channels, Term)>) {
+    while let Some((channels, message)) = announced.recv().await {
+        if let Err(error) = channels.broadcast(Channel::Events, &message).await {
+            debug!(%error, "a registration was not broadcast");
         }
     }
 }

@@ -137,3 +137,43 @@ async fn a_check_of_the_program_that_hangs_or_panics_has_failed() {
     while !unhealthy(&next(&mut monitor).await) {}
     node.stop().await;
 }
+
+/// Run with `-- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn what_searching_and_choosing_cost() {
+    let node = lonely().await;
+    let mesh = node.services().unwrap();
+    let mut workers = Vec::new();
+    for (name, count) in [("ten", 10), ("hundred", 100), ("thousand", 1000)] {
+        for n in 0..count {
+            let worker = node.process().unwrap();
+            let registration = Registration::new(name, worker.pid()).capabilities([Term::from(n % 10)]);
+            mesh.register(registration).await.unwrap();
+            workers.push(worker);
+        }
+        let name = Term::from(name);
+        for strategy in
+            [Strategy::LeastConnections, Strategy::RoundRobin, Strategy::Weighted, Strategy::Random]
+        {
+            let routing = Routing::new(strategy);
+            let rounds = 200_000 / count;
+            let begin = std::time::Instant::now();
+            for _ in 0..rounds {
+                drop(mesh.route(&name, &routing).unwrap());
+            }
+            println!("{strategy:?} among {count}: {} ns", begin.elapsed().as_nanos() / rounds as u128);
+        }
+        let query = Query::new().name(name).capability(Term::from(3));
+        let rounds = 100_000 / count;
+        let begin = std::time::Instant::now();
+        for _ in 0..rounds {
+            assert_eq!(mesh.discover(&query).len() as i32, count / 10);
+        }
+        println!(
+            "finding a tenth of {count} by name and capability: {} ns",
+            begin.elapsed().as_nanos() / rounds as u128
+        );
+    }
+    node.stop().await;
+}
