@@ -242,7 +242,7 @@ pub(crate) enum Command {
     Services {
         /// The node
         node: String,
-        /// What to look for, such as '[name: :payment]' or '[{capabilities,[refunds]}]'
+        /// What to look for, such as `[name: :payment]` or `[{capabilities,[refunds]}]`
         criteria: Option<String>,
         /// The mesh
         #[arg(long, value_name = "NAME", default_value = foundation_node::service::mesh::NAME)]
