@@ -126,9 +126,56 @@ impl Atom {
 impl PartialEq for Atom {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
+        match (&self.0, &other.0) {
+            (Repr::Inline { len, bytes }, Repr::Inline { len: other_len, bytes: other }) => {
+                len == other_len && starts_equal(bytes, other, *len)
+            }
+            _ => self.as_bytes() == other.as_bytes(),
+        }
     }
 }
+
+/// Whether the first `len` bytes are the same. A message compares the names of nodes several times, and a call for each
+/// costs more than comparing them all.
+#[inline]
+fn starts_equal(one: &[u8; INLINE], other: &[u8; INLINE], len: u8) -> bool {
+    let Some(masks) = STARTS.get(usize::from(len)) else { return false };
+    let (one, other) = (words(one), words(other));
+    let differences =
+        masks.iter().zip(one.iter().zip(&other)).map(|(mask, (one, other))| (one ^ other) & mask);
+    differences.fold(0, |all, word| all | word) == 0
+}
+
+/// All bytes of a text that is stored inside the value; some are in two words.
+#[inline]
+fn words(bytes: &[u8; INLINE]) -> [u64; 3] {
+    let word = |start: usize| {
+        bytes.get(start..).and_then(<[u8]>::first_chunk).map_or(0, |word| u64::from_le_bytes(*word))
+    };
+    WORDS.map(word)
+}
+
+/// Where the [`words`] begin.
+const WORDS: [usize; 3] = [0, 8, INLINE - 8];
+
+/// For each length the bits of the [`words`] that belong to the text.
+static STARTS: [[u64; 3]; INLINE + 1] = {
+    let mut masks = [[0; 3]; INLINE + 1];
+    let mut len = 0;
+    while len <= INLINE {
+        let mut word = 0;
+        while word < WORDS.len() {
+            let mut byte = 0;
+            while byte < 8 && WORDS[word] + byte < len {
+                masks[len][word] |= 0xFF << (8 * byte);
+                byte += 1;
+            }
+            word += 1;
+        }
+        len += 1;
+    }
+    masks
+};
 
 impl Eq for Atom {}
 
@@ -319,6 +366,22 @@ mod tests {
     fn the_limit_counts_characters_not_bytes() {
         assert!(Atom::new(&"€".repeat(255)).is_ok());
         assert_eq!(Atom::new(&"€".repeat(256)), Err(AtomTooLong { characters: 256 }));
+    }
+
+    /// What lies behind the text differs between atoms that were made in different ways, and each byte of the text counts.
+    #[test]
+    fn equality_is_that_of_the_text() {
+        let text = *b"abcdefghijklmnopqrstuvwxyz0123456789";
+        for len in 0..=INLINE + 1 {
+            let atom = Atom::from_checked(&text, len);
+            assert_eq!(atom, Atom::new(str::from_utf8(&text[..len]).unwrap()).unwrap());
+            assert_ne!(atom, Atom::from_checked(&text, len + 1));
+            for at in 0..len {
+                let mut other = text;
+                other[at] = b'!';
+                assert_ne!(atom, Atom::from_checked(&other, len), "{len} {at}");
+            }
+        }
     }
 
     #[test]
