@@ -165,8 +165,14 @@ identifier!(
     Term::Reference(reference) => *reference
 );
 
-/// Serialises bytes without copying them.
+/// Up to this size, a copy costs less than a counted reference on its way through the slot.
+const COPIED: usize = 64;
+
+/// Serialises bytes without copying them, unless they are few.
 pub(super) fn serialize_binary<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    if bytes.len() <= COPIED {
+        return serializer.serialize_bytes(bytes);
+    }
     serialize(serializer, TERM, Native::Term(Term::Binary(bytes.clone())), &BytesOf(bytes))
 }
 
