@@ -23,6 +23,7 @@ mod plain;
 mod raw;
 #[cfg(feature = "serde")]
 pub mod serde;
+mod skim;
 pub mod tag;
 mod tape;
 mod term;

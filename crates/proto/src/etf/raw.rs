@@ -1,11 +1,12 @@
 use core::fmt;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::decode::{build, uncompressed};
 use super::encode;
 use super::leaf::atom_size;
+use super::skim::{Skimmed, skim};
 use super::tag::*;
 use super::{Atom, Kind, PlainTerm, Tape, Term, View};
 use crate::{Limits, Result};
@@ -42,11 +43,20 @@ impl RawTerm {
         atoms: Option<Arc<[Atom]>>,
         limits: &Limits,
     ) -> Result<Self> {
-        let view = tape.parse(&bytes, atoms.as_deref().unwrap_or_default(), limits)?;
-        // The term does not start at 0 if it is the tail of lists without elements.
-        let term = view.span();
-        let has_cache_refs = atoms.is_some() && cache_refs(view).next().is_some();
-        Ok(Self { bytes: bytes.slice(term), atoms: atoms.filter(|_| has_cache_refs) })
+        let list = atoms.as_deref().unwrap_or_default();
+        let (term, has_cache_refs) = match skim(&bytes, list.len(), limits) {
+            Some(Skimmed { size, has_cache_refs }) => (0..size, has_cache_refs),
+            None => {
+                let view = tape.parse(&bytes, list, limits)?;
+                // The term does not start at 0 if it is the tail of lists without elements.
+                (view.span(), atoms.is_some() && cache_refs(view).next().is_some())
+            }
+        };
+        // In place: a slice would be counted, and what it is of counted down.
+        let mut bytes = bytes;
+        bytes.truncate(term.end);
+        bytes.advance(term.start);
+        Ok(Self { bytes, atoms: atoms.filter(|_| has_cache_refs) })
     }
 
     /// Encodes a term.
