@@ -3,18 +3,18 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use foundation_proto::dist::{ControlMessage, DistributionFlags, Lane, Outbound, Queued};
+use foundation_proto::dist::{Addressee, ControlMessage, DistributionFlags, Lane, Outbound, Queued};
 use foundation_proto::etf::{Atom, Pid, PlainTerm, RawTerm, Reference};
 use foundation_proto::{Error, Limits, Mono};
 use tokio::sync::Notify;
 
 use super::write_half::WriteHalf;
 use super::{Clock, TlsInfo};
-use crate::process::MonLnkDist;
+use crate::process::{MonLnkDist, Proc};
 
 /// A signal that follows the last write within this time waits for the writer task, which takes all that has gathered by
 /// then in one system call. A lone signal, or one of a request-response exchange, leaves from the caller's own task.
@@ -234,17 +234,18 @@ impl Link {
     /// # Errors
     /// If the connection has ended.
     #[inline]
-    pub fn send_again(
+    pub(crate) fn send_again(
         &self,
         lane: Lane,
-        control: &ControlMessage,
+        from: &Proc,
+        to: Addressee<'_>,
         message: PlainTerm<'_>,
     ) -> Result<bool, SendError> {
         let mut out = self.out();
         if self.reason.get().is_some() {
             return Err(SendError::Closed);
         }
-        let accepted = out.outbound.send_again(control, message, lane);
+        let accepted = !from.has_exited() && out.outbound.send_again(&from.pid, to, message, lane);
         if accepted {
             self.after_accepting(&mut out);
         }
@@ -352,6 +353,7 @@ impl Link {
             return;
         }
         let _waiting = Waiting::count(&self.waiting);
+        fence(Ordering::SeqCst);
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
@@ -470,9 +472,15 @@ impl Link {
 
     fn note_queued(&self, out: &Out) {
         let queued = out.outbound.queued_bytes();
-        let before = self.queued.swap(queued, Ordering::AcqRel);
-        if queued < before && self.waiting.load(Ordering::Acquire) > 0 {
-            self.drained.notify_waiters();
+        // Written under the lock of `out` alone, so that it need not be exchanged in one step.
+        let before = self.queued.load(Ordering::Relaxed);
+        self.queued.store(queued, Ordering::Release);
+        if queued < before {
+            // Either this sees who waits, or they see what is queued now: the other half is in `wait_while`.
+            fence(Ordering::SeqCst);
+            if self.waiting.load(Ordering::Acquire) > 0 {
+                self.drained.notify_waiters();
+            }
         }
     }
 }

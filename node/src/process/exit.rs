@@ -42,7 +42,7 @@ impl NodeInner {
 
     fn end(&self, proc: &Arc<Proc>, reason: Reason, work: &mut Vec<Death>) {
         let Some(mut state) = proc.alive() else { return };
-        state.exited = Some(reason.clone());
+        proc.set_exited(&mut state, reason.clone());
         let name = state.name.take();
         let links = state.links.take();
         let references = core::mem::take(&mut state.references);

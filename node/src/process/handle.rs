@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use foundation_proto::dist::control::altact;
-use foundation_proto::dist::{ControlMessage, Destination, Target};
+use foundation_proto::dist::{Addressee, ControlMessage, Destination, Target};
 use foundation_proto::etf::serde::{to_raw, to_scratch};
 use foundation_proto::etf::{Atom, Pid, PlainTerm, RawTerm, Reference, Term};
 use serde::Serialize;
@@ -169,16 +169,15 @@ impl Handle {
     fn send_again(&self, to: &Dest, message: PlainTerm<'_>) -> Result<bool> {
         let Some(node) = self.node.remote_node(to) else { return Ok(false) };
         let sent = self.node.net_kernel.with_link(node, |link| {
-            let control = self.message_to(to.clone())?;
+            let to = match to {
+                Dest::Pid(to) => Addressee::Pid(to),
+                Dest::Remote { name, .. } => Addressee::Name(name),
+                Dest::Name(_) | Dest::Alias(_) | Dest::Nobody => return Ok(false),
+            };
             if link.is_busy() || !self.proc.stays_in_its_turn(message.as_bytes().len()) {
                 return Ok(false);
             }
-            // Under its state, so that nothing follows its exit signals.
-            let state = self.proc.state();
-            if let Some(reason) = &state.exited {
-                return Err(Error::Exited(reason.clone()));
-            }
-            link.send_again(self.proc.lane(), &control, message).map_err(|error| not_sent(link, error))
+            link.send_again(self.proc.lane(), &self.proc, to, message).map_err(|error| not_sent(link, error))
         });
         sent.unwrap_or(Ok(false))
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foundation_proto::dist::LocalPid;
 use foundation_proto::etf::{Atom, Pid, Reference};
 
 /// Makes the pids and references of one incarnation of a node.
@@ -55,7 +56,13 @@ impl Ids {
 
     /// The number of a process of this incarnation; `None` for pids of other nodes and of earlier incarnations.
     pub(crate) fn number(&self, pid: &Pid) -> Option<u64> {
-        if pid.creation != self.creation || pid.node != self.node || u64::from(pid.id) >> self.id_bits != 0 {
+        let local = LocalPid { id: pid.id, serial: pid.serial, creation: pid.creation };
+        if pid.node == self.node { self.local_number(local) } else { None }
+    }
+
+    /// As [`Ids::number`], for a pid that names this node.
+    pub(crate) fn local_number(&self, pid: LocalPid) -> Option<u64> {
+        if pid.creation != self.creation || u64::from(pid.id) >> self.id_bits != 0 {
             return None;
         }
         let number = u64::from(pid.serial) << self.id_bits | u64::from(pid.id);

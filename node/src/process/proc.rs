@@ -2,7 +2,7 @@
 
 use core::fmt;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foundation_proto::dist::{Lane, LaneClass, Target};
@@ -26,7 +26,8 @@ const SENT_AT_LEAST: usize = 64;
 /// A process of this node, as the table holds it.
 ///
 /// Locks are taken in one order: the states of two processes by ascending number, then a mailbox or the outbound side of a
-/// connection. Nothing is ever sent or delivered for a process after it ended, because both happen under its state.
+/// connection. Nothing is ever sent or delivered for a process after it ended: both happen under its state, or, for most messages,
+/// under the lock of the connection, see [`Proc::has_exited`].
 pub(crate) struct Proc {
     pub(crate) pid: Pid,
     pub(crate) number: u64,
@@ -35,6 +36,8 @@ pub(crate) struct Proc {
     /// Calls whose replies are waited for. Only while there are any does a message have to be looked at on arrival.
     pub(crate) calls: AtomicUsize,
     system: bool,
+    /// Set with [`State::exited`], for those who do not take the lock; see [`Proc::has_exited`].
+    gone: AtomicBool,
     /// How urgent what it sends is; a [`LaneClass`].
     class: AtomicU8,
     /// Bytes sent to other nodes since it last let others have their turn.
@@ -163,6 +166,7 @@ impl Proc {
             }),
             calls: AtomicUsize::new(0),
             system: false,
+            gone: AtomicBool::new(false),
             class: AtomicU8::new(LaneClass::Normal as u8),
             sent: AtomicUsize::new(0),
         }
@@ -188,6 +192,19 @@ impl Proc {
     /// The state of a process that has not ended.
     pub(crate) fn alive(&self) -> Option<MutexGuard<'_, State>> {
         Some(self.state()).filter(|state| state.exited.is_none())
+    }
+
+    /// The process ends: under its state, before any of its exit signals is sent.
+    pub(crate) fn set_exited(&self, state: &mut State, reason: Reason) {
+        state.exited = Some(reason);
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether the process has ended. Asked under the lock that a connection sends under, this is as good as holding
+    /// the state: what is sent after a no goes before the exit signals, which need that lock, too.
+    #[inline]
+    pub(crate) fn has_exited(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// Why the process ended; `None` while it lives.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use foundation_proto::Result;
-use foundation_proto::dist::Inbound;
-use foundation_proto::etf::{Pid, RawTerm};
+use foundation_proto::dist::{Inbound, LocalPid};
+use foundation_proto::etf::RawTerm;
 
 use crate::net::Link;
 use crate::node::NodeInner;
@@ -48,7 +48,7 @@ impl Batch {
     ) -> Result<()> {
         loop {
             if let Some((to, message)) = inbound.poll_message()? {
-                self.add(node, link, &to, message);
+                self.add(node, link, to, message);
                 continue;
             }
             let Some(signal) = inbound.poll_signal()? else { return Ok(()) };
@@ -58,9 +58,9 @@ impl Batch {
     }
 
     /// A message has arrived for this process of this node.
-    fn add(&mut self, node: &NodeInner, link: &Link, to: &Pid, message: RawTerm) {
-        // An identifier of another node or incarnation is nobody's.
-        let Some(number) = node.ids.number(to) else { return };
+    fn add(&mut self, node: &NodeInner, link: &Link, to: LocalPid, message: RawTerm) {
+        // An identifier of another incarnation is nobody's.
+        let Some(number) = node.ids.local_number(to) else { return };
         if self.messages.len() >= AT_MOST || self.to.as_ref().is_none_or(|proc| proc.number != number) {
             self.hand_over(node, link);
             self.to = node.processes.get(number);

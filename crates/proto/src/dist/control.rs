@@ -13,6 +13,7 @@ mod operation;
 
 use crate::etf::{Atom, Pid, RawTerm, Reference, Term};
 
+pub use decode::LocalPid;
 pub(crate) use decode::{Decoded, Ends, Payload, decode, decode_receiver, decode_send};
 pub(crate) use encode::Encoder;
 pub use operation::{OPERATIONS, Operation, PayloadKind};

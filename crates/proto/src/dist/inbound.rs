@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::atom_cache::ReceiveCache;
-use super::control::{Decoded, Ends, Payload, decode, decode_receiver, decode_send};
+use super::control::{Decoded, Ends, LocalPid, Payload, decode, decode_receiver, decode_send};
 use super::fragment::Reassembly;
 use super::frame::{Deframer, Frame};
 use super::header::{Header, HeaderMode};
 use super::{ChannelConfig, ControlMessage, Signal};
 use crate::error::{PeerMisbehaved, Problem};
 use crate::etf::tag::VERSION_MAGIC;
-use crate::etf::{Atom, Pid, RawTerm, Tape};
+use crate::etf::{Atom, RawTerm, Tape};
 use crate::{Error, Limits, Mono, Result};
 
 /// Bytes in, signals out: the receiving half of an established connection.
@@ -120,14 +120,14 @@ impl Inbound {
         next
     }
 
-    /// The next signal if it is an ordinary message to a process, in the form that almost all have: the receiver and the
-    /// message. `None` if there is no whole frame or it holds anything else, which [`poll_signal`](Self::poll_signal) then
+    /// The next signal if it is an ordinary message to a process of this node, in the form that almost all have: the receiver
+    /// and the message. `None` if there is no whole frame or it holds anything else, which [`poll_signal`](Self::poll_signal) then
     /// returns. It says the same in less work: the sender is not decoded and nothing is moved that is not used.
     ///
     /// # Errors
     /// As [`poll_signal`](Self::poll_signal).
     #[inline]
-    pub fn poll_message(&mut self) -> Result<Option<(Pid, RawTerm)>> {
+    pub fn poll_message(&mut self) -> Result<Option<(LocalPid, RawTerm)>> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -136,7 +136,7 @@ impl Inbound {
             return Ok(None);
         };
         let control = frame.data().get(body..).unwrap_or_default();
-        let Some((to, length)) = decode_receiver(control, &atoms) else { return Ok(None) };
+        let Some((to, length)) = decode_receiver(control, &atoms, &self.ends.local) else { return Ok(None) };
         let message = frame.share_from(body + length);
         self.deframer.skip();
         let mut terms = Terms { tape: &mut self.tape, ends: &self.ends, limits: &self.limits };

@@ -13,6 +13,7 @@ use bytes::BufMut;
 
 use self::frame_writer::FrameWriter;
 use self::pace::Pace;
+pub use self::routes::Addressee;
 use self::schedule::{Item, Schedule, Size, Turn};
 use super::frame::TICK;
 use super::{ChannelConfig, ControlMessage, Lane, LaneClass, Target};
@@ -119,13 +120,13 @@ impl Outbound {
     /// Sends a small message that goes the way of an earlier one, if it can have its place on the wire at once; false, and
     /// nothing done, if it has to go by [`send`](Self::send). It says the same in less work.
     #[inline]
-    pub fn send_again(&mut self, control: &ControlMessage, message: PlainTerm<'_>, lane: Lane) -> bool {
+    pub fn send_again(&mut self, from: &Pid, to: Addressee<'_>, message: PlainTerm<'_>, lane: Lane) -> bool {
         // The way is remembered only of messages that passed all checks, but the identifiers in this one are not looked at.
         let at_once = self.frames.encoder.takes_wide_identifiers()
             && self.frames.wire.len() < SETTLED
             && (self.schedule.is_empty() || !self.schedule.has_before(lane))
             && self.queued_bytes() < self.max_queued
-            && self.frames.write_again(control, message);
+            && self.frames.write_again(from, to, message);
         if at_once {
             self.pace.small();
         }

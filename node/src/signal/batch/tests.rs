@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use bytes::BytesMut;
 use foundation_cluster::sim::Random;
 use foundation_proto::dist::{ChannelConfig, ControlMessage, Lane, LaneClass, Outbound, Target};
-use foundation_proto::etf::{Atom, Reference, Term};
+use foundation_proto::etf::{Atom, Pid, Reference, Term};
 use foundation_proto::{Error, Limits, Mono};
 
 use super::*;

@@ -6,6 +6,17 @@ use crate::error::PeerMisbehaved;
 use crate::etf::{Atom, AtomRef, Kind, Pid, Reference, Term, View, tag};
 use crate::{Error, Result};
 
+/// What a pid of this node says besides the node's name. It may be of an earlier incarnation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LocalPid {
+    /// As [`Pid::id`].
+    pub id: u32,
+    /// As [`Pid::serial`].
+    pub serial: u32,
+    /// As [`Pid::creation`].
+    pub creation: u32,
+}
+
 /// The two ends of a connection, by which origins and receivers are judged.
 #[derive(Clone, Debug)]
 pub(crate) struct Ends {
@@ -49,20 +60,24 @@ pub(crate) fn decode_send(bytes: &[u8], atoms: &[Atom]) -> Option<(ControlMessag
     Some((ControlMessage::Send { from: Some(from), to }, START.len() + 2 * CACHED_PID))
 }
 
-/// As [`decode_send`], but only the receiver.
+/// As [`decode_send`], but only the receiver, and only if that is a process of the node of this name.
 #[inline]
-pub(crate) fn decode_receiver(bytes: &[u8], atoms: &[Atom]) -> Option<(Pid, usize)> {
+pub(crate) fn decode_receiver(bytes: &[u8], atoms: &[Atom], local: &Atom) -> Option<(LocalPid, usize)> {
     const START: [u8; 4] = [tag::SMALL_TUPLE_EXT, 3, tag::SMALL_INTEGER_EXT, op::SEND_SENDER];
     let (start, rest) = bytes.split_first_chunk()?;
     let ([tag::NEW_PID_EXT, tag::ATOM_CACHE_REF, from, ..], rest) = rest.split_first_chunk::<CACHED_PID>()?
     else {
         return None;
     };
-    let to = rest.first_chunk()?;
-    if *start != START || usize::from(*from) >= atoms.len() {
+    let [tag::NEW_PID_EXT, tag::ATOM_CACHE_REF, to, numbers @ ..] = rest.first_chunk::<CACHED_PID>()? else {
+        return None;
+    };
+    if *start != START || usize::from(*from) >= atoms.len() || atoms.get(usize::from(*to))? != local {
         return None;
     }
-    Some((cached_pid(to, atoms)?, START.len() + 2 * CACHED_PID))
+    let ([id, serial, creation], _) = numbers.as_chunks() else { return None };
+    let [id, serial, creation] = [id, serial, creation].map(|word| u32::from_be_bytes(*word));
+    Some((LocalPid { id, serial, creation }, START.len() + 2 * CACHED_PID))
 }
 
 /// The bytes of a pid that names its node by the header.

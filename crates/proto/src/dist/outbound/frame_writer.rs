@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use bytes::{BufMut, Bytes};
 
 use super::FRAGMENT;
-use super::routes::Routes;
+use super::routes::{Addressee, Routes, ends};
 use super::schedule::{Fragments, Item, Size};
 use super::wire::Wire;
 use crate::dist::control::Encoder;
@@ -13,7 +13,7 @@ use crate::dist::header::{
 };
 use crate::dist::{ChannelConfig, ControlMessage};
 use crate::etf::tag::VERSION_MAGIC;
-use crate::etf::{PlainTerm, RawTerm};
+use crate::etf::{Pid, PlainTerm, RawTerm};
 
 /// Payloads from this size on are referred to, not copied: below it a copy costs less than a slice of a vectored write.
 const SHARE_FROM: usize = 4 << 10;
@@ -100,12 +100,12 @@ impl FrameWriter {
 
     /// Writes a small message behind the front of an earlier one between the same two; false if there was none.
     #[inline]
-    pub(super) fn write_again(&mut self, control: &ControlMessage, payload: PlainTerm<'_>) -> bool {
+    pub(super) fn write_again(&mut self, from: &Pid, to: Addressee<'_>, payload: PlainTerm<'_>) -> bool {
         let payload = payload.as_bytes();
         if payload.len() >= SHARE_FROM {
             return false;
         }
-        let Some(front) = self.routes.recall(control, self.atoms.changes()) else { return false };
+        let Some(front) = self.routes.recall(from, to, self.atoms.changes()) else { return false };
         self.wire.append(|out| {
             out.reserve(LENGTH_BYTES + front.len() + payload.len());
             out.put_u32((front.len() + payload.len()) as u32);
@@ -123,8 +123,9 @@ impl FrameWriter {
         token: Option<&RawTerm>,
     ) {
         if token.is_none()
+            && let Some((from, to)) = ends(control)
             && let Some(payload) = payload.and_then(RawTerm::as_plain)
-            && self.write_again(control, payload)
+            && self.write_again(from, to, payload)
         {
             return;
         }

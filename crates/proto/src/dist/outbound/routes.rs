@@ -1,5 +1,14 @@
 use crate::dist::ControlMessage;
-use crate::etf::Pid;
+use crate::etf::{Atom, Pid};
+
+/// Who a message is for, borrowed: what [`Outbound::send_again`](super::Outbound::send_again) needs to know of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Addressee<'a> {
+    /// A process.
+    Pid(&'a Pid),
+    /// A registered name of the node at the other end.
+    Name(&'a Atom),
+}
 
 /// How many pairs of sender and receiver are remembered, a power of two; about 200 bytes each, once used.
 const ROUTES: usize = 32;
@@ -25,16 +34,17 @@ struct Route {
 }
 
 impl Routes {
-    /// The front of a message with this control message, unless slots of the atom cache have changed since.
+    /// The front of a message between these two, unless slots of the atom cache have changed since.
     #[inline]
-    pub(super) fn recall(&self, control: &ControlMessage, changes: u64) -> Option<&[u8]> {
-        let route = self.routes.get(place(control)?)?.as_ref()?;
-        (route.changes == changes && same(&route.control, control)).then_some(&route.front)
+    pub(super) fn recall(&self, from: &Pid, to: Addressee<'_>, changes: u64) -> Option<&[u8]> {
+        let route = self.routes.get(place(from, to))?.as_ref()?;
+        (route.changes == changes && route.is_between(from, to)).then_some(&route.front)
     }
 
     /// Remembers the front of a message that has a payload, and a header that can be sent again.
     pub(super) fn remember(&mut self, control: &ControlMessage, changes: u64, front: &[u8]) {
-        let Some(place) = place(control).filter(|_| front.len() <= LONGEST) else { return };
+        let Some((from, to)) = ends(control).filter(|_| front.len() <= LONGEST) else { return };
+        let place = place(from, to);
         if self.routes.is_empty() {
             self.routes.resize_with(ROUTES, || None);
         }
@@ -46,33 +56,47 @@ impl Routes {
     }
 }
 
-/// Where the front of this control message is kept; `None` for all but messages to processes and names, which are the ones
-/// that repeat.
+impl Route {
+    /// Whether the control message is one between these two.
+    #[inline]
+    fn is_between(&self, from: &Pid, to: Addressee<'_>) -> bool {
+        match (&self.control, to) {
+            (ControlMessage::Send { from: Some(own_from), to: own_to }, Addressee::Pid(to)) => {
+                same(own_from, from) && same(own_to, to)
+            }
+            (ControlMessage::RegSend { from: own_from, to: own_to }, Addressee::Name(to)) => {
+                same(own_from, from) && own_to == to
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The two ends of a message to a process or a name, which are the messages that repeat; `None` for everything else.
 #[inline]
-fn place(control: &ControlMessage) -> Option<usize> {
-    let number = match control {
-        ControlMessage::Send { from: Some(from), to } => from.id ^ to.id.rotate_left(2),
-        ControlMessage::RegSend { from, .. } => !from.id,
-        _ => return None,
+pub(super) fn ends(control: &ControlMessage) -> Option<(&Pid, Addressee<'_>)> {
+    match control {
+        ControlMessage::Send { from: Some(from), to } => Some((from, Addressee::Pid(to))),
+        ControlMessage::RegSend { from, to } => Some((from, Addressee::Name(to))),
+        _ => None,
+    }
+}
+
+/// Where the front of messages between these two is kept.
+#[inline]
+fn place(from: &Pid, to: Addressee<'_>) -> usize {
+    let number = match to {
+        Addressee::Pid(to) => from.id ^ to.id.rotate_left(2),
+        Addressee::Name(_) => !from.id,
     };
-    Some(number as usize % ROUTES)
+    number as usize % ROUTES
 }
 
 /// Whether both are encoded alike. Numbers first: they differ most often, and comparing them is cheap.
 #[inline]
-fn same(one: &ControlMessage, other: &ControlMessage) -> bool {
-    let pids = |a: &Pid, b: &Pid| {
-        a.id == b.id && a.serial == b.serial && a.creation == b.creation && a.node == b.node
-    };
-    match (one, other) {
-        (
-            ControlMessage::Send { from: Some(from), to },
-            ControlMessage::Send { from: Some(other_from), to: other_to },
-        ) => pids(from, other_from) && pids(to, other_to),
-        (
-            ControlMessage::RegSend { from, to },
-            ControlMessage::RegSend { from: other_from, to: other_to },
-        ) => pids(from, other_from) && to == other_to,
-        _ => false,
-    }
+fn same(one: &Pid, other: &Pid) -> bool {
+    one.id == other.id
+        && one.serial == other.serial
+        && one.creation == other.creation
+        && one.node == other.node
 }

@@ -569,7 +569,8 @@ fn repeated_routes_mean_the_same_whatever_came_between() {
             by_message.handle_input(Mono::ZERO, &mut BytesMut::from(&bytes[..]));
             match by_message.poll_message().unwrap() {
                 Some((to, message)) => {
-                    assert!(matches!(&control, ControlMessage::Send { to: sent, .. } if *sent == to));
+                    let ControlMessage::Send { to: sent, .. } = &control else { panic!("{control:?}") };
+                    assert_eq!((to.id, to.serial, to.creation), (sent.id, sent.serial, sent.creation));
                     assert_eq!(message.as_bytes(), payload.as_bytes());
                 }
                 None => assert_eq!(by_message.poll_signal().unwrap().unwrap().control, anonymous),
@@ -625,7 +626,8 @@ fn what_is_sent_again_is_what_send_writes() {
             };
             let lane = normal(u64::from(step % 2));
             let plain = message.as_plain().unwrap();
-            if short.send_again(&control, plain, lane) {
+            let (from, receiver) = routes::ends(&control).unwrap();
+            if short.send_again(from, receiver, plain, lane) {
                 again += 1;
             } else {
                 let _ = short.send(&control, Some(&message), lane).unwrap();
