@@ -43,6 +43,7 @@ defmodule Foundation.MixProject do
       dialyzer: ["compile", &dialyzer/1],
       coverage: [&coverage/1, "test --cover --export-coverage tests", "test.coverage"],
       sla: ["run --no-start bench/sla.exs"],
+      native: ["run bench/native.exs"],
       "test.unit": ["test --only unit"],
       "test.contract": ["test --only contract"],
       "test.smoke": ["test --only smoke"],
@@ -83,7 +84,8 @@ defmodule Foundation.MixProject do
 
   # The measurements need what the tests run on their nodes.
   defp preferred_envs do
-    [coverage: :test, sla: :test] ++
+    # The native functions are measured as a host application has them.
+    [coverage: :test, sla: :test, native: :prod] ++
       for tag <- ~w(unit contract smoke integration property stress benchmark)a,
           do: {:"test.#{tag}", :test}
   end

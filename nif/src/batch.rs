@@ -4,6 +4,7 @@ use std::io::Read;
 
 use rustler::{Binary, Env, NewBinary, OwnedBinary};
 use twox_hash::XxHash3_64;
+use zstd::zstd_safe;
 
 use crate::timeslice;
 
@@ -11,6 +12,8 @@ mod atoms {
     rustler::atoms! { malformed, no_memory }
 }
 
+/// No byte of an LZ4 block stands for more than 255 plain ones. Of a Zstandard frame it can be more, and then memory is taken as they come.
+const MAX_GROWTH: usize = 255;
 const ZSTD_LEVEL: i32 = 1;
 /// The window of what is read: 8 MiB, what RFC 8878 section 3.1.1.1.2 recommends to accept.
 const ZSTD_WINDOW_LOG: u32 = 23;
@@ -48,8 +51,8 @@ fn lz4_decompress_dirty<'a>(
 }
 
 fn decompress<'a>(env: Env<'a>, block: &[u8], size: usize) -> Result<Binary<'a>, rustler::Atom> {
-    // No byte of a block stands for more than 255 plain ones, so a claim beyond that is false before any memory is taken for it.
-    if size > block.len().saturating_mul(255) {
+    // A claim beyond that is false before any memory is taken for it.
+    if size > block.len().saturating_mul(MAX_GROWTH) {
         return Err(atoms::malformed());
     }
     let mut plain = OwnedBinary::new(size);
@@ -67,13 +70,41 @@ fn zstd_compress<'a>(env: Env<'a>, plain: Binary<'_>) -> Result<Binary<'a>, rust
     Ok(to_binary(env, &frame))
 }
 
-/// The plain bytes of one frame, of which there must be exactly `size`, and nothing behind it. Memory is taken as bytes come out, not by
-/// what the frame says of itself.
+/// The plain bytes of one frame, of which there must be exactly `size`, and nothing behind it.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn zstd_decompress<'a>(env: Env<'a>, frame: Binary<'_>, size: usize) -> Result<Binary<'a>, rustler::Atom> {
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(frame.as_slice())
+    let frame = frame.as_slice();
+    // Not one of those that are skipped.
+    if !frame.starts_with(&zstd_safe::MAGICNUMBER.to_le_bytes()) {
+        return Err(atoms::malformed());
+    }
+    // Most frames say how many bytes they hold. Memory for them is taken at once if the frame itself is of a size to match.
+    match zstd_safe::get_frame_content_size(frame) {
+        Ok(Some(said)) if said != size as u64 => Err(atoms::malformed()),
+        Ok(Some(_)) if size <= frame.len().saturating_mul(MAX_GROWTH) => whole(env, frame, size),
+        _ => in_pieces(env, frame, size),
+    }
+}
+
+fn whole<'a>(env: Env<'a>, frame: &[u8], size: usize) -> Result<Binary<'a>, rustler::Atom> {
+    if zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
+        return Err(atoms::malformed());
+    }
+    let mut plain = OwnedBinary::new(size);
+    let written = zstd::bulk::Decompressor::new()
         .map_err(|_| atoms::no_memory())?
-        .single_frame();
+        .decompress_to_buffer(frame, plain.as_mut_slice());
+    if written.is_ok_and(|written| written == size) {
+        Ok(plain.release(env))
+    } else {
+        Err(atoms::malformed())
+    }
+}
+
+/// Memory is taken as bytes come out, not by what the frame says of itself.
+fn in_pieces<'a>(env: Env<'a>, frame: &[u8], size: usize) -> Result<Binary<'a>, rustler::Atom> {
+    let mut decoder =
+        zstd::stream::read::Decoder::with_buffer(frame).map_err(|_| atoms::no_memory())?.single_frame();
     decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|_| atoms::malformed())?;
     let mut plain = Vec::new();
     // One more than there may be: a frame that has it is too long. At its end the decoder checks that the frame is whole.

@@ -8,15 +8,16 @@ defmodule Foundation.Native do
 
   `config :foundation, native: false` leaves them out.
 
-  Terms cross as binaries in the external term format. Above 2 KiB they go to a dirty scheduler, so that no call holds a
-  normal one for more than about 100 microseconds; and what a call takes there is charged to the process that makes it.
+  Terms cross as binaries in the external term format. Each function has a size above which it runs on a dirty scheduler, so that no call holds a
+  normal one for more than 100 microseconds; and what a call takes there is charged to the process that makes it. What the longest of such calls
+  take, and how late other processes are meanwhile, is in `docs/native.md`.
   """
 
   alias Foundation.Native.{Loader, LZ4, XXH3}
 
-  # The slowest terms, lists of small integers, hash at up to 50 ns a byte (release build, busy machine).
-  @dirty_above 2 * 1024
-  # Bytes that 100 microseconds suffice for, on a busy machine and with bytes that compress badly.
+  # Bytes that 100 microseconds suffice for, on a busy machine: bench/native.exs measures calls of these sizes. The slowest terms are small
+  # tuples and integers, at up to 40 ns a byte; the slowest bytes to compress are random letters.
+  @dirty_above 1024
   @lz4_dirty_above 32 * 1024
   @xxh3_dirty_above 256 * 1024
 
@@ -130,7 +131,8 @@ defmodule Foundation.Native do
   def lz4_decompress(block, size) when is_binary(block) and is_integer(size) and size >= 0 do
     cond do
       not loaded?() -> LZ4.decompress(block, size)
-      size > @lz4_dirty_above -> Loader.lz4_decompress_dirty(block, size)
+      # A block of a megabyte that says nothing is read to its end, too.
+      max(size, byte_size(block)) > @lz4_dirty_above -> Loader.lz4_decompress_dirty(block, size)
       true -> Loader.lz4_decompress(block, size)
     end
   end

@@ -17,8 +17,10 @@ defmodule Foundation.Vectors do
   @opaque t :: %__MODULE__{}
   @type reason :: :dimensions | :not_finite | :zero_vector
 
-  # Numbers that 100 microseconds suffice for.
+  # Numbers that 100 microseconds suffice for, on a busy machine; and what a row, and a row of the answer, cost in numbers.
   @dirty_above 60_000
+  @row 40
+  @answer 128
 
   @doc """
   Keeps vectors, all of one length: lists of numbers, or a binary of 32-bit floats, little endian, with `dimensions:`.
@@ -117,7 +119,9 @@ defmodule Foundation.Vectors do
   end
 
   def top(%__MODULE__{} = vectors, query, count) when is_integer(count) and count >= 0 do
-    if vectors.size * vectors.dimensions > @dirty_above,
+    numbers = vectors.size * (vectors.dimensions + @row) + min(count, vectors.size) * @answer
+
+    if numbers > @dirty_above,
       do: Loader.vectors_top_dirty(vectors.resource, query, count),
       else: Loader.vectors_top(vectors.resource, query, count)
   end

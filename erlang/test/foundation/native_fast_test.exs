@@ -43,6 +43,33 @@ defmodule Foundation.NativeFastTest do
       assert Native.zstd_decompress(claim, 1 <<< 40) == {:error, :malformed}
     end
 
+    test "exactly one frame, whatever it says of its length" do
+      # RFC 8878: no content size, a window of 1 KiB, one raw block.
+      unsaid = <<0x28, 0xB5, 0x2F, 0xFD, 0, 0, 0x19, 0, 0, "abc">>
+      assert Native.zstd_decompress(unsaid, 3) == {:ok, "abc"}
+      assert Native.zstd_decompress(unsaid, 4) == {:error, :malformed}
+      assert Native.zstd_decompress(unsaid <> unsaid, 6) == {:error, :malformed}
+
+      {:ok, frame} = Native.zstd_compress("abc")
+
+      for {bytes, size} <- [
+            {frame <> frame, 6},
+            {frame <> frame, 3},
+            {binary_part(frame, 0, byte_size(frame) - 1), 3},
+            # One that is skipped.
+            {<<0x50, 0x2A, 0x4D, 0x18, 0::32>>, 0},
+            {<<0x50, 0x2A, 0x4D, 0x18, 0::32>> <> frame, 3}
+          ],
+          do: assert(Native.zstd_decompress(bytes, size) == {:error, :malformed})
+
+      # So much in so few bytes that memory is taken as they come.
+      zeros = :binary.copy(<<0>>, 5_000_000)
+      {:ok, frame} = Native.zstd_compress(zeros)
+      assert byte_size(frame) * 255 < 5_000_000
+      assert Native.zstd_decompress(frame, 5_000_000) == {:ok, zeros}
+      assert Native.zstd_decompress(frame, 4_999_999) == {:error, :malformed}
+    end
+
     # OTP has a module of its own from 28 on.
     @tag skip: not Code.ensure_loaded?(:zstd)
     test "OTP reads ours, and we read OTP's" do
@@ -132,6 +159,10 @@ defmodule Foundation.NativeFastTest do
 
       for size <- [4, 1_000_000, 2 ** 40, 2 ** 60],
           do: assert(Native.lz4_decompress(block, size) == {:error, :malformed})
+
+      # A length that goes on and on.
+      endless = <<0xF0>> <> :binary.copy(<<255>>, 1_000_000)
+      assert Native.lz4_decompress(endless, 1000) == {:error, :malformed}
 
       for reader <- [&Loader.lz4_decompress/2, &LZ4.decompress/2],
           block <- ["", <<0xF0>>, <<0x0F, 0, 0>>],

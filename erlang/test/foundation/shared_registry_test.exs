@@ -138,8 +138,9 @@ defmodule Foundation.SharedRegistryTest do
       {Native, machine} = {:sys.get_state(server).module, :sys.get_state(server).machine}
       assert Native.handle(machine, 0, [:nonsense]) == {:error, :badarg}
       assert_raise ArgumentError, fn -> Loader.machine_handle(1, 2, 3) end
-      assert Loader.machine_handle(machine, 0, "no term") == {:error, :badarg}
-      assert_raise ErlangError, ~r/nif_panicked/, fn -> Loader.machine_panic(machine) end
+      {resource, 0} = machine
+      assert Loader.machine_handle(resource, 0, "no term") == {:error, :badarg}
+      assert_raise ErlangError, ~r/nif_panicked/, fn -> Loader.machine_panic(resource) end
       # What it was doing is half done, so it is not asked again.
       assert {{:case_clause, {:error, :panicked}}, _call} =
                catch_exit(Registry.register(names, :b, 1))
@@ -148,6 +149,20 @@ defmodule Foundation.SharedRegistryTest do
       eventually(fn -> Process.whereis(names) not in [nil, server] end)
       assert Registry.lookup(names, :a) == [{self(), 1}]
     end
+  end
+
+  test "after a key of many processes the next calls are on a dirty scheduler" do
+    {:ok, machine} = Native.new(:names, self(), %{keys: :duplicate})
+    pids = for _n <- 1..300, do: process()
+
+    register = fn key, pid ->
+      [{:message, {:"$gen_call", {self(), :tag}, {:register, key, 1, pid}}, 0}]
+    end
+
+    handle = fn events, machine -> machine |> Native.handle(0, events) |> elem(1) end
+    many = Enum.reduce(pids, machine, &handle.(register.(:many, &1), &2))
+    assert {_resource, 100} = many
+    assert {_resource, 99} = handle.(register.(:one, self()), many)
   end
 
   # What one node decides alone is the same in Rust and in Elixir.
@@ -162,6 +177,7 @@ defmodule Foundation.SharedRegistryTest do
 
       Enum.reduce(1..60, Alone.new(self(), options), fn step, alone ->
         events = for _n <- 1..:rand.uniform(3), do: event(pids, step)
+
         {:ok, _native, actions, nil} = Native.handle(native, step, events)
         {:ok, alone, expected, nil} = Alone.handle(alone, step, events)
         assert actions == expected, "seed #{seed}, step #{step}: #{inspect(events)}"

@@ -4,6 +4,7 @@ defmodule Foundation.Events.SpoolTest do
 
   alias Foundation.Events
   alias Foundation.Events.Spool
+  alias Foundation.Native.Loader
 
   for native <- [true, false] do
     @native native
@@ -91,6 +92,44 @@ defmodule Foundation.Events.SpoolTest do
   defp drain(spool, left, drained) do
     events = Spool.drain(spool, 1000)
     drain(spool, left - length(events), [events | drained])
+  end
+
+  test "a normal scheduler is left with little to do" do
+    spool = Spool.new(max_bytes: 1_000_000_000)
+
+    few = fn count, size ->
+      for _n <- 1..count, do: {:ok, _} = Spool.append(spool, :rand.bytes(size), "few")
+    end
+
+    few.(40, 10)
+    assert Loader.spool_correlate(spool.engine, "few", 33) == {:error, :dirty}
+    assert {:ok, events} = Loader.spool_correlate(spool.engine, "few", 32)
+    assert length(events) == 32
+    assert length(Spool.correlate(spool, "few", 33)) == 33
+    assert {:more, ^events} = Loader.spool_drain(spool.engine, 40)
+    assert {:all, rest} = Loader.spool_drain(spool.engine, 40)
+    assert length(rest) == 8
+    assert Loader.spool_drain(spool.engine, 40) == {:all, []}
+
+    few.(3, 30_000)
+    assert Loader.spool_correlate(spool.engine, "few", 3) == {:error, :dirty}
+    assert {:more, [_, _]} = Loader.spool_drain(spool.engine, 3)
+    assert [_] = Spool.drain(spool, 3)
+    few.(1, 100_000)
+    assert {:more, []} = Loader.spool_drain(spool.engine, 1)
+    assert [_] = Spool.drain(spool, 1)
+
+    # A long queue is moved to a larger place elsewhere.
+    append = fn -> Loader.spool_append(spool.engine, "x", "c") end
+    moved = Stream.repeatedly(append) |> Enum.find_index(&(&1 == {:error, :dirty}))
+    assert moved in 4096..16_384
+    assert {:ok, _} = Spool.append(spool, "x", "c")
+    assert {:ok, _} = append.()
+    long = String.duplicate("c", 70_000)
+    assert {:ok, _} = Spool.append(spool, "x", long)
+    assert Spool.correlate(spool, long) == ["x"]
+    assert %{events: events} = Spool.stats(spool)
+    assert events == length(Spool.drain(spool, events + 1))
   end
 
   @tag :property

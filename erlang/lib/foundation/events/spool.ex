@@ -28,9 +28,8 @@ defmodule Foundation.Events.Spool do
 
   @max_bytes 64 * 1024 * 1024
   @overhead 128
-  # Bytes that are copied, and events that are looked up, within 100 microseconds on a busy machine.
-  @dirty_bytes 256 * 1024
-  @dirty_count 32
+  # Bytes that are copied within 100 microseconds on a busy machine. Where it depends on what is in the spool the native function says so.
+  @dirty_bytes 64 * 1024
 
   # Numbers of the tables: the next event, bytes here, refused.
   @next 1
@@ -74,9 +73,15 @@ defmodule Foundation.Events.Spool do
   def append(%__MODULE__{engine: engine} = spool, bytes, correlation)
       when is_binary(bytes) and is_binary(correlation) do
     cond do
-      is_tuple(engine) -> append_own(spool, bytes, correlation)
-      byte_size(bytes) > @dirty_bytes -> Loader.spool_append_dirty(engine, bytes, correlation)
-      true -> Loader.spool_append(engine, bytes, correlation)
+      is_tuple(engine) ->
+        append_own(spool, bytes, correlation)
+
+      byte_size(bytes) + byte_size(correlation) > @dirty_bytes ->
+        Loader.spool_append_dirty(engine, bytes, correlation)
+
+      true ->
+        with {:error, :dirty} <- Loader.spool_append(engine, bytes, correlation),
+             do: Loader.spool_append_dirty(engine, bytes, correlation)
     end
   end
 
@@ -106,10 +111,20 @@ defmodule Foundation.Events.Spool do
       when is_binary(correlation) and is_integer(count) and count > 0 do
     cond do
       is_tuple(engine) -> correlate_own(engine, correlation, count)
-      count > @dirty_count -> Loader.spool_correlate_dirty(engine, correlation, count)
-      true -> Loader.spool_correlate(engine, correlation, count)
+      byte_size(correlation) > @dirty_bytes -> correlate_dirty(engine, correlation, count)
+      true -> correlate_native(engine, correlation, count)
     end
   end
+
+  defp correlate_native(engine, correlation, count) do
+    case Loader.spool_correlate(engine, correlation, count) do
+      {:ok, events} -> events
+      {:error, :dirty} -> correlate_dirty(engine, correlation, count)
+    end
+  end
+
+  defp correlate_dirty(engine, correlation, count),
+    do: Loader.spool_correlate_dirty(engine, correlation, count)
 
   defp correlate_own({events, index, _numbers}, correlation, count) do
     case :ets.select(index, [{{{correlation, :"$1"}}, [], [:"$1"]}], count) do
@@ -126,9 +141,16 @@ defmodule Foundation.Events.Spool do
   """
   @spec drain(t(), pos_integer()) :: [binary()]
   def drain(%__MODULE__{engine: engine}, count) when is_integer(count) and count > 0 do
-    if is_tuple(engine),
-      do: drain_own(engine, count, []),
-      else: Loader.spool_drain(engine, count)
+    if is_tuple(engine), do: drain_own(engine, count, []), else: drain_native(engine, count)
+  end
+
+  # Few small events at once; what is more on a dirty scheduler.
+  defp drain_native(engine, count) do
+    case Loader.spool_drain(engine, count) do
+      {:all, events} -> events
+      {:more, []} -> Loader.spool_drain_dirty(engine, count)
+      {:more, events} -> events ++ Loader.spool_drain_dirty(engine, count - length(events))
+    end
   end
 
   defp drain_own(_engine, 0, drained), do: :lists.reverse(drained)
@@ -161,7 +183,8 @@ defmodule Foundation.Events.Spool do
   end
 
   def stats(%__MODULE__{engine: engine}) do
-    {events, bytes, correlations, appended, refused} = Loader.spool_stats(engine)
+    {:ok, {events, bytes, correlations, appended, refused}} =
+      with {:error, :dirty} <- Loader.spool_stats(engine), do: Loader.spool_stats_dirty(engine)
 
     %{
       events: events,

@@ -5,37 +5,49 @@ defmodule Foundation.Registry.Native do
   alias Foundation.Native.Loader
 
   # Bytes of events that 100 microseconds suffice for, if they are of the light kind.
-  @dirty_above 4 * 1024
+  @dirty_above 2 * 1024
+  # Of many processes under one key of a registry of duplicate keys each call gives all. After one that gave more bytes than this the next calls are on a
+  # dirty scheduler.
+  @heavy_above 8 * 1024
+  @heavy_calls 100
 
   # Their work does not grow with the number of names.
   @light_calls [:register, :unregister, :update_value, :lookup, :whereis_name, :wait_until_all]
   @light_messages [:writes, :head, :unknown]
 
+  # How many calls are to be on a dirty scheduler because of what an earlier one gave.
+  @type machine :: {reference(), non_neg_integer()}
+
   @doc false
-  @spec new(atom(), pid(), map()) :: {:ok, reference()} | {:error, :not_loaded}
+  @spec new(atom(), pid(), map()) :: {:ok, machine()} | {:error, :not_loaded}
   def new(name, pid, options) do
     if Foundation.Native.loaded?() do
-      {:ok, _machine} = Loader.machine_new(:erlang.term_to_binary({name, pid, options}))
+      {:ok, machine} = Loader.machine_new(:erlang.term_to_binary({name, pid, options}))
+      {:ok, {machine, 0}}
     else
       {:error, :not_loaded}
     end
   end
 
   @doc false
-  @spec handle(reference(), integer(), [term()]) ::
-          {:ok, reference(), [tuple()], integer() | nil} | {:error, :badarg}
-  def handle(machine, now, events) do
+  @spec handle(machine(), integer(), [term()]) ::
+          {:ok, machine(), [tuple()], integer() | nil} | {:error, :badarg}
+  def handle({machine, heavy}, now, events) do
     bytes = :erlang.term_to_binary(events)
 
     result =
-      if byte_size(bytes) <= @dirty_above and Enum.all?(events, &light?/1),
+      if heavy == 0 and byte_size(bytes) <= @dirty_above and Enum.all?(events, &light?/1),
         do: Loader.machine_handle(machine, now, bytes),
         else: Loader.machine_handle_dirty(machine, now, bytes)
 
     # Another error leaves the machine in no known state: the registry's process then ends, and begins anew.
     case result do
-      {:ok, {actions, due}} -> {:ok, machine, :erlang.binary_to_term(actions), due}
-      {:error, :badarg} -> {:error, :badarg}
+      {:ok, {actions, due}} ->
+        heavy = if byte_size(actions) > @heavy_above, do: @heavy_calls, else: max(heavy - 1, 0)
+        {:ok, {machine, heavy}, :erlang.binary_to_term(actions), due}
+
+      {:error, :badarg} ->
+        {:error, :badarg}
     end
   end
 
