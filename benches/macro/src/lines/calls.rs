@@ -1,7 +1,7 @@
 //! `gen_server:call` and `erpc:call`.
 
 use super::Request;
-use crate::stage::{Peer, Stage};
+use crate::stage::{Peer, Stage, with_cpu};
 use crate::table::{Line, Sample, at_least, at_most};
 
 pub(super) fn lines(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<'_>)) {
@@ -22,11 +22,17 @@ pub(super) fn lines(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<
             for (name, from, to) in stage.with_others(pairs) {
                 let text = format!("{op} node={} callers={callers} count={count}", to.name());
                 line = line.with(name, move || {
-                    let numbers = from.op(&text)?;
+                    let calls = f64::from(callers) * count;
+                    let (numbers, cpu_from, cpu_to) = with_cpu(from, to, calls, || from.op(&text))?;
                     let get = |name: &str| numbers.get(name).copied().unwrap_or(f64::NAN);
-                    let rate = f64::from(callers) * count * 1e6 / get("us");
+                    let rate = calls * 1e6 / get("us");
                     let value = if callers == 1 { get("p50") } else { rate };
-                    Ok(Sample { value, extras: vec![("p50", get("p50")), ("p99", get("p99"))] })
+                    let mut extras = vec![("p50", get("p50")), ("p99", get("p99"))];
+                    // What a call costs the side that is a BEAM bounds the rate, whoever is at the other end.
+                    if callers > 1 {
+                        extras.extend([("cpu-from", cpu_from), ("cpu-to", cpu_to)]);
+                    }
+                    Ok(Sample { value, extras })
                 });
             }
             show(if callers == 1 {
