@@ -100,6 +100,12 @@ impl Atom {
         Some((all, 2 + usize::from(*len)))
     }
 
+    /// Whether it counts nothing, so that there is nothing to release.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        !matches!(self.0, Repr::Shared(_))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         match &self.0 {

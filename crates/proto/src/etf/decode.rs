@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
-use super::tag::{COMPRESSED, INTEGER_EXT, SMALL_INTEGER_EXT, VERSION_MAGIC};
+use super::tag::*;
 use super::tape::Node;
 use super::{Atom, ExportFun, Fun, ImproperList, Kind, List, Map, Record, Tape, Term, Tuple, View};
 use crate::error::Problem;
@@ -79,89 +79,125 @@ pub(super) fn build(view: View<'_>, source: Option<&Bytes>) -> Term {
     if view.byte {
         return Term::Integer(view.as_i64().unwrap_or_default());
     }
-    let mut values = Vec::with_capacity(1);
-    let binaries = &mut Binaries { source, block: BytesMut::new() };
-    build_elements(view, view.index, view.index + 1, LEVELS, &mut values, binaries);
-    values.pop().unwrap_or_default()
+    Builder { whole: view, nodes: view.tape.nodes(), binaries: Binaries { source, block: BytesMut::new() } }
+        .term(view.index, LEVELS)
 }
 
 /// Levels that are built by recursion, which is faster than a stack of values; what is nested deeper goes to such a stack.
 const LEVELS: u32 = 32;
 
-/// Pushes the terms from node `index` up to node `end`, all inside `whole`.
-fn build_elements(
-    whole: View<'_>,
-    mut index: u32,
-    end: u32,
-    levels: u32,
-    values: &mut Vec<Term>,
-    binaries: &mut Binaries<'_>,
-) {
-    let nodes = whole.tape.nodes();
-    while index < end
-        && let Some(&node) = nodes.get(index as usize)
-    {
-        let view = View { node, index, ..whole };
-        if node.next > index + 1 {
-            values.push(build_container(view, levels, binaries));
-            index = node.next;
-        } else if node.kind == Kind::Integer {
-            let rest = nodes.get(index as usize..end as usize).unwrap_or_default();
-            let count = rest.iter().take_while(|node| node.kind == Kind::Integer).count();
-            push_integers(values, rest.get(..count).unwrap_or_default(), view);
-            index += count as u32;
-        } else {
-            push_leaf(view, values, binaries);
-            index += 1;
-        }
-    }
+/// Makes owned terms of nodes.
+struct Builder<'a> {
+    /// Of the tape that the nodes are of.
+    whole: View<'a>,
+    nodes: &'a [Node],
+    binaries: Binaries<'a>,
 }
 
-/// The owned form of a term of any kind.
-#[inline]
-fn build_one(view: View<'_>, levels: u32, binaries: &mut Binaries<'_>) -> Term {
-    match view.node.kind {
-        _ if view.node.next > view.index + 1 => build_container(view, levels, binaries),
-        Kind::Atom => view.to_atom().map_or_else(Term::nil, Term::Atom),
-        Kind::Binary => Term::Binary(binaries.take(view.as_binary().unwrap_or_default(), view)),
-        Kind::Integer => Term::Integer(view.as_i64().unwrap_or_default()),
-        _ => rare_leaf(view, binaries).unwrap_or_default(),
+impl<'a> Builder<'a> {
+    fn view(&self, index: u32, node: Node) -> View<'a> {
+        View { index, node, ..self.whole }
     }
-}
 
-/// The owned form of a term with terms inside.
-fn build_container(view: View<'_>, levels: u32, binaries: &mut Binaries<'_>) -> Term {
-    let node = view.node;
-    let Some(levels) = levels.checked_sub(1) else { return build_on_stack(view, binaries) };
-    match node.kind {
-        Kind::Tuple | Kind::List if !node.tailed => {
-            let mut elements = Vec::with_capacity(view.len());
-            build_elements(view, view.index + 1, node.next, levels, &mut elements, binaries);
-            if node.kind == Kind::Tuple { Term::Tuple(Tuple(elements)) } else { Term::List(List(elements)) }
-        }
-        // The one frequent list of this kind is `[alias | Reference]`, in every call of a gen_server.
-        Kind::List | Kind::ImproperList => {
-            let count = view.encoded().get(1..).and_then(<[u8]>::first_chunk);
-            let count = count.map_or(0, |count| u32::from_be_bytes(*count) as usize);
-            let mut elements = Vec::with_capacity(count + 1);
-            build_elements(view, view.index + 1, node.next, levels, &mut elements, binaries);
-            let tail = elements.pop().unwrap_or_default();
-            Term::list_with_tail(elements, tail)
-        }
-        Kind::Map => {
-            let mut pairs = Vec::with_capacity(view.len());
-            let mut keys = view.index + 1;
-            while keys < node.next
-                && let Some(key) = view.sibling(keys)
-                && let Some(value) = view.sibling(key.node.next)
-            {
-                keys = value.node.next;
-                let key = build_one(key, levels, binaries);
-                pairs.push((key, build_one(value, levels, binaries)));
+    /// The bytes of a term that has this node, and what follows.
+    #[inline(always)]
+    fn bytes(&self, node: Node) -> &'a [u8] {
+        self.whole.bytes.get(node.at as usize..).unwrap_or_default()
+    }
+
+    /// The owned form of the term that node `index` stands for.
+    #[inline(always)]
+    fn term(&mut self, index: u32, levels: u32) -> Term {
+        let Some(&node) = self.nodes.get(index as usize) else { return Term::nil() };
+        // Whatever has been parsed can be read; the fallbacks only keep this free of panics.
+        match (node.kind, self.bytes(node)) {
+            (Kind::Atom, [SMALL_ATOM_UTF8_EXT, len, text @ ..]) => {
+                Term::Atom(Atom::from_checked(text, usize::from(*len)))
             }
-            Term::Map(Map(pairs))
+            (Kind::Integer, [SMALL_INTEGER_EXT, byte, ..]) => Term::Integer(i64::from(*byte)),
+            (Kind::Integer, [INTEGER_EXT, a, b, c, d, ..]) => {
+                Term::Integer(i64::from(i32::from_be_bytes([*a, *b, *c, *d])))
+            }
+            (Kind::Binary, [BINARY_EXT, ..]) => Term::Binary(self.binary(index, node)),
+            (Kind::List, [NIL_EXT, ..]) => Term::nil(),
+            _ if node.next > index + 1 => self.container(index, node, levels),
+            _ => self.rare_leaf(index, node),
         }
-        _ => build_on_stack(view, binaries),
+    }
+
+    #[inline(never)]
+    fn binary(&mut self, index: u32, node: Node) -> Bytes {
+        let view = self.view(index, node);
+        self.binaries.take(view.as_binary().unwrap_or_default(), view)
+    }
+
+    #[inline(never)]
+    fn rare_leaf(&mut self, index: u32, node: Node) -> Term {
+        let view = self.view(index, node);
+        match node.kind {
+            Kind::Atom => view.to_atom().map_or_else(Term::nil, Term::Atom),
+            Kind::Integer => Term::Integer(view.as_i64().unwrap_or_default()),
+            Kind::Binary => Term::Binary(self.binary(index, node)),
+            _ => rare_leaf(view, &mut self.binaries).unwrap_or_default(),
+        }
+    }
+
+    /// The terms from node `index` up to node `end`, of which there are `count`.
+    #[inline(always)]
+    fn elements(&mut self, mut index: u32, end: u32, count: usize, levels: u32) -> Vec<Term> {
+        let mut elements = Vec::with_capacity(count);
+        while index < end
+            && let Some(node) = self.nodes.get(index as usize)
+        {
+            let next = node.next;
+            // See below at `extend`.
+            elements.extend(once(index).map(|index| self.term(index, levels)));
+            index = next;
+        }
+        elements
+    }
+
+    /// The owned form of a term with terms inside.
+    fn container(&mut self, index: u32, node: Node, levels: u32) -> Term {
+        let Some(levels) = levels.checked_sub(1) else {
+            return build_on_stack(self.view(index, node), &mut self.binaries);
+        };
+        match (node.kind, self.bytes(node)) {
+            (Kind::Tuple, [SMALL_TUPLE_EXT, arity, ..]) => {
+                Term::Tuple(Tuple(self.elements(index + 1, node.next, usize::from(*arity), levels)))
+            }
+            (Kind::List, [LIST_EXT, a, b, c, d, ..]) if !node.tailed() => {
+                let count = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                // Where each is one node, they may be nothing but integers.
+                let inside = self.nodes.get(index as usize + 1..node.next as usize).unwrap_or_default();
+                if inside.len() == count && inside.iter().all(|node| node.kind == Kind::Integer) {
+                    let mut integers = Vec::with_capacity(count);
+                    push_integers(&mut integers, inside, self.view(index, node));
+                    return Term::List(List(integers));
+                }
+                Term::List(List(self.elements(index + 1, node.next, count, levels)))
+            }
+            // The one frequent list of this kind is `[alias | Reference]`, in every call of a gen_server.
+            (Kind::List | Kind::ImproperList, [LIST_EXT, a, b, c, d, ..]) => {
+                let count = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                let mut elements = self.elements(index + 1, node.next, count + 1, levels);
+                let tail = elements.pop().unwrap_or_default();
+                Term::list_with_tail(elements, tail)
+            }
+            (Kind::Map, [MAP_EXT, a, b, c, d, ..]) => {
+                let mut pairs = Vec::with_capacity(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+                let (mut key, end) = (index + 1, node.next);
+                while key < end
+                    && let Some(value) = self.nodes.get(key as usize).map(|key| key.next)
+                    && let Some(next) = self.nodes.get(value as usize).map(|value| value.next)
+                {
+                    pairs.extend(once(key).map(|key| (self.term(key, levels), self.term(value, levels))));
+                    key = next;
+                }
+                Term::Map(Map(pairs))
+            }
+            _ => build_on_stack(self.view(index, node), &mut self.binaries),
+        }
     }
 }
 
@@ -188,10 +224,10 @@ fn build_nodes(root: View<'_>, values: &mut Vec<Term>, binaries: &mut Binaries<'
         if node.next > index {
             match open.last_mut() {
                 // The tail of a list that is a list itself: its elements are those of the list.
-                Some(list) if tailed && node.next == end && is_list(node.kind) => list.tailed = node.tailed,
+                Some(list) if tailed && node.next == end && is_list(node.kind) => list.tailed = node.tailed(),
                 _ => open.push(begin(view, values)),
             }
-            (end, tailed) = (node.next, node.tailed);
+            (end, tailed) = (node.next, node.tailed());
             // Names and the like are read at the end.
             index += match node.kind {
                 Kind::Fun => 4,
@@ -227,12 +263,12 @@ fn begin(view: View<'_>, values: &mut Vec<Term>) -> Building {
     // The length of a list that goes on in its tail is not known without walking it, and what a map needs are pairs.
     let len = match view.kind() {
         Kind::Map => 0,
-        _ if view.node.tailed => 0,
+        _ if view.node.tailed() => 0,
         _ => view.len(),
     };
     let outer =
         if len < FILL_IN_PLACE { None } else { Some(core::mem::replace(values, Vec::with_capacity(len))) };
-    Building { node: view.node, index: view.index, tailed: view.node.tailed, start: values.len(), outer }
+    Building { node: view.node, index: view.index, tailed: view.node.tailed(), start: values.len(), outer }
 }
 
 fn bytes_as_integers<'a>(string: View<'a>) -> impl Iterator<Item = Term> + use<'a> {

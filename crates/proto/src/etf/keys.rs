@@ -20,19 +20,47 @@ use crate::{Error, Result};
 const SMALL: usize = 32;
 
 impl Tape {
-    /// Refuses a map with two equal keys; for a map inside a key, also keeps the order of the keys.
-    pub(super) fn check_keys(&mut self, map: u32, in_key: bool, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
-        let Some(view) = View::at(self, bytes, atoms, map) else { return Ok(()) };
-        let count = view.len();
-        if in_key {
-            return self.keep_order(map, bytes, atoms);
-        }
+    /// Refuses a map with two equal keys.
+    pub(super) fn check_keys(&mut self, map: u32, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
+        self.order_keys(map, bytes, atoms)?;
         let mut table = core::mem::take(&mut self.table);
         let Some(view) = View::at(self, bytes, atoms, map) else { return Ok(()) };
-        let unique = are_unique(view, count, &mut table);
+        let unique = are_unique(view, view.len(), &mut table);
         let unique = unique.unwrap_or_else(|| strictly_ascending(view, &sorted_keys(view)));
         self.table = table;
         if unique { Ok(()) } else { Err(self.duplicate(map)) }
+    }
+
+    /// Keeps the order of the keys of each map that is inside a key of this one.
+    pub(super) fn order_keys(&mut self, map: u32, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
+        let Some(view) = View::at(self, bytes, atoms, map) else { return Ok(()) };
+        // Nearly always all keys and values are without terms inside.
+        if (view.node.next - map) as usize == 1 + 2 * view.len() {
+            return Ok(());
+        }
+        let mut inner = Vec::new();
+        let nodes = self.nodes();
+        for key in Keys::of(view) {
+            let (mut index, end) = (key, nodes.get(key as usize).map_or(key, |key| key.next));
+            if end == key + 1 {
+                continue;
+            }
+            while index < end
+                && let Some(node) = nodes.get(index as usize)
+            {
+                index += 1;
+                if node.kind == Kind::Map && node.next > index {
+                    // With it, everything inside it was put in order.
+                    if self.orders.contains_key(&(index - 1)) {
+                        index = node.next;
+                    } else {
+                        inner.push(index - 1);
+                    }
+                }
+            }
+        }
+        // The innermost first: the order of the others depends on it.
+        inner.into_iter().rev().try_for_each(|map| self.keep_order(map, bytes, atoms))
     }
 
     fn keep_order(&mut self, map: u32, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
@@ -81,18 +109,25 @@ impl Iterator for Keys<'_> {
     }
 }
 
-/// Whether all keys of the complete map at node `map` are known to differ because their hashes do: quick, and right for
-/// nearly every map without equal keys. `filter` is room for hashes.
+/// Whether all keys of the map at node `map` are known to differ because their hashes do: quick, and right for nearly every
+/// map without equal keys. Everything inside it is complete and ends before node `end`; `filter` is room for hashes.
 #[inline(never)]
-pub(super) fn differ(nodes: &[Node], map: u32, bytes: &[u8], atoms: &[Atom], filter: &mut Vec<u32>) -> bool {
-    let Some(&Node { at, next: end, .. }) = nodes.get(map as usize) else { return false };
-    let count = match bytes.get(at as usize + 1..).and_then(<[u8]>::first_chunk) {
-        Some(count) => u32::from_be_bytes(*count) as usize,
-        None => return false,
-    };
+pub(super) fn differ(
+    nodes: &[Node],
+    map: u32,
+    end: usize,
+    bytes: &[u8],
+    atoms: &[Atom],
+    filter: &mut Vec<u32>,
+) -> bool {
     let mut hashes =
-        Hashes { nodes: nodes.get(..end as usize).unwrap_or_default(), next: map as usize + 1, bytes, atoms };
-    if count <= SMALL { bits_differ(&mut hashes) } else { hashes_differ(&mut hashes, count, filter) }
+        Hashes { nodes: nodes.get(..end).unwrap_or_default(), next: map as usize + 1, bytes, atoms };
+    let count = nodes.get(map as usize).and_then(|map| bytes.get(map.at as usize + 1..)?.first_chunk());
+    match count.map(|count| u32::from_be_bytes(*count) as usize) {
+        Some(count) if count > SMALL => hashes_differ(&mut hashes, count, filter),
+        Some(_) => bits_differ(&mut hashes),
+        None => false,
+    }
 }
 
 /// As [`differ`], for keys that begin at these places.
@@ -106,7 +141,7 @@ pub(super) fn differ_at(places: &[u32], bytes: &[u8]) -> bool {
 }
 
 /// Whether all hashes are known and differ in their last ten bits.
-#[inline]
+#[inline(always)]
 fn bits_differ(hashes: &mut impl Iterator<Item = Option<u32>>) -> bool {
     let mut seen = [0u64; 16];
     for hash in hashes {
@@ -175,10 +210,18 @@ impl Iterator for Hashes<'_> {
 /// As [`key_hash`], of the term at the front; `None` if it is not in one of the usual forms of a key.
 #[inline(always)]
 fn usual_hash(rest: &[u8], atoms: &[Atom]) -> Option<u32> {
+    // Nearly every key is a short atom with a value behind it.
+    if let Some([SMALL_ATOM_UTF8_EXT, len, text @ ..]) = rest.first_chunk::<18>()
+        && let Some(hash) = of_start(text, usize::from(*len))
+    {
+        return Some(hash);
+    }
     match *rest {
-        [SMALL_ATOM_UTF8_EXT, len, ref text @ ..] => Some(of_start(text, usize::from(len))),
+        [SMALL_ATOM_UTF8_EXT, len, ref text @ ..] => text.get(..usize::from(len)).map(of_bytes),
         [BINARY_EXT, a, b, c, d, ref text @ ..] => {
-            Some(of_start(text, u32::from_be_bytes([a, b, c, d]) as usize))
+            let len = u32::from_be_bytes([a, b, c, d]) as usize;
+            let short = text.first_chunk().and_then(|text| of_start(text, len));
+            short.or_else(|| text.get(..len).map(of_bytes))
         }
         [ATOM_CACHE_REF, index, ..] => Some(of_bytes(atoms.get(usize::from(index))?.as_bytes())),
         [SMALL_INTEGER_EXT, byte, ..] => Some(of_word(u64::from(byte))),
@@ -314,42 +357,29 @@ fn combine(hash: u32, next: u32) -> u32 {
     of_word(u64::from(hash) << 32 | u64::from(next))
 }
 
-/// The first so many bytes of a word.
+/// [`of_bytes`] of the first `len` of these bytes, if there are as many.
 #[inline(always)]
-fn low_bytes(count: usize) -> u64 {
-    static LOW: [u64; 9] = [
-        0,
-        0xFF,
-        0xFFFF,
-        0xFF_FFFF,
-        0xFFFF_FFFF,
-        0xFF_FFFF_FFFF,
-        0xFFFF_FFFF_FFFF,
-        0xFF_FFFF_FFFF_FFFF,
-        u64::MAX,
-    ];
-    LOW.get(count).copied().unwrap_or(u64::MAX)
+fn of_start(text: &[u8; 16], len: usize) -> Option<u32> {
+    let ([first, second], Some((low, high))) = (text.as_chunks::<8>().0, FIRST.get(len)) else { return None };
+    Some(of_words(u64::from_le_bytes(*first) & low, u64::from_le_bytes(*second) & high, len))
 }
 
-/// [`of_bytes`] of the first `len` bytes, which are there.
-#[inline(always)]
-fn of_start(text: &[u8], len: usize) -> u32 {
-    match text.first_chunk::<16>().map(|start| start.as_chunks::<8>().0) {
-        Some([first, second]) if len <= 16 => of_words(
-            u64::from_le_bytes(*first) & low_bytes(len),
-            u64::from_le_bytes(*second) & low_bytes(len.saturating_sub(8)),
-            len,
-        ),
-        _ => of_bytes(text.get(..len).unwrap_or_default()),
+/// The first so many of 16 bytes, as two words.
+static FIRST: [(u64, u64); 17] = {
+    let mut masks = [(u64::MAX, u64::MAX); 17];
+    let mut len = 0;
+    while len < 16 {
+        let mask = (1u128 << (8 * len)) - 1;
+        masks[len] = (mask as u64, (mask >> 64) as u64);
+        len += 1;
     }
-}
+    masks
+};
 
 /// The hash of up to 16 bytes, as two words that are filled up with zeros.
 #[inline(always)]
 fn of_words(first: u64, second: u64, len: usize) -> u32 {
-    let mixed =
-        (first ^ (len as u64) << 56).wrapping_mul(SPREAD) ^ second.wrapping_mul(SPREAD).rotate_left(32);
-    of_word(mixed ^ mixed >> 32)
+    of_word(first.wrapping_mul(SPREAD).rotate_left(23) ^ second ^ len as u64)
 }
 
 #[inline(never)]

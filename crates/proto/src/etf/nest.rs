@@ -3,8 +3,9 @@
 //! Derived code would recurse, and a peer that nests a list a million times would overflow the stack. The containers
 //! derive `Clone`, `Hash` and `PartialEq` all the same: these go to [`Term`] for each element, and it never comes back.
 
+use core::cell::Cell;
 use core::hash::{Hash, Hasher};
-use core::mem::{discriminant, take};
+use core::mem::{discriminant, forget, take};
 
 use super::walk::Items;
 use super::{Fun, ImproperList, List, Map, Record, Term, Tuple};
@@ -12,6 +13,34 @@ use super::{Fun, ImproperList, List, Map, Record, Term, Tuple};
 /// Levels that are dropped by recursion, which is faster than a list of what is left to drop; what is nested deeper
 /// goes to such a list.
 const LEVELS: u32 = 32;
+
+std::thread_local! {
+    /// The containers that this thread is dropping, one inside the other.
+    static DROPPING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Lets `drop` take what is inside a container, if the recursion is not too deep for that.
+#[inline(always)]
+fn recurse(drop: impl FnOnce()) -> bool {
+    let depth = DROPPING.get();
+    if depth >= LEVELS {
+        return false;
+    }
+    DROPPING.set(depth + 1);
+    drop();
+    DROPPING.set(depth);
+    true
+}
+
+/// As `drop`, which is slow for what has nothing to release.
+#[inline(always)]
+fn discard(term: Term) {
+    match &term {
+        Term::Integer(_) | Term::Float(_) => forget(term),
+        Term::Atom(atom) if atom.is_plain() => forget(term),
+        _ => drop(term),
+    }
+}
 
 /// Drops terms with everything inside them. What is more than `levels` deep is moved to `pending`.
 fn release(elements: Vec<Term>, levels: u32, pending: &mut Vec<Term>) {
@@ -66,12 +95,13 @@ macro_rules! drop_elements {
     ($($name:ident)*) => {
         $(
             impl Drop for $name {
+                #[inline]
                 fn drop(&mut self) {
-                    if self.0.iter().any(Term::is_nested) {
-                        let mut pending = Vec::new();
-                        release(take(&mut self.0), LEVELS, &mut pending);
-                        release_rest(pending);
+                    if self.0.is_empty() {
+                        return;
                     }
+                    let elements = take(&mut self.0);
+                    release_elements(elements);
                 }
             }
         )*
@@ -80,11 +110,25 @@ macro_rules! drop_elements {
 
 drop_elements!(Tuple List);
 
+#[inline(never)]
+fn release_elements(mut elements: Vec<Term>) {
+    if !recurse(|| take(&mut elements).into_iter().for_each(discard)) {
+        let mut pending = Vec::new();
+        release(elements, LEVELS, &mut pending);
+        release_rest(pending);
+    }
+}
+
 impl Drop for Map {
     fn drop(&mut self) {
-        if self.0.iter().any(|(key, value)| key.is_nested() || value.is_nested()) {
+        let mut pairs = take(&mut self.0);
+        let discard_pair = |(key, value)| {
+            discard(key);
+            discard(value);
+        };
+        if !recurse(|| take(&mut pairs).into_iter().for_each(discard_pair)) {
             let mut pending = Vec::new();
-            release_pairs(take(&mut self.0), LEVELS, &mut pending);
+            release_pairs(pairs, LEVELS, &mut pending);
             release_rest(pending);
         }
     }
@@ -92,16 +136,18 @@ impl Drop for Map {
 
 impl Drop for ImproperList {
     fn drop(&mut self) {
-        if self.tail.is_nested() {
-            release_rest(vec![take(&mut self.tail)]);
+        let mut tail = take(&mut self.tail);
+        if !recurse(|| discard(take(&mut tail))) {
+            release_rest(vec![tail]);
         }
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if self.fields.iter().any(|(_, value)| value.is_nested()) {
-            release_rest(take(&mut self.fields).into_iter().map(|(_, value)| value).collect());
+        let mut fields = take(&mut self.fields);
+        if !recurse(|| fields.drain(..).for_each(|(_, value)| discard(value))) {
+            release_rest(fields.into_iter().map(|(_, value)| value).collect());
         }
     }
 }

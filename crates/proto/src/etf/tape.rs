@@ -16,12 +16,7 @@ use crate::{Error, Limits, Result};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node {
     pub(super) kind: Kind,
-    /// The elements end in a tail that is a list itself, or improper.
-    pub(super) tailed: bool,
-    /// While the term is incomplete: what it waits for.
     state: State,
-    /// While the term is incomplete: it is inside the key of a map.
-    in_key: bool,
     /// Where the tag is.
     pub(super) at: u32,
     /// Bytes of the whole term, tag included; while it is incomplete, the terms that are missing in the container around it.
@@ -35,7 +30,13 @@ impl Node {
     /// A term without terms inside.
     #[inline(always)]
     pub(super) const fn leaf(kind: Kind, at: u32, size: u32, next: u32) -> Self {
-        Self { kind, tailed: false, state: State::Leaf, in_key: false, at, size, next }
+        Self { kind, state: State::Leaf, at, size, next }
+    }
+
+    /// Whether the elements end in a tail that is a list itself, or improper.
+    #[inline]
+    pub(super) fn tailed(&self) -> bool {
+        self.state == State::Tail
     }
 }
 
@@ -67,25 +68,14 @@ pub struct Tape {
     filter: Vec<u32>,
 }
 
-/// A container whose last term has come.
-#[derive(Clone, Copy, Debug)]
-struct Complete {
-    /// Its node.
-    node: u32,
-    /// The node of that last term.
-    last: u32,
-    state: State,
-    /// It is inside the key of a map.
-    in_key: bool,
-}
-
+/// What is inside a term, or still to come there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     /// Nothing is inside.
     Leaf,
     Tuple,
     List,
-    /// A list whose elements are complete, not so its tail.
+    /// A list with a tail.
     Tail,
     Map,
     Fun,
@@ -170,10 +160,11 @@ impl Tape {
         // LOCAL_EXT terms around this place; inside them, NIL stands for the node that made them, and no atom may
         // depend on the frame.
         let mut local = 0u32;
+        let mut cached_atoms = atoms.len();
         // The innermost container that is incomplete, and how many terms it lacks; at first the one term that is wanted.
-        let (mut top, mut state, mut in_key, mut remaining) = (0u32, State::Leaf, false, 1u32);
-        let mut depth = 0;
-        let (mut pos, mut len) = (0, 0);
+        let (mut top, mut remaining) = (NONE, 1u32);
+        let mut levels = limits.max_depth;
+        let (mut rest, mut len) = (bytes, 0usize);
         let mut nodes = room(&mut self.nodes, limits);
         loop {
             let Some(slot) = nodes.get_mut(len) else {
@@ -181,118 +172,88 @@ impl Tape {
                 nodes = room(&mut self.nodes, limits);
                 continue;
             };
-            let at = pos as u32;
-            let start = bytes.get(pos..pos + START).and_then(<[u8]>::first_chunk);
-            let form = start.and_then(|start: &[u8; START]| FORMS.get(usize::from(start[0])));
-            let mut integer = false;
-            let container = match (start, form) {
-                (Some(start), Some(form)) if form.is_leaf() => {
-                    let end = pos as u64 + form.size(start);
-                    if end <= bytes.len() as u64 && (!form.is_text() || form.is_ascii(start, bytes, pos)) {
-                        len += 1;
-                        *slot = Node::leaf(form.kind, at, end as u32 - at, len as u32);
-                        pos = end as usize;
-                        remaining -= 1;
-                        integer = form.kind == Kind::Integer;
-                        if !integer && remaining > 0 {
-                            continue;
-                        }
-                        None
-                    } else {
-                        Some(rare(bytes, pos, local > 0, context)?)
+            let at = (bytes.len() - rest.len()) as u32;
+            let front = match rest.first_chunk().and_then(|start| front(start, rest, cached_atoms)) {
+                Some(front) => front,
+                None => {
+                    let front = rare(rest, at, local > 0, context)?;
+                    if matches!(front, Front::Container(Container { state: State::Local, .. })) {
+                        (local, cached_atoms) = (local + 1, 0);
                     }
+                    front
                 }
-                (Some(start), Some(form)) if form.is_container() => {
-                    let count = form.count(start);
-                    if count > 0 && count <= (bytes.len() - pos - usize::from(form.head)) as u64 {
-                        Some(Found {
-                            kind: form.kind,
-                            state: form.state,
-                            head: usize::from(form.head),
-                            count: count as u32,
-                        })
-                    } else {
-                        Some(rare(bytes, pos, local > 0, context)?)
-                    }
-                }
-                _ => Some(rare(bytes, pos, local > 0, context)?),
             };
-            if let Some(found) = container {
-                let Some(slot) = nodes.get_mut(len) else { continue };
-                if found.count > 0 {
-                    if depth >= limits.max_depth {
-                        return Err(Error::limit("max_depth", depth as u64 + 1, limits.max_depth as u64));
-                    }
-                    depth += 1;
-                    if state == State::Map {
-                        in_key |= remaining.is_multiple_of(2);
-                    }
-                    state = found.state;
-                    let size = remaining - 1;
-                    *slot = Node { kind: found.kind, tailed: false, state, in_key, at, size, next: top };
-                    (top, remaining) = (len as u32, found.count);
-                    pos += found.head;
+            match front {
+                Front::Leaf(kind, size) => {
+                    let Some(after) = rest.get(size..) else { return Err(truncated(bytes.len())) };
+                    rest = after;
                     len += 1;
-                    if state == State::Local {
-                        local += 1;
+                    *slot = Node::leaf(kind, at, size as u32, len as u32);
+                    remaining -= 1;
+                    if remaining > 0 {
+                        continue;
                     }
-                    continue;
                 }
-                pos += found.head;
+                Front::Container(Container { kind, state, head, count }) => {
+                    let Some(less) = levels.checked_sub(1) else { return Err(too_deep(limits)) };
+                    levels = less;
+                    *slot = Node { kind, state, at, size: remaining - 1, next: top };
+                    (top, remaining) = (len as u32, count);
+                    len += 1;
+                    let Some(after) = rest.get(head..) else { return Err(truncated(bytes.len())) };
+                    rest = after;
+                    // Where one integer is, there are mostly more.
+                    if let [SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT, ..] = rest
+                        && state == State::List
+                    {
+                        let slots = nodes.get_mut(len..).unwrap_or_default();
+                        let row = integers(rest, at + head as u32, slots, len as u32, remaining);
+                        rest = rest.get(row.size..).unwrap_or_default();
+                        len += row.count as usize;
+                        remaining -= row.count;
+                    }
+                    if remaining > 0 {
+                        continue;
+                    }
+                }
                 // LIST_EXT without elements is just its tail.
-                if found.state == State::List {
+                Front::Nothing(size) => {
+                    rest = rest.get(size..).unwrap_or_default();
                     continue;
                 }
-                len += 1;
-                *slot = Node::leaf(found.kind, at, found.head as u32, len as u32);
-                remaining -= 1;
-                integer = found.kind == Kind::Integer;
             }
-            // Where one integer is, there are mostly more.
-            if integer && remaining > 0 {
-                let after = bytes.get(pos..).unwrap_or_default();
-                if matches!(after.first(), Some(&(SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT))) {
-                    let slots = nodes.get_mut(len..).unwrap_or_default();
-                    let row = integers(after, pos as u32, slots, len as u32, remaining);
-                    pos += row.size;
-                    len += row.count as usize;
-                    remaining -= row.count;
-                }
-            }
-            // A term is complete, and with it perhaps some of the containers around it.
-            let mut last = len as u32 - 1;
+            // With a term, perhaps some of the containers around it are complete.
             while remaining == 0 {
-                if depth == 0 {
+                let Some(node) = nodes.get_mut(top as usize) else {
                     self.len = len;
                     return Ok(());
-                }
-                let Some(node) = nodes.get_mut(top as usize) else { return Ok(()) };
+                };
+                let state = node.state;
                 if state == State::List {
-                    if bytes.get(pos) != Some(&NIL_EXT) {
-                        (state, node.state, remaining) = (State::Tail, State::Tail, 1);
+                    let [NIL_EXT, after @ ..] = rest else {
+                        (node.state, remaining) = (State::Tail, 1);
                         break;
-                    }
-                    pos += 1;
+                    };
+                    rest = after;
                 }
                 let (outer, missing) = (node.next, node.size);
-                (node.next, node.size) = (len as u32, pos as u32 - node.at);
+                (node.next, node.size) = (len as u32, (bytes.len() - rest.len()) as u32 - node.at);
                 if !matches!(state, State::Tuple | State::List)
-                    && !(state == State::Map
-                        && !in_key
-                        && (self.keys_differ || differ(nodes, top, bytes, atoms, &mut self.filter)))
+                    && (state != State::Map
+                        || self.keys_differ
+                        || !differ(nodes, top, len, bytes, atoms, &mut self.filter))
                 {
                     self.len = len;
-                    self.close(Complete { node: top, last, state, in_key }, bytes, atoms)?;
+                    self.close(top, bytes, atoms)?;
                     len = self.len;
-                    local -= u32::from(state == State::Local);
                     nodes = room(&mut self.nodes, limits);
+                    if state == State::Local {
+                        local -= 1;
+                        cached_atoms = if local > 0 { 0 } else { atoms.len() };
+                    }
                 }
-                depth -= 1;
-                last = top;
+                levels += 1;
                 (top, remaining) = (outer, missing);
-                if let Some(node) = nodes.get(outer as usize) {
-                    (state, in_key) = (node.state, node.in_key);
-                }
             }
         }
     }
@@ -309,48 +270,53 @@ impl Tape {
         Ok(())
     }
 
-    /// Checks and completes a container that has ended.
+    /// Checks and completes a container that has ended, neither a tuple nor a list with `[]` as its tail.
     #[inline(never)]
-    fn close(&mut self, open: Complete, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
-        let last = self.nodes.get(open.last as usize).map(|node| node.kind);
-        let Some(node) = self.nodes.get_mut(open.node as usize) else { return Ok(()) };
-        let at = node.at as usize;
-        match open.state {
+    fn close(&mut self, open: u32, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
+        let Some(&Node { state, at, next: end, .. }) = self.nodes.get(open as usize) else { return Ok(()) };
+        let at = at as usize;
+        match state {
             State::Leaf | State::Tuple | State::List => Ok(()),
             State::Tail => {
-                node.tailed = true;
-                node.kind = if last == Some(Kind::List) { Kind::List } else { Kind::ImproperList };
+                let mut tail = self.nodes.get(open as usize + 1);
+                while let Some(element) = tail
+                    && element.next < end
+                {
+                    tail = self.nodes.get(element.next as usize);
+                }
+                let is_list = tail.is_some_and(|tail| tail.kind == Kind::List);
+                if let Some(node) = self.nodes.get_mut(open as usize) {
+                    node.kind = if is_list { Kind::List } else { Kind::ImproperList };
+                }
                 Ok(())
             }
             State::Local => {
                 // Opaque: what is inside only means something to the node that made it.
-                node.next = open.node + 1;
-                self.len = open.node as usize + 1;
+                if let Some(node) = self.nodes.get_mut(open as usize) {
+                    node.next = open + 1;
+                }
+                self.len = open as usize + 1;
                 Ok(())
             }
-            // The order of a map inside a key is needed all the same.
-            State::Map if self.keys_differ && !open.in_key => Ok(()),
-            State::Map => self.check_keys(open.node, open.in_key, bytes, atoms),
-            State::Fun => {
-                self.expect_kinds(open.node, at, &[Kind::Atom, Kind::Integer, Kind::Integer, Kind::Pid])
-            }
+            State::Map if self.keys_differ => self.order_keys(open, bytes, atoms),
+            State::Map => self.check_keys(open, bytes, atoms),
+            State::Fun => self.expect_kinds(open, at, &[Kind::Atom, Kind::Integer, Kind::Integer, Kind::Pid]),
             State::ExportFun => {
-                self.expect_kinds(open.node, at, &[Kind::Atom, Kind::Atom, Kind::Integer])?;
-                let arity = View::at(self, bytes, atoms, open.node + 3).and_then(View::as_i64);
+                self.expect_kinds(open, at, &[Kind::Atom, Kind::Atom, Kind::Integer])?;
+                let arity = View::at(self, bytes, atoms, open + 3).and_then(View::as_i64);
                 if arity.is_none_or(|arity| u8::try_from(arity).is_err()) {
                     return Err(Error::malformed("EXPORT_EXT", at, Problem::OutOfRange("arity")));
                 }
                 // A leaf to look at: its parts are read from the bytes.
-                if let Some(node) = self.nodes.get_mut(open.node as usize) {
-                    node.next = open.node + 1;
+                if let Some(node) = self.nodes.get_mut(open as usize) {
+                    node.next = open + 1;
                 }
-                self.len = open.node as usize + 1;
+                self.len = open as usize + 1;
                 Ok(())
             }
             State::Record => {
-                let fields = View::at(self, bytes, atoms, open.node).map_or(0, View::record_fields);
-                let names =
-                    self.nodes().get(open.node as usize + 1..open.node as usize + 3 + fields as usize);
+                let fields = View::at(self, bytes, atoms, open).map_or(0, View::record_fields);
+                let names = self.nodes().get(open as usize + 1..open as usize + 3 + fields as usize);
                 if names.is_some_and(|names| names.iter().all(|name| name.kind == Kind::Atom)) {
                     Ok(())
                 } else {
@@ -371,6 +337,9 @@ impl Tape {
     }
 }
 
+/// The number of no node.
+const NONE: u32 = u32::MAX;
+
 /// Where nodes can be written.
 fn room<'a>(nodes: &'a mut [Node], limits: &Limits) -> &'a mut [Node] {
     let len = nodes.len().min(limits.max_nodes);
@@ -389,18 +358,16 @@ struct Row {
 #[inline(never)]
 fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) -> Row {
     let most = slots.len().min(most as usize);
-    let mut next = index;
-    let mut pos = 0;
+    let (mut next, mut pos) = (index, 0);
     for slot in slots.iter_mut().take(most) {
-        let size = match bytes.get(pos) {
-            Some(&INTEGER_EXT) => 5,
-            Some(&SMALL_INTEGER_EXT) => 2,
+        let Some(tag) = bytes.get(pos) else { break };
+        let size = match SIZES.get(usize::from(*tag)) {
             // Two bytes of tag and length, a sign, and less than 2^63.
-            Some(&SMALL_BIG_EXT) => match bytes.get(pos + 1..) {
-                Some([8, _, _, _, _, _, _, _, _, highest, ..]) if *highest <= 0x7F => 11,
+            Some(0) | None => match bytes.get(pos..) {
+                Some([SMALL_BIG_EXT, 8, _, _, _, _, _, _, _, _, ..=0x7F, ..]) => 11,
                 _ => break,
             },
-            _ => break,
+            Some(size) => *size,
         };
         next += 1;
         *slot = Node::leaf(Kind::Integer, at + pos as u32, size, next);
@@ -415,250 +382,193 @@ fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) ->
     Row { count: next - index, size: pos }
 }
 
+/// The sizes of integers of 32 bits, by tag.
+static SIZES: [u32; 256] = {
+    let mut sizes = [0; 256];
+    sizes[SMALL_INTEGER_EXT as usize] = 2;
+    sizes[INTEGER_EXT as usize] = 5;
+    sizes
+};
+
 /// What is at the front of the input.
-struct Found {
+enum Front {
+    /// A term without terms inside, and its size.
+    Leaf(Kind, usize),
+    Container(Container),
+    /// So many bytes that are no part of any term.
+    Nothing(usize),
+}
+
+/// The start of a term with terms inside.
+struct Container {
     kind: Kind,
     state: State,
-    /// Bytes up to the first term inside; of a leaf, all of them.
+    /// Bytes up to the first term inside.
     head: usize,
     /// How many terms are inside, a list's tail not counted; there are at least as many bytes.
     count: u32,
 }
 
-/// How the length of a term follows from its first five bytes.
-#[derive(Clone, Copy)]
-struct Form {
-    kind: Kind,
-    /// Of a leaf and of any tag that is none of the frequent ones: `Leaf`.
-    state: State,
-    /// Bytes in front of what is counted.
-    head: u8,
-    /// How far the four bytes after the tag, as a big-endian number, are shifted to the right to be the count.
-    shift: u8,
-    class: Class,
-}
+/// What the frequent terms begin with, read at once: a tag, a length and the text of a short atom.
+const START: usize = 18;
 
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Class {
-    /// Any bytes will do.
-    Leaf,
-    /// What is counted is text of UTF-8.
-    Text,
-    Container,
-    Rare,
-}
-
-/// The first bytes of a term, which are read at once.
-const START: usize = 16;
-
-/// The forms that messages are full of, by tag. Within the last [`START`] bytes of the input, [`rare`] reads them.
-static FORMS: [Form; 256] = {
-    const fn form(class: Class, kind: Kind, state: State, head: u8, shift: u8) -> Form {
-        Form { kind, state, head, shift, class }
-    }
-    let mut forms = [form(Class::Rare, Kind::Local, State::Leaf, 0, 32); 256];
-    forms[SMALL_INTEGER_EXT as usize] = form(Class::Leaf, Kind::Integer, State::Leaf, 2, 32);
-    forms[INTEGER_EXT as usize] = form(Class::Leaf, Kind::Integer, State::Leaf, 5, 32);
-    forms[NIL_EXT as usize] = form(Class::Leaf, Kind::List, State::Leaf, 1, 32);
-    forms[STRING_EXT as usize] = form(Class::Leaf, Kind::List, State::Leaf, 3, 16);
-    forms[BINARY_EXT as usize] = form(Class::Leaf, Kind::Binary, State::Leaf, 5, 0);
-    forms[SMALL_ATOM_UTF8_EXT as usize] = form(Class::Text, Kind::Atom, State::Leaf, 2, 24);
-    forms[SMALL_TUPLE_EXT as usize] = form(Class::Container, Kind::Tuple, State::Tuple, 2, 24);
-    forms[LIST_EXT as usize] = form(Class::Container, Kind::List, State::List, 5, 0);
-    // The count is that of pairs.
-    forms[MAP_EXT as usize] = form(Class::Container, Kind::Map, State::Map, 5, 0);
-    forms
-};
-
-impl Form {
-    #[inline(always)]
-    fn is_leaf(self) -> bool {
-        matches!(self.class, Class::Leaf | Class::Text)
-    }
-
-    #[inline(always)]
-    fn is_text(self) -> bool {
-        self.class == Class::Text
-    }
-
-    #[inline(always)]
-    fn is_container(self) -> bool {
-        self.class == Class::Container
-    }
-
-    #[inline(always)]
-    fn counted(self, start: &[u8; START]) -> u64 {
-        let [_, a, b, c, d, ..] = start;
-        u64::from(u32::from_be_bytes([*a, *b, *c, *d])).wrapping_shr(self.shift.into())
-    }
-
-    /// The bytes of a leaf.
-    #[inline(always)]
-    fn size(self, start: &[u8; START]) -> u64 {
-        u64::from(self.head) + self.counted(start)
-    }
-
-    /// The terms in a container, the tail of a list not counted.
-    #[inline(always)]
-    fn count(self, start: &[u8; START]) -> u64 {
-        self.counted(start) << u32::from(self.state == State::Map)
-    }
-
-    /// Whether the text of a whole atom, which is at `pos`, is ASCII.
-    #[inline(always)]
-    fn is_ascii(self, start: &[u8; START], bytes: &[u8], pos: usize) -> bool {
-        let len = usize::from(start[1]);
-        match (TEXT.get(len), start.as_chunks::<8>().0) {
-            (Some((first, second)), [low, high]) => {
-                u64::from_le_bytes(*low) & first | u64::from_le_bytes(*high) & second == 0
-            }
-            _ => is_ascii(bytes.get(pos + 2..).unwrap_or_default(), len),
+/// What is at the front in one of the forms that messages are full of. For what is too short or too long, and at the end of
+/// the input, there is [`rare`].
+#[inline(always)]
+fn front(start: &[u8; START], rest: &[u8], cached_atoms: usize) -> Option<Front> {
+    let count = || u32::from_be_bytes([start[1], start[2], start[3], start[4]]);
+    let container = |kind, state, head, count| Some(Front::Container(Container { kind, state, head, count }));
+    let (kind, size) = match start[0] {
+        SMALL_INTEGER_EXT => (Kind::Integer, 2),
+        INTEGER_EXT => (Kind::Integer, 5),
+        NIL_EXT => (Kind::List, 1),
+        SMALL_ATOM_UTF8_EXT if is_short_ascii(start) || is_ascii(rest, 2, start[1]) => {
+            (Kind::Atom, 2 + usize::from(start[1]))
         }
+        ATOM_CACHE_REF if usize::from(start[1]) < cached_atoms => (Kind::Atom, 2),
+        BINARY_EXT => (Kind::Binary, (count() as usize).saturating_add(5)),
+        STRING_EXT => (Kind::List, 3 + usize::from(u16::from_be_bytes([start[1], start[2]]))),
+        // Two bytes of tag and length, a sign, and less than 2^63.
+        SMALL_BIG_EXT if start[1] < 8 || start[1] == 8 && start[10] <= 0x7F => {
+            (Kind::Integer, 3 + usize::from(start[1]))
+        }
+        NEW_FLOAT_EXT if is_finite(start) => (Kind::Float, 9),
+        NEW_PID_EXT if start[1] == SMALL_ATOM_UTF8_EXT && is_ascii(rest, 3, start[2]) => {
+            (Kind::Pid, 15 + usize::from(start[2]))
+        }
+        NEWER_REFERENCE_EXT
+            if start[1] == 0
+                && (1..=5).contains(&start[2])
+                && start[3] == SMALL_ATOM_UTF8_EXT
+                && is_ascii(rest, 5, start[4]) =>
+        {
+            (Kind::Reference, 9 + usize::from(start[4]) + 4 * usize::from(start[2]))
+        }
+        SMALL_TUPLE_EXT if start[1] > 0 && usize::from(start[1]) <= rest.len() - 2 => {
+            return container(Kind::Tuple, State::Tuple, 2, u32::from(start[1]));
+        }
+        LIST_EXT if count() > 0 && count() as usize <= rest.len() - 5 => {
+            return container(Kind::List, State::List, 5, count());
+        }
+        // The count is that of pairs.
+        MAP_EXT if count() > 0 && count() as usize <= (rest.len() - 5) / 2 => {
+            return container(Kind::Map, State::Map, 5, 2 * count());
+        }
+        _ => return None,
+    };
+    Some(Front::Leaf(kind, size))
+}
+
+/// Whether what begins with an atom has all of its text in there, and that is ASCII.
+#[inline(always)]
+fn is_short_ascii(start: &[u8; START]) -> bool {
+    let [_, len, text @ ..] = start;
+    match (TEXT.get(usize::from(*len)), text.as_chunks::<8>().0) {
+        (Some((first, second)), [low, high]) => {
+            u64::from_le_bytes(*low) & first | u64::from_le_bytes(*high) & second == 0
+        }
+        _ => false,
     }
 }
 
-/// Of a start with an atom of so many bytes, the highest bits of those bytes.
+/// Of a text of so many bytes, the highest bits of the first eight and the second eight.
 static TEXT: [(u64, u64); START - 1] = {
     let mut masks = [(0, 0); START - 1];
     let mut len = 0;
     while len < START - 1 {
-        let mask = (0x8080_8080_8080_8080_8080_8080_8080_8080 & ((1u128 << (8 * len)) - 1)) << 16;
+        let mask = 0x8080_8080_8080_8080_8080_8080_8080_8080u128;
+        let mask = if len < 16 { mask & ((1 << (8 * len)) - 1) } else { mask };
         masks[len] = (mask as u64, (mask >> 64) as u64);
         len += 1;
     }
     masks
 };
 
+/// Whether the `len` bytes behind `head` are there and ASCII.
+#[inline(never)]
+fn is_ascii(rest: &[u8], head: usize, len: u8) -> bool {
+    let Some(text) = rest.get(head..head + usize::from(len)) else { return false };
+    // Most names are that long: two words, which may overlap.
+    match (text.first_chunk(), text.last_chunk()) {
+        (Some(first), Some(last)) if len <= 16 => {
+            (u64::from_le_bytes(*first) | u64::from_le_bytes(*last)) & 0x8080_8080_8080_8080 == 0
+        }
+        _ => text.is_ascii(),
+    }
+}
+
+/// Whether a term that begins like this holds a finite float.
+#[inline(always)]
+fn is_finite(start: &[u8; START]) -> bool {
+    let [_, bits @ .., _, _, _, _, _, _, _, _, _] = *start;
+    f64::from_be_bytes(bits).is_finite()
+}
+
 /// Where the term at `pos` ends, found without a tape; `None` if there is anything but leaves, tuples, lists and maps in
 /// it. For bytes that were accepted before.
-pub(super) fn skip(bytes: &[u8], mut pos: usize, atoms: &[Atom]) -> Option<usize> {
+pub(super) fn skip(bytes: &[u8], pos: usize, atoms: &[Atom]) -> Option<usize> {
     let context = Context { atoms, max_integer_bytes: usize::MAX };
+    let mut rest = bytes.get(pos..)?;
     let mut missing = 1u64;
     while missing > 0 {
         missing -= 1;
-        let start = bytes.get(pos..pos + START).and_then(<[u8]>::first_chunk);
-        if let Some(start) = start
-            && let Some(form) = FORMS.get(usize::from(start[0]))
-            && form.is_leaf()
-        {
-            pos += form.size(start) as usize;
-            continue;
-        }
-        let found = rare(bytes, pos, false, context).ok()?;
-        pos += found.head;
-        missing += match found.state {
-            State::Leaf => 0,
-            State::Tuple | State::Map => u64::from(found.count),
-            State::List => u64::from(found.count) + 1,
-            State::Tail | State::Fun | State::ExportFun | State::Record | State::Local => return None,
+        let front = match rest.first_chunk().and_then(|start| front(start, rest, atoms.len())) {
+            Some(front) => front,
+            None => rare(rest, 0, false, context).ok()?,
         };
+        let size = match front {
+            Front::Leaf(_, size) => size,
+            Front::Container(Container { state: State::Tuple | State::Map, head, count, .. }) => {
+                missing += u64::from(count);
+                head
+            }
+            Front::Container(Container { state: State::List, head, count, .. }) => {
+                missing += u64::from(count) + 1;
+                head
+            }
+            Front::Container(_) => return None,
+            Front::Nothing(size) => {
+                missing += 1;
+                size
+            }
+        };
+        rest = rest.get(size..)?;
     }
-    (pos <= bytes.len()).then_some(pos)
+    Some(bytes.len() - rest.len())
 }
 
-/// What is at `at` in any form; knows what is wrong. `local`: inside LOCAL_EXT.
+/// What is at the front, which is at `at` of the input, in any form; knows what is wrong. `local`: inside LOCAL_EXT.
 #[inline(never)]
-fn rare(bytes: &[u8], at: usize, local: bool, context: Context<'_>) -> Result<Found> {
-    let rest = bytes.get(at..).unwrap_or_default();
+fn rare(rest: &[u8], at: u32, local: bool, context: Context<'_>) -> Result<Front> {
     let cached_atoms = if local { 0 } else { context.atoms.len() };
-    if let Some((kind, size)) = common(rest, cached_atoms) {
-        return Ok(Found { kind, state: State::Leaf, head: size, count: 0 });
-    }
-    if let Some(Container { kind, state, head, count }) = container(rest) {
-        // Each term takes at least one byte, a list one more for its tail.
-        return match u32::try_from(count).ok().filter(|count| *count as usize <= rest.len() - head) {
-            Some(count) => Ok(Found { kind, state, head, count }),
-            None => Err(too_many(rest, at, count)),
-        };
-    }
-    let (kind, size) = context.leaf(rest, at, local)?;
-    Ok(Found { kind, state: State::Leaf, head: size, count: 0 })
-}
-
-/// The start of a container.
-struct Container {
-    kind: Kind,
-    state: State,
-    /// Bytes up to the first term inside.
-    head: usize,
-    /// How many terms are inside, a list's tail not counted.
-    count: u64,
-}
-
-/// The kind and size of the leaf at the front, if it is in one of the usual forms, and in order.
-#[inline(always)]
-fn common(rest: &[u8], cached_atoms: usize) -> Option<(Kind, usize)> {
-    let count = |count: &[u8; 4]| u64::from(u32::from_be_bytes(*count));
-    let (tag, body) = rest.split_first()?;
-    let (kind, size) = match *tag {
-        SMALL_INTEGER_EXT => (Kind::Integer, 2),
-        INTEGER_EXT => (Kind::Integer, 5),
-        NIL_EXT => (Kind::List, 1),
-        SMALL_ATOM_UTF8_EXT => {
-            let (len, text) = body.split_first()?;
-            if !starts_with_ascii(text, usize::from(*len)) {
-                return None;
-            }
-            (Kind::Atom, 2 + usize::from(*len))
+    // Near the end of the input, as if zeros followed.
+    if rest.len() < START {
+        let mut start = [0; START];
+        start.iter_mut().zip(rest).for_each(|(room, byte)| *room = *byte);
+        if let Some(Front::Leaf(kind, size)) = front(&start, &start, cached_atoms)
+            && size <= rest.len()
+        {
+            return Ok(Front::Leaf(kind, size));
         }
-        // Any byte is a character of Latin-1.
-        ATOM_EXT => match body {
-            [0, len, ..] => (Kind::Atom, 3 + usize::from(*len)),
-            _ => return None,
-        },
-        ATOM_CACHE_REF if usize::from(*body.first()?) < cached_atoms => (Kind::Atom, 2),
-        BINARY_EXT => (Kind::Binary, (count(body.first_chunk()?) as usize).saturating_add(5)),
-        STRING_EXT => (Kind::List, 3 + usize::from(u16::from_be_bytes(*body.first_chunk()?))),
-        SMALL_BIG_EXT => match body {
-            // Less than 2^63, whatever the sign.
-            [8, _, _, _, _, _, _, _, _, highest, ..] if *highest <= 0x7F => (Kind::Integer, 11),
-            // Seven bytes always fit into 64 bits.
-            [len @ ..=7, ..] => (Kind::Integer, 3 + usize::from(*len)),
-            _ => return None,
-        },
-        NEW_FLOAT_EXT if f64::from_be_bytes(*body.first_chunk()?).is_finite() => (Kind::Float, 9),
-        NEW_PID_EXT => match body {
-            [SMALL_ATOM_UTF8_EXT, len, text @ ..] if starts_with_ascii(text, usize::from(*len)) => {
-                (Kind::Pid, 15 + usize::from(*len))
-            }
-            _ => return None,
-        },
-        NEWER_REFERENCE_EXT => match body {
-            [0, words @ 1..=5, SMALL_ATOM_UTF8_EXT, len, text @ ..]
-                if starts_with_ascii(text, usize::from(*len)) =>
-            {
-                (Kind::Reference, 9 + usize::from(*len) + 4 * usize::from(*words))
-            }
-            _ => return None,
-        },
-        _ => return None,
+    }
+    let Some((kind, state, head, count)) = container(rest) else {
+        return context.leaf(rest, at as usize, local).map(|(kind, size)| Front::Leaf(kind, size));
     };
-    (size <= rest.len()).then_some((kind, size))
-}
-
-/// Whether the first `len` bytes are there and ASCII.
-#[inline(always)]
-fn starts_with_ascii(text: &[u8], len: usize) -> bool {
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    match text.first_chunk() {
-        // Most atoms are short and have something behind them, which is shifted out: one load, and no branch that depends
-        // on the length.
-        Some(chunk) if len <= 8 => u64::from_le_bytes(*chunk).wrapping_shl(64 - 8 * len as u32) & HIGH == 0,
-        _ => is_ascii(text, len),
+    // Each term takes at least one byte, a list one more for its tail.
+    match u32::try_from(count).ok().filter(|count| *count as usize <= rest.len() - head) {
+        Some(0) if state == State::List => Ok(Front::Nothing(head)),
+        Some(0) => Ok(Front::Leaf(kind, head)),
+        Some(count) => Ok(Front::Container(Container { kind, state, head, count })),
+        None => Err(too_many(rest, at as usize, count)),
     }
 }
 
-/// As [`starts_with_ascii`], for longer texts and at the end of the input.
-#[inline(never)]
-fn is_ascii(text: &[u8], len: usize) -> bool {
-    text.get(..len).is_some_and(<[u8]>::is_ascii)
-}
-
-/// The container at the front; `None` if there is none, or not enough of it.
-fn container(rest: &[u8]) -> Option<Container> {
+/// Kind, size of the head, and number of terms inside of the container at the front; `None` if there is none, or not enough
+/// of it.
+fn container(rest: &[u8]) -> Option<(Kind, State, usize, u64)> {
     let count = |count: &[u8; 4]| u64::from(u32::from_be_bytes(*count));
     let (tag, body) = rest.split_first()?;
-    let (kind, state, head, count) = match *tag {
+    Some(match *tag {
         SMALL_TUPLE_EXT => (Kind::Tuple, State::Tuple, 2, u64::from(*body.first()?)),
         LIST_EXT => (Kind::List, State::List, 5, count(body.first_chunk()?)),
         MAP_EXT => (Kind::Map, State::Map, 5, 2 * count(body.first_chunk()?)),
@@ -671,14 +581,18 @@ fn container(rest: &[u8]) -> Option<Container> {
         }
         LOCAL_EXT => body.get(..4).map(|_| (Kind::Local, State::Local, 5, 1))?,
         _ => return None,
-    };
-    Some(Container { kind, state, head, count })
+    })
 }
 
 #[cold]
 fn too_many(rest: &[u8], at: usize, count: u64) -> Error {
     let what = rest.first().and_then(|tag| name(*tag)).unwrap_or("term");
     Error::malformed(what, at, Problem::CountTooLarge(count))
+}
+
+#[cold]
+fn too_deep(limits: &Limits) -> Error {
+    Error::limit("max_depth", limits.max_depth as u64 + 1, limits.max_depth as u64)
 }
 
 #[cold]

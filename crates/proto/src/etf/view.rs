@@ -315,7 +315,7 @@ impl<'a> View<'a> {
             (Kind::Tuple, Some((SMALL_TUPLE_EXT, [arity, ..]))) => usize::from(*arity),
             (Kind::List, Some((STRING_EXT, [_, _, bytes @ ..]))) => bytes.len(),
             (Kind::List | Kind::ImproperList, Some((LIST_EXT, body))) => {
-                if self.node.tailed {
+                if self.node.tailed() {
                     self.elements().count()
                 } else {
                     counted(body)
@@ -419,7 +419,7 @@ impl<'a> Elements<'a> {
         self.of = list;
         self.next = list.index + 1;
         self.end = list.node.next;
-        self.tail = list.node.tailed;
+        self.tail = list.node.tailed();
         if list.bytes.get(list.node.at as usize) == Some(&STRING_EXT) {
             self.bytes = list.node.at + 3..list.node.at + list.node.size;
         }
