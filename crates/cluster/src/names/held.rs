@@ -127,14 +127,21 @@ impl Held {
         Some(entry)
     }
 
+    /// An entry that stands in a message twice, as no member sends it, counts once: what is told must be what is kept.
     fn put_all(&mut self, entries: Vec<Entry>, mut room: usize) -> (Effect, u64) {
         let mut effect = Effect::default();
         let mut refused = 0;
+        let mut come: BTreeMap<Id, Arc<Entry>> = BTreeMap::new();
         for entry in entries {
             let id = entry.id(self.keys);
             match self.entries.get(&id) {
                 Some(there) if there.version >= entry.version => continue,
-                Some(_) => effect.gone.extend(self.remove(&id)),
+                Some(_) => {
+                    let before = self.remove(&id);
+                    if !come.contains_key(&id) {
+                        effect.gone.extend(before);
+                    }
+                }
                 None if room == 0 => {
                     refused += 1;
                     continue;
@@ -143,9 +150,10 @@ impl Held {
             }
             let entry = Arc::new(entry);
             self.versions.insert(entry.version, id.clone());
-            self.entries.insert(id, Arc::clone(&entry));
-            effect.come.push(entry);
+            self.entries.insert(id.clone(), Arc::clone(&entry));
+            come.insert(id, entry);
         }
+        effect.come = come.into_values().collect();
         (effect, refused)
     }
 }

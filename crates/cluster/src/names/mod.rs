@@ -343,15 +343,29 @@ impl Names {
         if gone.is_empty() && come.is_empty() {
             return;
         }
-        let mut keys: BTreeMap<Arc<Key>, Vec<Arc<Entry>>> = BTreeMap::new();
-        for entry in gone.iter().chain(&come) {
-            keys.entry(Arc::clone(&entry.key)).or_insert_with(|| self.index.found(&entry.key.0).to_vec());
+        let mut keys: BTreeMap<Arc<Key>, Effect> = BTreeMap::new();
+        for entry in gone {
+            keys.entry(Arc::clone(&entry.key)).or_default().gone.push(entry);
         }
-        gone.iter().for_each(|entry| self.index.remove(entry));
-        come.iter().for_each(|entry| self.index.insert(entry));
+        for entry in &come {
+            keys.entry(Arc::clone(&entry.key)).or_default().come.push(Arc::clone(entry));
+        }
         let mut changes = Vec::new();
-        for (key, before) in &keys {
-            tell(before, self.index.found(&key.0), &mut changes);
+        for (key, mut effect) in keys {
+            effect.gone.sort_by(|a, b| a.precedence(b));
+            effect.come.sort_by(|a, b| a.precedence(b));
+            match self.config.keys {
+                Keys::Unique => {
+                    let before = self.index.found(&key.0).to_vec();
+                    self.index.replace(&key, &effect.gone, &effect.come);
+                    tell(&before, self.index.found(&key.0), &mut changes);
+                }
+                // A key may have very many: only those that change are looked at.
+                Keys::Duplicate => {
+                    self.index.replace(&key, &effect.gone, &effect.come);
+                    tell(&effect.gone, &effect.come, &mut changes);
+                }
+            }
         }
         let mut lost = Vec::new();
         if self.config.keys == Keys::Unique {
@@ -514,14 +528,17 @@ impl Names {
     }
 }
 
-/// Notes how what is found under a key has changed.
+/// Notes how what is found under a key has changed. Both sides have an entry of a process and a node once at most.
 fn tell(before: &[Arc<Entry>], after: &[Arc<Entry>], changes: &mut Vec<Change>) {
-    let same = |a: &Entry, b: &Entry| a.pid == b.pid && a.node == b.node;
-    for entry in before.iter().filter(|entry| !after.iter().any(|other| same(entry, other))) {
+    fn by_process(entries: &[Arc<Entry>]) -> BTreeMap<(&Pid, &Atom), &Arc<Entry>> {
+        entries.iter().map(|entry| ((&entry.pid, &entry.node), entry)).collect()
+    }
+    let (was, is) = (by_process(before), by_process(after));
+    for entry in before.iter().filter(|entry| !is.contains_key(&(&entry.pid, &entry.node))) {
         changes.push(Change::Removed(Arc::clone(entry)));
     }
     for entry in after {
-        match before.iter().find(|other| same(entry, other)) {
+        match was.get(&(&entry.pid, &entry.node)) {
             None => changes.push(Change::Added(Arc::clone(entry))),
             Some(other) if other.value != entry.value => changes.push(Change::Updated(Arc::clone(entry))),
             Some(_) => {}

@@ -1,11 +1,13 @@
 //! What is found under the keys of a registry, for readers that wait for nobody.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use foundation_cluster::Key;
 use foundation_cluster::names::{Change, Entry};
-use foundation_proto::etf::Term;
+use foundation_proto::etf::{Atom, Pid, Term};
 
 /// A write copies one part of the table: with a million names, about 500 pointers.
 const PARTS: usize = 2048;
@@ -66,8 +68,7 @@ impl Table {
         placed.sort_by_key(|(part, ..)| *part);
         for group in placed.chunk_by(|a, b| a.0 == b.0) {
             let Some(part) = group.first().and_then(|(part, ..)| self.parts.get(*part)) else { continue };
-            let mut entries = Part::clone(&part.load());
-            group.iter().for_each(|(_, hash, change)| change_part(&mut entries, *hash, change));
+            let entries = changed(&part.load(), group);
             part.store(Arc::new(entries));
         }
     }
@@ -79,30 +80,38 @@ fn found<'a>(part: &'a Part, hash: u64, key: &'a Term) -> impl Iterator<Item = &
     same.map(|(_, entry)| entry).filter(move |entry| entry.key.0 == *key)
 }
 
-fn change_part(part: &mut Part, hash: u64, change: &Change) {
-    let same = |(other, there): &(u64, Arc<Entry>), entry: &Entry| {
-        *other == hash && there.pid == entry.pid && there.node == entry.node && there.key == entry.key
-    };
-    match change {
-        Change::Added(entry) => {
-            let at = part.partition_point(|(other, _)| *other <= hash);
-            part.insert(at, (hash, Arc::clone(entry)));
-        }
-        Change::Updated(entry) => {
-            if let Some(place) = part.iter_mut().find(|place| same(place, entry)) {
-                place.1 = Arc::clone(entry);
-            }
-        }
-        Change::Removed(entry) => part.retain(|place| !same(place, entry)),
-        _ => {}
+/// A part with changes carried out, in one pass over it.
+fn changed(part: &Part, changes: &[(usize, u64, &Change)]) -> Part {
+    // What becomes of an entry, told apart by what no two have in common; the last change of it counts.
+    let mut last: BTreeMap<(u64, &Pid, &Atom, &Key), (usize, Option<&Arc<Entry>>)> = BTreeMap::new();
+    for (at, (_, hash, change)) in changes.iter().enumerate() {
+        let (entry, there) = match change {
+            Change::Added(entry) | Change::Updated(entry) => (entry, Some(entry)),
+            Change::Removed(entry) => (entry, None),
+            _ => continue,
+        };
+        last.insert((*hash, &entry.pid, &entry.node, &entry.key), (at, there));
     }
+    let mut entries = Part::with_capacity(part.len() + last.len());
+    for (hash, entry) in part {
+        match last.remove(&(*hash, &entry.pid, &entry.node, &*entry.key)) {
+            None => entries.push((*hash, Arc::clone(entry))),
+            Some((_, Some(entry))) => entries.push((*hash, Arc::clone(entry))),
+            Some((_, None)) => {}
+        }
+    }
+    let mut come: Vec<_> =
+        last.into_iter().filter_map(|(place, (at, entry))| Some((place.0, at, entry?))).collect();
+    come.sort_unstable_by_key(|(hash, at, _)| (*hash, *at));
+    entries.extend(come.into_iter().map(|(hash, _, entry)| (hash, Arc::clone(entry))));
+    // Stable, so that those of one key stand in the order in which they came; two runs in order are merged.
+    entries.sort_by_key(|(hash, _)| *hash);
+    entries
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use foundation_cluster::Key;
-    use foundation_proto::etf::{Atom, Pid};
 
     fn entry(key: i64, process: u32, value: i64) -> Arc<Entry> {
         let node = Atom::new_static("a@b");
@@ -130,5 +139,28 @@ mod tests {
         table.apply(&[Change::Removed(entry(2, 7, 0)), Change::Added(entry(2, 9, 0))]);
         assert_eq!(table.first(&Term::Integer(2)).unwrap().pid.id, 9);
         assert_eq!(table.first(&Term::Float(2.0)), None, "keys are compared by =:=");
+    }
+
+    /// Looking at each of them for each of them would take minutes.
+    #[test]
+    fn one_key_has_very_many_processes() {
+        let table = Table::default();
+        let key = Term::Integer(1);
+        let changes = |change: fn(Arc<Entry>) -> Change, value| {
+            (0..50_000).map(|process| change(entry(1, process, value))).collect::<Vec<_>>()
+        };
+        let all = || table.all(&key).iter().map(|entry| entry.pid.id).collect::<Vec<_>>();
+        table.apply(&changes(Change::Added, 0));
+        assert_eq!(all(), (0..50_000).collect::<Vec<_>>(), "in the order in which they came");
+        table.apply(&changes(Change::Updated, 5));
+        assert!(table.all(&key).iter().all(|entry| entry.value == Term::Integer(5)));
+        table.apply(&changes(Change::Removed, 5)[1..]);
+        assert_eq!(all(), [0]);
+        table.apply(&[
+            Change::Removed(entry(1, 0, 5)),
+            Change::Added(entry(1, 2, 0)),
+            Change::Added(entry(1, 1, 0)),
+        ]);
+        assert_eq!(all(), [2, 1]);
     }
 }

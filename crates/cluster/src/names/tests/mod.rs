@@ -1,6 +1,7 @@
 //! The registry by hand, and in the simulator.
 
 mod external;
+mod many;
 mod node;
 mod run;
 mod simulation;
