@@ -9,7 +9,7 @@ use foundation_proto::etf::{Atom, Pid, Term};
 
 use super::children::read_place;
 use super::event::{Action, Status, To};
-use super::specs::{Applied, Item, Op, covers};
+use super::specs::{Applied, Context, Item, Op, covers};
 use super::wire::{self, Message};
 use super::{Child, Dot, Mutant, Part, Supervisor, Vacant};
 use crate::message::{atom, list_of, tuple_of};
@@ -116,6 +116,11 @@ impl Supervisor {
             self.members.remove(&entry.node);
             self.member_lost(&entry.node);
             self.everything = true;
+            // What it wrote last may not have reached all.
+            if let Some(number) = self.specs.context().get(&entry.pid).copied() {
+                self.pass_on(Context::from([(entry.pid.clone(), number)]));
+            }
+            self.ask_next();
         }
     }
 
@@ -193,6 +198,7 @@ impl Supervisor {
                 }
             }
             Message::Op { from, op } => self.applied(&from, op),
+            Message::Seen { from, context } => self.seen_elsewhere(from, context),
             Message::State { from, context, live, items } => {
                 if from.node == self.me.node {
                     return None;
@@ -200,10 +206,16 @@ impl Supervisor {
                 if let Some(member) = self.members.get_mut(&from.node).filter(|member| member.pid == from) {
                     member.asked = None;
                 }
+                self.offers.remove(&from);
+                let before = self.specs.context().clone();
                 match self.specs.merge(context, &live, items) {
                     Some(changed) => self.specs_changed(changed),
                     None => self.stats.refused += 1,
                 }
+                let after = self.specs.context().iter();
+                let new = after.filter(|(by, number)| before.get(*by).is_none_or(|seen| seen < *number));
+                self.pass_on(new.map(|(by, number)| (by.clone(), *number)).collect());
+                self.ask_next();
             }
             Message::HandOff { from, number, child, dot, state } => {
                 self.offered(from, number, child, dot, state);
@@ -228,14 +240,63 @@ impl Supervisor {
         }
     }
 
+    /// Tells the other members how far this one has seen those who cannot tell them: each member tells all others what it writes, so only what
+    /// somebody wrote who is not in reach may be known to some and not to others.
+    fn pass_on(&mut self, mut seen: Context) {
+        seen.retain(|by, _| self.members.get(&by.node).is_none_or(|member| member.pid != *by));
+        if seen.is_empty() || self.mutant(Mutant::KeepToOneself) {
+            return;
+        }
+        let others = self.members.values().filter(|member| member.pid != self.me);
+        let to: Vec<To> = others.map(|member| To::Pid(member.pid.clone())).collect();
+        if !to.is_empty() {
+            self.actions.push_back(Action::Send { to, message: wire::seen(&self.me, &seen) });
+        }
+    }
+
+    /// Another member has seen this much. What it has and this one lacks is asked for; of several that have it, one after the other.
+    fn seen_elsewhere(&mut self, from: Pid, mut context: Context) {
+        // Whoever is not known yet compares with this one when it is found.
+        if self.members.get(&from.node).is_none_or(|member| member.pid != from) {
+            return;
+        }
+        let offer = self.offers.entry(from).or_default();
+        offer.append(&mut context);
+        while offer.len() > self.config.max_writers {
+            offer.pop_last();
+        }
+        self.ask_next();
+    }
+
+    fn ask_next(&mut self) {
+        let (seen, members, now) = (self.specs.context(), &self.members, self.now);
+        let member = |of: &Pid| members.get(&of.node).filter(|member| member.pid == *of);
+        self.offers.retain(|from, offer| {
+            offer.retain(|by, number| seen.get(by).is_none_or(|seen| seen < number));
+            !offer.is_empty() && member(from).is_some()
+        });
+        let asked = |of: &Pid| member(of).and_then(|member| member.asked);
+        let waiting = |of: &Pid| asked(of).is_some_and(|asked| asked + ASK_AGAIN > now);
+        if !self.offers.keys().any(waiting)
+            && let Some(next) = self.offers.keys().next().cloned()
+        {
+            self.missing(&next);
+        }
+    }
+
     fn ask(&mut self, of: &Pid) {
         let context = wire::context(&self.me, self.specs.context());
         self.send(of, context);
     }
 
     fn applied(&mut self, from: &Pid, op: Op) {
+        let number = op.number;
         match self.specs.apply(from, op) {
-            Applied::Changed(changed) => self.specs_changed(changed),
+            Applied::Changed(changed) => {
+                self.specs_changed(changed);
+                self.pass_on(Context::from([(from.clone(), number)]));
+                self.ask_next();
+            }
             Applied::Known => {}
             Applied::Gap => self.missing(from),
             Applied::Refused => self.stats.refused += 1,

@@ -4,8 +4,8 @@
 //! # How it works
 //!
 //! **What is to run** is known to all members: a causal set of specifications (`specs`), which any member writes. A write goes to all
-//! at once; members that meet compare how far they have seen, and send each other what is lacking. A specification is there until
-//! it is removed, whatever becomes of the node that wrote it, and one that was removed does not come back with a node that was away.
+//! at once; members that meet compare how far they have seen, and send each other what is lacking; those that lose a member tell each
+//! other how far they have seen it, since its last writes may have reached some only. A specification is there until it is removed, whatever becomes of the node that wrote it, and one that was removed does not come back with a node that was away.
 //!
 //! **What runs where** each node says of itself, in a registry of unique names ([`crate::names`]) that this machine has within: a
 //! node claims a child before it starts it. The claims of a node that is lost are gone at that moment.
@@ -35,6 +35,7 @@
 //! | message | meaning |
 //! |---|---|
 //! | `{supervisor, context, Pid, [{Writer, Number}]}` | what `Pid` has seen: to each member that is found, and to ask for what is lacking |
+//! | `{supervisor, seen, Pid, [{Writer, Number}]}` | what `Pid` has seen of those who are not in reach: to all members. Whoever lacks some of it sends a context |
 //! | `{supervisor, write, Pid, Number, Item, Removed}` | a write: to all members. `Item` is `{spec, Claim, Spec}`, `{done, Dot, Part}` or `undefined` |
 //! | `{supervisor, state, Pid, Context, Live, Items}` | the answer to a context: all dots, and the items that are lacking, `{Dot, Item}` |
 //! | `{supervisor, hand_off, Pid, Number, Child, Dot, State}` | take this child; `State` is `{state, Term}` or `undefined` |
@@ -81,7 +82,7 @@ pub use event::{
 };
 use members::Member;
 pub use spec::{Child, ChildSpec, Kind, MAX_PARTITIONS, MAX_RESTARTS, Part, Placement, Requirement, Restart};
-use specs::{Dot, Specs};
+use specs::{Context, Dot, Specs};
 
 /// The supervisor of one name on one node; see the [module documentation](self).
 #[derive(Debug)]
@@ -109,6 +110,8 @@ pub struct Supervisor {
     vacant: BTreeMap<Child, Vacant>,
     outgoing: BTreeMap<Child, Outgoing>,
     incoming: BTreeMap<Child, Incoming>,
+    /// What other members have seen and this one has not.
+    offers: BTreeMap<Pid, Context>,
     waits: BTreeMap<u64, Wait>,
     /// Children that have to be looked at.
     dirty: BTreeSet<Child>,
@@ -150,6 +153,8 @@ enum Mutant {
     StartWithoutLease,
     /// What was handed over and not taken is forgotten.
     ForgetHandOff,
+    /// What was written by somebody who is not in reach is not passed on.
+    KeepToOneself,
 }
 
 impl Supervisor {
@@ -178,6 +183,7 @@ impl Supervisor {
             vacant: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            offers: BTreeMap::new(),
             waits: BTreeMap::new(),
             dirty: BTreeSet::new(),
             everything: false,

@@ -15,6 +15,7 @@ use crate::message::{atom, list, list_of, tuple_of};
 pub(super) enum Message {
     Context { from: Pid, context: Context },
     Op { from: Pid, op: Op },
+    Seen { from: Pid, context: Context },
     State { from: Pid, context: Context, live: BTreeSet<Dot>, items: Vec<(Dot, Item)> },
     HandOff { from: Pid, number: u64, child: Child, dot: Dot, state: Option<Term> },
     Taken { from: Pid, number: u64 },
@@ -50,6 +51,10 @@ fn item_term(item: &Item) -> Term {
 
 pub(super) fn context(from: &Pid, context: &Context) -> Term {
     tagged("context", [Term::from(from), context_term(context)])
+}
+
+pub(super) fn seen(from: &Pid, context: &Context) -> Term {
+    tagged("seen", [Term::from(from), context_term(context)])
 }
 
 pub(super) fn op(from: &Pid, op: &Op) -> Term {
@@ -96,6 +101,7 @@ pub(super) fn read(term: Term) -> Option<Message> {
     let mut next = || elements.next();
     let message = match tag.as_str() {
         "context" => Message::Context { from: pid(next()?)?, context: context_of(next()?)? },
+        "seen" => Message::Seen { from: pid(next()?)?, context: context_of(next()?)? },
         "write" => {
             let (from, number) = (pid(next()?)?, number_of(&next()?)?);
             let item = next()?;

@@ -92,6 +92,31 @@ fn what_its_starter_wrote_outlives_it() {
 }
 
 #[test]
+fn what_a_lost_node_wrote_reaches_those_that_were_apart_from_it() {
+    // 2 is apart from the writer: 1 tells it when that is lost.
+    let mut network = cluster(3, false);
+    network.allow(0, 2, false);
+    network.run_for(Duration::from_secs(4));
+    start(&mut network, 0, spec("one"));
+    network.crash(0);
+    network.run_for(Duration::from_secs(4));
+    assert!(owner(&network, "one", &Part::Only).is_some());
+
+    // 2 is apart from all that know it, and is told by 3, which was, too, until the writer was lost.
+    let mut network = cluster(4, false);
+    for (a, b) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
+        network.allow(a, b, false);
+    }
+    network.run_for(Duration::from_secs(4));
+    start(&mut network, 0, spec("one"));
+    network.crash(0);
+    network.run_for(Duration::from_secs(4));
+    network.allow(1, 3, true);
+    network.run_for(Duration::from_secs(4));
+    assert!(network.nodes().all(|(_, node)| node.supervisor.spec(&Term::from("one")).is_some()));
+}
+
+#[test]
 fn parts_are_spread_and_replicas_are_everywhere() {
     let mut network = cluster(4, false);
     let many = ChildSpec { kind: Kind::Partitioned(32), ..spec("parts") };
