@@ -203,7 +203,16 @@ impl Supervisor {
             return;
         }
         if *outcome == lease::Outcome::Done {
-            return self.claim(&child);
+            let done =
+                |running: &Running| running.handed.is_none() && self.specs.is_done(&running.dot, &child.part);
+            if !self.running.get(&child).is_some_and(done) || self.mutant(Mutant::StartAgain) {
+                return self.claim(&child);
+            }
+            // Another node has started it, and that was known only after the majority was asked.
+            self.give_lease_back(&child);
+            self.running.remove(&child);
+            self.dirty.insert(child);
+            return;
         }
         self.retry_later(&child);
         if let Some(running) = self.running.remove(&child)
@@ -622,8 +631,11 @@ impl Supervisor {
 
     /// The node that it was offered to does not take it.
     fn not_taken(&mut self, child: &Child) {
-        let Some(mut outgoing) = self.outgoing.remove(child) else { return };
         self.dirty.insert(child.clone());
+        if self.place(child).is_some_and(|place| place.node != self.me.node) {
+            return self.forget_outgoing(child);
+        }
+        let Some(mut outgoing) = self.outgoing.remove(child) else { return };
         outgoing.tried.insert(outgoing.to.clone());
         let spec = self.specs.get(&child.id).map(|(_, spec)| Arc::clone(spec));
         let mut candidates = spec.as_ref().map_or_else(Vec::new, |spec| self.candidates(&spec.factory));
@@ -659,10 +671,14 @@ impl Supervisor {
         }
     }
 
-    /// Another node has it.
+    /// Another node has begun it without what was to be handed over, or it is not to run any more.
     pub(super) fn forget_outgoing(&mut self, child: &Child) {
         let Some(outgoing) = self.outgoing.remove(child) else { return };
-        let taken = self.place(child).is_some_and(|place| place.node == outgoing.to);
+        let place = self.place(child);
+        let taken = place.as_ref().is_some_and(|place| place.node == outgoing.to);
+        if place.is_some() && outgoing.state.is_some() {
+            self.report(Report::StateLost { child: child.clone() });
+        }
         if let Some(waiter) = outgoing.named {
             self.answer(waiter, if taken { Outcome::Done } else { Outcome::NotFound });
         }

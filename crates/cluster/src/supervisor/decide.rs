@@ -51,7 +51,10 @@ impl Supervisor {
         if let Some(place) = self.place(child) {
             self.vacant.remove(child);
             if place.node != self.me.node {
-                self.forget_outgoing(child);
+                // The node that it was sent to says whether it took it, or had begun it already.
+                if self.outgoing.get(child).is_some_and(|outgoing| outgoing.to != place.node) {
+                    self.forget_outgoing(child);
+                }
                 self.refuse_unless_from(child, &place.node);
             }
             return;

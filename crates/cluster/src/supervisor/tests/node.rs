@@ -70,6 +70,8 @@ pub(super) struct Node {
     pub(super) restarts: BTreeMap<Child, Vec<Mono>>,
     /// Percent of children that do not end when they are told to.
     pub(super) hangs: usize,
+    /// Children whose state is lost, as it was told.
+    pub(super) lost: BTreeSet<Child>,
     pub(super) messages: u64,
     pub(super) broken: Option<String>,
 }
@@ -128,6 +130,7 @@ impl Node {
             restarting: BTreeSet::new(),
             restarts: BTreeMap::new(),
             hangs: 0,
+            lost: BTreeSet::new(),
             messages: 0,
             broken: None,
         };
@@ -258,6 +261,7 @@ impl Node {
                     self.restarting.insert(child.clone());
                     self.restarts.entry(child).or_default().push(now);
                 }
+                Action::Report(Report::StateLost { child }) => drop(self.lost.insert(child)),
                 Action::Report(_) => {}
                 Action::Reply { reply, .. } => self.replies.push(reply),
                 Action::Done { command, outcome } => drop(self.done.insert(command, outcome)),

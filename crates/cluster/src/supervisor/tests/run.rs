@@ -338,9 +338,10 @@ impl Run {
                 machine.outgoing.len(),
                 machine.incoming.len(),
                 machine.waits.len(),
+                machine.offers.len(),
                 machine.starts.len() - node.kids.len().min(machine.starts.len()),
             ];
-            holds(left == [0; 5], || {
+            holds(left == [0; 6], || {
                 format!("invariant 8: node {id} has {left:?} left: {:?} {:?}", machine.vacant, machine.waits)
             })?;
             holds(machine.specs.context().len() <= self.incarnations as usize, || {
@@ -364,6 +365,41 @@ impl Run {
         work().map_err(|what| format!("seed {seed}: {what} (FOUNDATION_SIM_SEED={seed} runs it again)"))?;
         Ok(self.network.delivered())
     }
+}
+
+/// Two of three nodes leave at nearly the same time, so that one refuses what the other hands over: the children go on with their states on
+/// the third, or it is told that a state is lost.
+pub(super) fn leave_together(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
+    let mut network = Network::new(seed, Conditions::default());
+    for id in 0..3 {
+        network.start(id, Node::new(id, id as u32 + 1, Config::default(), seed, 1000, mutant));
+    }
+    network.run_for(Duration::from_secs(5));
+    let spec = ChildSpec::new("parts", Atom::new_static("f"));
+    let spec = ChildSpec { kind: Kind::Partitioned(12), ..spec };
+    network.with(0, |node, io| node.command(io, Command::StartChild(Box::new(spec))));
+    network.run_for(Duration::from_secs(8));
+    let mut moved = BTreeSet::new();
+    let pause = Random::new(seed).duration(Duration::ZERO..Duration::from_millis(150));
+    for id in 0..2 {
+        network.with(id, |node, io| {
+            moved.extend(node.kids.values().map(|kid| kid.child.clone()));
+            node.command(io, Command::Drain)
+        });
+        network.run_for(if id == 0 { pause } else { Duration::from_secs(60) });
+    }
+    let lost: BTreeSet<Child> = network.nodes().flat_map(|(_, node)| node.lost.iter().cloned()).collect();
+    let third: BTreeMap<Child, i64> = network
+        .node(2)
+        .into_iter()
+        .flat_map(|node| node.kids.values().map(|kid| (kid.child.clone(), kid.generation)))
+        .collect();
+    holds(third.len() == 12, || format!("seed {seed}: {} of 12 run", third.len()))?;
+    for child in moved.iter().filter(|child| !lost.contains(*child)) {
+        let kept = third.get(child).is_some_and(|generation| *generation > 0);
+        holds(kept, || format!("seed {seed}: invariant 11: the state of {child:?} is gone"))?;
+    }
+    Ok(())
 }
 
 /// No two times of one child overlap.

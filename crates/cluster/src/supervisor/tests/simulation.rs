@@ -15,13 +15,15 @@
 //! 8. Bounded state: nothing is left of what is over; no more writers are known than there were.
 //! 9. Bounded traffic: an idle network without leases is silent.
 //! 10. Nothing that a member sends is ignored by another.
+//! 11. No lost state: a child that leaves its node goes on elsewhere with the state that it gave, unless it is told that this is lost (with nodes
+//!     that leave, without faults).
 //!
 //! `FOUNDATION_SIM_SEED=N` runs one seed, `FOUNDATION_SIM_SEEDS=N` that many.
 
 use crate::seeds::seeds;
 
 use super::super::Mutant;
-use super::run::{Run, Scenario};
+use super::run::{Run, Scenario, leave_together};
 
 fn scenario(seed: u64) -> Scenario {
     Scenario { seed, size: 2 + (seed / 2 % 5) as usize, steps: 200, safe: seed % 2 == 1, mutant: None }
@@ -34,6 +36,13 @@ fn children_run_where_they_should_and_never_twice() {
         delivered += Run::new(scenario(seed)).all().unwrap_or_else(|what| panic!("{what}"));
     }
     println!("supervisor: {delivered} messages delivered");
+}
+
+#[test]
+fn states_are_kept_when_nodes_leave_together() {
+    for seed in seeds(60) {
+        leave_together(seed, None).unwrap_or_else(|what| panic!("{what}"));
+    }
 }
 
 #[test]
@@ -54,9 +63,14 @@ fn a_rule_that_is_left_out_is_noticed() {
         Mutant::IgnoreLost,
         Mutant::ReleaseEarly,
         Mutant::StartWithoutLease,
+        Mutant::ForgetHandOff,
+        Mutant::KeepToOneself,
     ];
     for mutant in mutants {
         let caught = (0..300).find_map(|seed| {
+            if mutant == Mutant::ForgetHandOff {
+                return leave_together(seed, Some(mutant)).err();
+            }
             let scenario = Scenario { mutant: Some(mutant), ..scenario(seed) };
             Run::new(scenario).all().err()
         });
