@@ -72,6 +72,10 @@ pub(super) async fn run(
     peer: &Atom,
     get: &impl Fn(&str) -> Result<usize>,
 ) -> Result<Numbers> {
+    if operation == "names_link" {
+        node.connect(peer.as_str()).await.map_err(why)?;
+        return Ok([("ok".to_owned(), 1.0)].into());
+    }
     if operation == "names_open" {
         return open(node, peer, get("own").is_ok()).await;
     }
@@ -131,6 +135,7 @@ async fn open(node: &Node, peer: &Atom, own: bool) -> Result<Numbers> {
             };
             let (Some(from), Some(name)) = (from.as_pid(), name.as_binary()) else { continue };
             let name = Term::binary(name);
+            let found = Term::from((Term::atom("found"), name.clone()));
             // Whoever asks gives up then too.
             let deadline = Instant::now() + PATIENCE;
             while !names.has(&name) && Instant::now() < deadline {
@@ -139,7 +144,7 @@ async fn open(node: &Node, peer: &Atom, own: bool) -> Result<Numbers> {
             if !names.has(&name) {
                 continue;
             }
-            let _gone = process.send(&from, &Atom::new_static("found")).await;
+            let _gone = process.send_term(&from, &found).await;
         }
     });
     Ok([("ok".to_owned(), 1.0)].into())
