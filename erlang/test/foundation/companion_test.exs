@@ -144,18 +144,9 @@ defmodule Foundation.Cluster.CompanionTest do
 
       script = """
       Logger.configure(level: :warning)
-      Process.register(self(), :session)
       Application.put_env(:foundation, :cluster, true)
       {:ok, _} = Application.ensure_all_started(:foundation)
-      :net_kernel.monitor_nodes(true)
-      other =
-        case Node.list() do
-          [node | _] -> node
-          [] -> receive do {:nodeup, node} -> node after 120_000 -> nil end
-        end
-      send({:session, other}, :seen)
-      told = receive do :seen -> "told" after 60_000 -> "not told" end
-      IO.puts("\#{Foundation.Cluster.strategy()} \#{other} \#{told}")
+      IO.puts("\#{Foundation.Cluster.strategy()} \#{Foundation.TestHosts.meet()}")
       """
 
       ebin = Application.app_dir(:foundation, "ebin")

@@ -2,6 +2,8 @@ defmodule Foundation.TestHosts do
   @moduledoc false
   # Network namespaces on one bridge: hosts of a local network on this machine. Needs root and iproute2.
 
+  import Foundation.Eventually
+
   def available? do
     System.find_executable("ip") != nil and
       match?({_output, 0}, ip(~w(netns add fprobe#{System.pid()}))) and
@@ -26,7 +28,61 @@ defmodule Foundation.TestHosts do
       ok(~w(-n #{host} link set lo up))
       ok(~w(-n #{host} link set eth0 up))
       ok(~w(-n #{host} route add 224.0.0.0/4 dev eth0))
+      start_epmd({host, address})
       {host, address}
+    end
+  end
+
+  # erl starts one by itself, and does not wait until it listens.
+  defp start_epmd(host) do
+    {_output, 0} = run(host, "epmd", ["-daemon"])
+    eventually(fn -> match?({_output, 0}, run(host, "epmd", ["-names"])) end)
+  end
+
+  # What each of two hosts runs: waits for the other node, and tells it so until this one is told as well. Both know when either ends.
+  def meet do
+    Process.register(self(), :session)
+    :ok = :net_kernel.monitor_nodes(true)
+    deadline = System.monotonic_time(:millisecond) + 120_000
+
+    other =
+      case Node.list() do
+        [node | _] -> node
+        [] -> receive do: ({:nodeup, node} -> node), after: (120_000 -> nil)
+      end
+
+    told = if other != nil and told?(other, deadline), do: "told", else: "not told"
+    "#{other} #{told}"
+  end
+
+  defp told?(other, deadline) do
+    send({:session, other}, {:seen, node()})
+
+    receive do
+      {:seen, ^other} -> stay(other, deadline)
+    after
+      200 -> System.monotonic_time(:millisecond) < deadline and told?(other, deadline)
+    end
+  end
+
+  # One ends first, once its last message has arrived: the answer to the call comes behind it.
+  defp stay(other, deadline) when node() > other do
+    send({:session, other}, {:seen, node()})
+
+    try do
+      :erpc.call(other, :erlang, :node, []) == other
+    catch
+      :error, {:erpc, _reason} -> told?(other, deadline)
+    end
+  end
+
+  defp stay(other, deadline) do
+    send({:session, other}, {:seen, node()})
+
+    receive do
+      {:nodedown, ^other} -> other not in Node.list() or stay(other, deadline)
+    after
+      200 -> System.monotonic_time(:millisecond) < deadline and stay(other, deadline)
     end
   end
 
