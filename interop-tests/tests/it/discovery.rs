@@ -414,13 +414,14 @@ fn a_flood_of_heartbeats_is_bounded() {
 }
 
 /// A name server that answers every question in the way it is told.
-struct NameServer {
-    port: u16,
+pub(crate) struct NameServer {
+    pub(crate) port: u16,
     answer: std::sync::Arc<std::sync::Mutex<Answer>>,
+    questions: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
 #[derive(Clone, Debug)]
-enum Answer {
+pub(crate) enum Answer {
     /// The A records; other types have none.
     Addresses(Vec<[u8; 4]>),
     /// This response code.
@@ -430,27 +431,35 @@ enum Answer {
 }
 
 impl NameServer {
-    fn start(answer: Answer) -> Self {
+    pub(crate) fn start(answer: Answer) -> Self {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         let answer = std::sync::Arc::new(std::sync::Mutex::new(answer));
         let shared = std::sync::Arc::downgrade(&answer);
+        let questions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = std::sync::Arc::clone(&questions);
         socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
         std::thread::spawn(move || {
             let mut query = [0_u8; 512];
             while let Some(answer) = shared.upgrade() {
                 let Ok((length, from)) = socket.recv_from(&mut query) else { continue };
                 let answer = answer.lock().unwrap().clone();
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 if let Some(response) = respond(&query[..length], &answer) {
                     let _ = socket.send_to(&response, from);
                 }
             }
         });
-        Self { port, answer }
+        Self { port, answer, questions }
     }
 
-    fn says(&self, answer: Answer) {
+    pub(crate) fn says(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
+    }
+
+    /// How often it was asked so far.
+    pub(crate) fn questions(&self) -> usize {
+        self.questions.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 

@@ -12,18 +12,18 @@ use crate::rust::WAIT;
 
 const TOPIC: &str = "discovery";
 /// The token that may do everything.
-const TOKEN: &str = "5d3a4c1e-0000-4000-8000-000000000001";
+pub(crate) const TOKEN: &str = "5d3a4c1e-0000-4000-8000-000000000001";
 
 /// A running Consul. It is killed when this is dropped.
-struct Consul {
+pub(crate) struct Consul {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     directory: PathBuf,
     program: String,
 }
 
 impl Consul {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../script/consul");
         let found = Command::new(script).output().unwrap();
         let said = String::from_utf8_lossy(&found.stderr);
@@ -63,13 +63,13 @@ impl Consul {
         });
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// It has forgotten everything: `-dev` stores nothing.
-    fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         self.child = Self::run(&self.program, &self.directory);
         self.wait();
     }
@@ -88,18 +88,18 @@ impl Consul {
         head.lines().next()?.contains(" 200 ").then(|| body.to_owned())
     }
 
-    fn put(&self, path: &str, body: &str) {
+    pub(crate) fn put(&self, path: &str, body: &str) {
         assert!(self.ask("PUT", path, body).is_some(), "{path}");
     }
 
     /// An instance of the service `web`, as an application registers itself for libcluster_consul.
-    fn register(&self, id: &str, address: &str) {
+    pub(crate) fn register(&self, id: &str, address: &str) {
         let check = r#"{"TTL":"1h","Status":"passing"}"#;
         let body = format!(r#"{{"ID":"{id}","Name":"web","Address":"{address}","Check":{check}}}"#);
         self.put("/v1/agent/service/register", &body);
     }
 
-    fn instances(&self) -> String {
+    pub(crate) fn instances(&self) -> String {
         self.ask("GET", "/v1/health/service/web?passing=true", "").unwrap_or_default().replace(": ", ":")
     }
 

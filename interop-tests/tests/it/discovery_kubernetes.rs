@@ -20,7 +20,7 @@ const TOPIC: &str = "discovery";
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Fault {
+pub(crate) enum Fault {
     /// This status, with the body that the real server has for it.
     Status(u16),
     /// No answer.
@@ -32,12 +32,12 @@ enum Fault {
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     /// The token that is accepted.
-    token: String,
-    fault: Option<Fault>,
+    pub(crate) token: String,
+    pub(crate) fault: Option<Fault>,
     /// The role does not allow to watch.
-    unwatched: bool,
+    pub(crate) unwatched: bool,
     /// The status of each pod by its name, as JSON.
     pods: Vec<(String, String)>,
     version: u64,
@@ -67,7 +67,7 @@ impl Shared {
 }
 
 /// The state in the hands of the test; watches look at it afterwards.
-struct Changing<'a> {
+pub(crate) struct Changing<'a> {
     state: MutexGuard<'a, State>,
     changed: &'a Condvar,
 }
@@ -94,16 +94,16 @@ impl Drop for Changing<'_> {
 }
 
 /// The server. It ends with this.
-struct Api {
-    port: u16,
-    pki: Pki,
+pub(crate) struct Api {
+    pub(crate) port: u16,
+    pub(crate) pki: Pki,
     shared: Arc<Shared>,
 }
 
 type Session = StreamOwned<ServerConnection, TcpStream>;
 
 impl Api {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let pki = Pki::new();
         pki.issue("server", &["127.0.0.1"], "api");
         let file = |name: &str| std::fs::read(pki.directory.join(name)).unwrap();
@@ -137,16 +137,16 @@ impl Api {
         Self { port, pki, shared }
     }
 
-    fn state(&self) -> Changing<'_> {
+    pub(crate) fn state(&self) -> Changing<'_> {
         Changing { state: self.shared.lock(), changed: &self.shared.changed }
     }
 
-    fn directory(&self) -> String {
+    pub(crate) fn directory(&self) -> String {
         self.pki.directory.display().to_string()
     }
 
     /// Adds or changes a pod, and tells watches; `metadata` goes behind its name.
-    fn put(&self, name: &str, metadata: &str, status: &str) {
+    pub(crate) fn put(&self, name: &str, metadata: &str, status: &str) {
         let mut state = self.state();
         let known = state.pods.iter().any(|(other, _)| other == name);
         state.pods.retain(|(other, _)| other != name);
@@ -165,8 +165,13 @@ impl Api {
     }
 
     /// How often this was asked for, by a part of the line.
-    fn asked(&self, part: &str) -> usize {
+    pub(crate) fn asked(&self, part: &str) -> usize {
         self.state().requests.iter().filter(|request| request.contains(part)).count()
+    }
+
+    /// The first lines of requests from this one on.
+    pub(crate) fn requests(&self, from: usize) -> Vec<String> {
+        self.state().requests.get(from..).unwrap_or_default().to_vec()
     }
 
     /// `[cluster]` for a node that asks this server.
@@ -202,7 +207,7 @@ fn pod(name: &str, metadata: &str, status: &str, version: u64) -> String {
     )
 }
 
-fn ready(ip: &str) -> String {
+pub(crate) fn ready(ip: &str) -> String {
     format!(r#""phase":"Running","conditions":[{{"type":"Ready","status":"True"}}],"podIP":"{ip}""#)
 }
 
@@ -292,11 +297,16 @@ fn serve(session: Session, shared: &Shared) -> std::io::Result<()> {
         drop(state);
         return watch(session, &request, shared, begun);
     }
-    // One pod a page.
+    // One pod a page for whoever asks for pages, whatever their length; libcluster does not.
     let page = query(&request, "continue=").unwrap_or(0) as usize;
-    let next =
-        if page + 1 < state.pods.len() { format!(r#","continue":"{}""#, page + 1) } else { String::new() };
-    let items = state.pods.get(page).map_or(String::new(), |(_, pod)| pod.clone());
+    let paged = request.contains("limit=");
+    let next = match paged && page + 1 < state.pods.len() {
+        true => format!(r#","continue":"{}""#, page + 1),
+        false => String::new(),
+    };
+    let shown = if paged { page..page + 1 } else { 0..state.pods.len() };
+    let items: Vec<&str> = state.pods.get(shown).into_iter().flatten().map(|(_, pod)| pod.as_str()).collect();
+    let items = items.join(",");
     let version = state.version;
     drop(state);
     respond(

@@ -10,19 +10,19 @@ use crate::rust::WAIT;
 use crate::tls::Pki;
 
 const TOPIC: &str = "discovery";
-const PASSWORD: &str = "p@ss word";
+pub(crate) const PASSWORD: &str = "p@ss word";
 
 /// A running PostgreSQL that speaks TLS. It is stopped when this is dropped.
-struct Postgres {
+pub(crate) struct Postgres {
     programs: PathBuf,
     directory: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
     pki: Pki,
     child: Option<Child>,
 }
 
 impl Postgres {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../script/postgres");
         let found = Command::new(script).output().unwrap();
         let said = String::from_utf8_lossy(&found.stderr);
@@ -74,7 +74,7 @@ impl Postgres {
         command
     }
 
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         let log =
             std::fs::File::create(work_dir("discovery").join(format!("postgres-{}.log", self.port))).unwrap();
         let setting = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
@@ -100,7 +100,7 @@ impl Postgres {
     }
 
     /// What `psql` says to these statements.
-    fn sql(&self, statements: &str) -> Option<String> {
+    pub(crate) fn sql(&self, statements: &str) -> Option<String> {
         let out = self
             .command("psql")
             .args([
@@ -124,7 +124,7 @@ impl Postgres {
     }
 
     /// Lets everybody go, and ends.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             beam::signal("INT", child.id());
             let _ = child.wait();

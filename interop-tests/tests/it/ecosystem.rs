@@ -4,11 +4,13 @@
 //! (`phoenix_pubsub`, …); `ecosystem.toml` says which versions. Without it each case prints *not run: source absent*.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use foundation_interop_tests::beam::Options;
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::eventually_true;
-use foundation_interop_tests::{Beam, Case, Epmd, Release, case};
+use foundation_interop_tests::{Beam, Case, Epmd, Release, case, work_dir};
 use foundation_node::service::pubsub::PubSub;
 use foundation_proto::Limits;
 use foundation_proto::etf::Term;
@@ -71,6 +73,59 @@ pub(crate) fn load(beam: &Beam, sources: &[PathBuf]) {
             files("lib/**/*.ex"),
         ));
     }
+}
+
+/// The folders with the code of these libraries, each compiled once for a release, after those that it needs. `None`, said aloud, if the
+/// source of one is absent.
+pub(crate) fn compiled(release: &Release, libraries: &[&str]) -> Option<Vec<PathBuf>> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let sources: Vec<PathBuf> = libraries.iter().map(|library| source(library)).collect::<Option<_>>()?;
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = |source: &PathBuf| {
+        let library = source.file_name().unwrap_or_default().to_string_lossy();
+        work_dir("ebin").join(format!("ecosystem-{}-{library}", release.version))
+    };
+    let folders: Vec<PathBuf> = sources.iter().map(folder).collect();
+    // A copy of its description, made last, says which version is there.
+    let is_old = |(source, folder): &(&PathBuf, &PathBuf)| {
+        let read = |file: PathBuf| std::fs::read(file).ok();
+        read(folder.join("compiled-from")).is_none_or(|made| read(source.join("mix.exs")) != Some(made))
+    };
+    let missing: Vec<_> = sources.iter().zip(&folders).filter(is_old).collect();
+    if missing.is_empty() {
+        return Some(folders);
+    }
+    folders.iter().for_each(|folder| std::fs::create_dir_all(folder).expect("a folder for code"));
+    let epmd = Epmd::start(release);
+    let beam = with_code(Options::new(release, epmd.port, "compiler"), &folders).start();
+    load(&beam, &[]);
+    for (source, out) in missing {
+        // Some take longer than one answer may.
+        beam.elixir(&format!(
+            "out = {out:?}\n\
+             spawn(fn ->\n\
+               for f <- Path.wildcard({erlang:?}), do: {{:ok, _}} = :compile.file(String.to_charlist(f), outdir: String.to_charlist(out))\n\
+               for f <- Path.wildcard({app:?}), do: File.cp!(f, Path.join(out, Path.basename(f, \".src\")))\n\
+               {{:ok, _, _}} = File.cd!({source:?}, fn -> Kernel.ParallelCompiler.compile_to_path(Path.wildcard({elixir:?}), out, return_diagnostics: true) end)\n\
+               File.cp!(Path.join({source:?}, \"mix.exs\"), Path.join(out, \"compiled-from\"))\n\
+             end)\n:ok",
+            erlang = source.join("src/*.erl"),
+            app = source.join("src/*.app.src"),
+            elixir = source.join("lib/**/*.ex"),
+        ));
+        eventually_true(&format!("{} is compiled", source.display()), COMPILING, || !is_old(&(source, out)));
+    }
+    Some(folders)
+}
+
+/// How long a library may be compiled, on a machine that does other things too.
+const COMPILING: Duration = Duration::from_secs(300);
+
+/// A node with Elixir that finds the code of these folders.
+pub(crate) fn with_code(options: Options, folders: &[PathBuf]) -> Options {
+    folders
+        .iter()
+        .fold(options.elixir(), |options, folder| options.arg("-pa").arg(&folder.display().to_string()))
 }
 
 pub(crate) fn start_pubsub(beam: &Beam, pool_size: usize) {

@@ -273,8 +273,7 @@ fn mdns_lite(beam: &Beam, port: u16) {
 
 #[test]
 fn mdns_lite_is_found() {
-    const NAME: &str =
-        "two unmodified mdns_lite nodes on one host are found, from there and from another host";
+    const NAME: &str = "two unmodified mdns_lite nodes on one host are found, from there and from another host; one that falls silent stays connected";
     let Some(source) = ecosystem::source("mdns_lite") else { return };
     match netns::rerun("mdns::mdns_lite_is_found") {
         Some(Ok(_)) => return,
@@ -301,7 +300,12 @@ fn mdns_lite_is_found() {
             ecosystem::load(beam, std::slice::from_ref(&source));
             mdns_lite(beam, port);
         }
-        let here = node(&[], port, &format!("ours@{}", netns::A), "allow = ['10.77.0.0/24']");
+        let here = node(
+            &[],
+            port,
+            &format!("ours@{}", netns::A),
+            "allow = ['10.77.0.0/24']\npolling_interval = 500",
+        );
         let text = format!(
             "epmd = 'require'\n[cluster]\nstrategy = 'mdns'\nmulticast_if = '{}'\nallow = ['10.77.0.0/24']\n",
             netns::B
@@ -318,6 +322,14 @@ fn mdns_lite_is_found() {
             [&here, &there].into_iter().flat_map(|ours| beams.iter().map(move |beam| (ours, beam)))
         {
             ours.logs(&[&format!("connected to {}", beam.name())]);
+        }
+        // It does not answer any more, and the nodes live.
+        beams[0].elixir("Application.stop(:mdns_lite)");
+        let silent = format!("{} is not named any more", beams[0].name());
+        eventually_true("it is not named any more", WAIT * 3, || here.log().contains(&silent));
+        let both = format!("['ours@{}','ours@{}']", netns::A, netns::B);
+        for beam in &beams {
+            assert_eq!(beam.eval("lists:sort(nodes(hidden))"), both, "{}", here.log());
         }
         Ok(())
     });
