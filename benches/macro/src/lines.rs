@@ -2,6 +2,7 @@
 
 mod calls;
 mod echo;
+mod formation;
 mod head_of_line;
 mod idle;
 mod limits;
@@ -63,7 +64,11 @@ const SUBJECTS: &[Subject] = &[
 
 /// The names of all subjects.
 pub(crate) fn names() -> Vec<&'static str> {
-    SUBJECTS.iter().map(|(name, ..)| *name).chain(["tls", "pubsub", "registry", "idle", "limits"]).collect()
+    SUBJECTS
+        .iter()
+        .map(|(name, ..)| *name)
+        .chain(["tls", "pubsub", "registry", "formation", "idle", "limits"])
+        .collect()
 }
 
 /// Measures everything that was asked for; `show` gets each piece of the table as soon as it is there. A subject that fails is
@@ -89,6 +94,7 @@ fn subject(name: &str, request: &Request, show: &mut dyn FnMut(&str)) {
         "tls" => tls::lines(request, &mut |line| show(&line.run(request.rounds))),
         "pubsub" => pubsub::lines(request, &mut |line| show(&line.run(request.rounds))),
         "registry" => registry::lines(request, &mut |line| show(&line.run(request.rounds))),
+        "formation" => formation::lines(request, &mut |line| show(&line.run(request.rounds))),
         "idle" => show(&idle::text(request)),
         "limits" => limits::lines(request, &mut |line| show(&line.run(request.rounds))),
         _ => {

@@ -1,6 +1,7 @@
 //! The Rust node under measurement: a process of its own that offers what `beam/foundation_bench.erl` offers, and makes the
 //! same measurements when told to on its standard input, one a line.
 
+mod discovery;
 mod names;
 mod ops;
 
@@ -18,7 +19,7 @@ use foundation_proto::etf::{Atom, Pid, RawTerm, Tape, Term};
 use crate::stats;
 
 /// With what the node is started.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Options {
     name: String,
     epmd_port: u16,
@@ -26,12 +27,13 @@ struct Options {
     current_thread: bool,
     /// Visible, and looking for nodes that are lost.
     visible: bool,
+    /// As a node is started that nothing is said to: hidden, and looking for nodes that are lost.
+    discovers: bool,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self, String> {
-        let mut options =
-            Self { name: String::new(), epmd_port: 0, optfile: None, current_thread: false, visible: false };
+        let mut options = Self::default();
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
@@ -41,6 +43,7 @@ impl Options {
                 "--optfile" => options.optfile = Some(value()?.into()),
                 "--current-thread" => options.current_thread = true,
                 "--visible" => options.visible = true,
+                "--discovers" => options.discovers = true,
                 other => return Err(format!("unknown: {other}")),
             }
         }
@@ -62,7 +65,7 @@ pub(crate) fn main(arguments: &[String]) {
     if options.visible {
         config.prevent_overlapping_partitions = false;
         config = config.hidden(false);
-    } else {
+    } else if !options.discovers {
         config = config.reconnect(Reconnect::Never);
     }
     if let Some(optfile) = options.optfile {

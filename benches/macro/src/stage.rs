@@ -252,8 +252,19 @@ pub(crate) fn start_phoenix_beam(release: &Release, epmd_port: u16, name: &str, 
 
 /// A visible BEAM node with Elixir and with the libraries of these folders, whose telemetry runs.
 pub(crate) fn start_horde_beam(release: &Release, epmd_port: u16, name: &str, code: &[PathBuf]) -> BeamPeer {
-    let mut options =
-        options(release, epmd_port, name).elixir().args("-kernel prevent_overlapping_partitions false");
+    let options = options(release, epmd_port, name).args("-kernel prevent_overlapping_partitions false");
+    BeamPeer::measuring(start_elixir(options, code))
+}
+
+/// A visible BEAM node with Elixir and with the libraries of these folders, as an application starts it.
+pub(crate) fn start_elixir_beam(release: &Release, epmd_port: u16, name: &str, code: &[PathBuf]) -> Beam {
+    let beam = start_elixir(options(release, epmd_port, name), code);
+    beam.elixir("Logger.configure(level: :error)");
+    beam
+}
+
+fn start_elixir(mut options: beam::Options, code: &[PathBuf]) -> Beam {
+    options = options.elixir();
     for folder in code {
         options = options.arg("-pa").arg(&folder.display().to_string());
     }
@@ -264,7 +275,7 @@ pub(crate) fn start_horde_beam(release: &Release, epmd_port: u16, name: &str, co
          {:ok, [app]} = :file.consult(:code.where_is_file(~c\"telemetry.app\"))\n:ok = :application.load(app)\n\
          for app <- [:telemetry, :logger], do: {:ok, _} = Application.ensure_all_started(app)\n:ok",
     );
-    BeamPeer::measuring(beam)
+    beam
 }
 
 /// Compiles the libraries, each after those that it needs, unmodified, and returns the folders of their code.

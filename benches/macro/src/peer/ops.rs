@@ -62,6 +62,11 @@ pub(super) async fn run(node: &Node, line: &str) -> Result<Numbers> {
         "subscribe" => subscribe(node, get("count")?),
         "join" => join(node, get("count")?).await,
         "monitor" => monitor(node, &peer, get("count")?).await,
+        "form" => {
+            let source = text("source").ok_or("source is missing")?;
+            super::discovery::form(node, source, get("port")?, get("count")?).await
+        }
+        "discover" => super::discovery::discover(node, text("file").ok_or("file is missing")?).await,
         name if name.starts_with("names_") => super::names::run(node, name, &peer, &get).await,
         other => Err(format!("unknown operation {other}")),
     }
