@@ -13,7 +13,9 @@ defmodule Foundation.ProcessManager do
   | Horde | `Horde.DynamicSupervisor`, `Horde.Registry` | Horde's | Horde's |
   | not | `Foundation.ProcessManager.Keeper` | a `DynamicSupervisor` for this node's share | an Elixir `Registry` for this node's names |
 
-  All nodes of a cluster need the same engine.
+  All nodes of a cluster need the same engine. Without Horde, Rust nodes share the names: they find them in the registry
+  `Foundation.ProcessManager.Shared` (`node.registry("Foundation.ProcessManager.Shared")`), with the value `:singleton`, and what they
+  register there with another value is found here; see `start_singleton/3`.
 
   What both promise: nodes that are connected agree on one process for a name after a moment; if its node goes, another node starts it
   anew, without its state; if it crashes it is started again according to `restart:`. What neither promises: a name can have two
@@ -47,6 +49,8 @@ defmodule Foundation.ProcessManager do
   - `name`: the module by default, any term.
   - `restart`: `:permanent` by default, or what `child_spec/1` says. A process that is not to be started again is forgotten everywhere.
   - `timeout`: 30,000 ms for the answer; a start that takes longer goes on.
+
+  If a process of a Rust node has the name, that is the one. Of two that got it while their nodes were apart the earlier keeps it, and the other ends.
   """
   @spec start_singleton(module(), [term()], [option()]) :: {:ok, pid()} | {:error, term()}
   def start_singleton(module, args \\ [], opts \\ []) when is_atom(module) do
@@ -75,13 +79,24 @@ defmodule Foundation.ProcessManager do
   end
 
   @doc """
-  Stops a process and forgets its name on all nodes. One that runs on a node out of reach goes on until that node is back.
+  Stops a process and forgets its name on all nodes. One that runs on a node out of reach goes on until that node is back. One that a Rust
+  node has registered is for that to end: `{:error, error}`.
   """
   @spec stop_singleton(name()) :: :ok | {:error, :not_found | Error.t()}
   def stop_singleton(name) do
     run("stop_singleton/1", fn ->
-      if Host.module(:horde), do: HordeEngine.stop(name), else: Keeper.stop(name)
+      if Host.module(:horde), do: HordeEngine.stop(name), else: stop_own(name)
     end)
+  end
+
+  defp stop_own(name) do
+    with {:error, {:not_managed, pid}} <- Keeper.stop(name) do
+      unavailable(
+        "stop_singleton/1",
+        "Foundation.ProcessManager.Keeper: #{inspect(name)} is #{inspect(pid)} of #{node(pid)}, " <>
+          "which was not started by start_singleton/3 and is for its own node to end"
+      )
+    end
   end
 
   @doc """

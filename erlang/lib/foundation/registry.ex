@@ -50,6 +50,8 @@ defmodule Foundation.Registry do
   - `keys:`, `:unique` (the default) or `:duplicate`: how many processes may have one key. Members that differ in this do not share names.
   - `listeners:`, names of processes of this node that get `{:added | :updated | :removed, registry, key, pid, value}` for what comes to be found, or
     not, here and elsewhere, and `{:conflict, registry, key, winner, loser}`.
+  - `on_conflict:`, what becomes of a process of this node that loses its key to an earlier claim: `:exit` (the default), or `{:listeners, value}`: one that was
+    registered with this value lives on without its key, and it is for the listeners to act.
   - `max_names:` (1,048,576, of all nodes), `max_bytes:` (64 KiB, key and value of one name), `max_removed:` (65,536 removals that are remembered
     for members that come back), `max_members:` (4,096), `max_waits:` (65,536 callers of `wait_until_all/3`).
   """
@@ -57,6 +59,7 @@ defmodule Foundation.Registry do
   def start_link(opts) do
     {name, opts} = Keyword.pop!(opts, :name)
     {listeners, opts} = Keyword.pop(opts, :listeners, [])
+    {on_conflict, opts} = Keyword.pop(opts, :on_conflict, :exit)
     options = opts |> Keyword.delete(:id) |> Map.new()
 
     unless is_atom(name) and name not in [nil, true, false, :undefined],
@@ -65,13 +68,20 @@ defmodule Foundation.Registry do
     unless is_list(listeners) and Enum.all?(listeners, &is_atom/1),
       do: raise(ArgumentError, "listeners: must be names, got: #{inspect(listeners)}")
 
+    unless on_conflict == :exit or match?({:listeners, _value}, on_conflict),
+      do:
+        raise(
+          ArgumentError,
+          "on_conflict: must be :exit or {:listeners, value}, got: #{inspect(on_conflict)}"
+        )
+
     for {key, value} <- options, not valid?(key, value) do
       raise ArgumentError,
             "#{inspect([{key, value}])} is no option of a registry: keys: :unique or :duplicate, and " <>
               "#{Enum.map_join(@limits, ", ", &"#{&1}:")} with a number"
     end
 
-    Foundation.Registry.Supervisor.start_link({name, options, listeners})
+    Foundation.Registry.Supervisor.start_link({name, options, {listeners, on_conflict}})
   end
 
   defp valid?(:keys, keys), do: keys in [:unique, :duplicate]

@@ -4,6 +4,7 @@ defmodule Foundation.ProcessManagerTest do
   @moduletag :integration
   @moduletag :cluster
   @moduletag timeout: 120_000
+  @shared Foundation.ProcessManager.Shared
 
   import Foundation.Eventually
   alias Foundation.{ProcessManager, TestCluster, Worker}
@@ -207,6 +208,14 @@ defmodule Foundation.ProcessManagerTest do
 
     assert {:ok, only_a} = start(cluster, a, [Worker, [], [name: :of_a]])
     assert {:ok, only_b} = start(cluster, b, [Worker, [], [name: :of_b]])
+
+    # And each a name of its own that the other gives to another program's process, the singleton first and last.
+    [agent_a, agent_b] = for node <- [a, b], do: agent(cluster, node)
+    :ok = give(cluster, a, :theirs, agent_a)
+    later(cluster, [a, b])
+    assert {:ok, taken} = start(cluster, b, [Worker, [], [name: :theirs]])
+    later(cluster, [a, b])
+    :ok = give(cluster, b, :of_a, agent_b)
     {:ok, one_a} = lookup(cluster, a, :one)
     {:ok, one_b} = lookup(cluster, b, :one)
     cookie = TestCluster.call(cluster, a, Node, :get_cookie, [])
@@ -223,8 +232,69 @@ defmodule Foundation.ProcessManagerTest do
             TestCluster.call(cluster, node(pid), Process, :alive?, [pid]),
             do: {:ok, pid}
 
-      length(living) == 1 and Enum.uniq(answers) == living
+      # Rust nodes find the same.
+      shared = for node <- [a, b], {pid, :singleton} <- found(cluster, node, :one), do: {:ok, pid}
+      length(living) == 1 and Enum.uniq(answers) == living and shared == living ++ living
     end)
+
+    all_know(cluster, [a, b], :theirs, agent_a)
+
+    eventually(fn ->
+      not TestCluster.call(cluster, b, Process, :alive?, [taken]) and
+        not TestCluster.call(cluster, b, Process, :alive?, [agent_b]) and
+        found(cluster, b, :of_a) == [{only_a, :singleton}]
+    end)
+
+    assert lookup(cluster, b, :of_a) == {:ok, only_a}
+  end
+
+  defp agent(cluster, node) do
+    {:ok, agent} =
+      TestCluster.call(cluster, node, Agent, :start, [Function, :identity, [:theirs]])
+
+    agent
+  end
+
+  # As another program gives a process a name.
+  defp give(cluster, node, name, pid) do
+    {:ok, _} =
+      TestCluster.call(cluster, node, Foundation.Registry, :register, [@shared, name, nil, pid])
+
+    :ok
+  end
+
+  defp found(cluster, node, name),
+    do: TestCluster.call(cluster, node, Foundation.Registry, :lookup, [@shared, name])
+
+  # Claims are milliseconds.
+  defp later(cluster, nodes) do
+    now = fn ->
+      for node <- nodes, do: TestCluster.call(cluster, node, System, :system_time, [:millisecond])
+    end
+
+    latest = Enum.max(now.())
+    eventually(fn -> Enum.min(now.()) > latest + 1 end)
+  end
+
+  test "a process that another program has registered is the one of its name" do
+    {cluster, [a, b]} = cluster(2)
+    agent = agent(cluster, b)
+    :ok = give(cluster, b, :theirs, agent)
+    all_know(cluster, [a, b], :theirs, agent)
+    assert start(cluster, a, [Worker, [], [name: :theirs]]) == {:ok, agent}
+    assert TestCluster.call(cluster, a, ProcessManager, :list_singletons, []) == %{theirs: agent}
+
+    assert {:error, %{error_type: :process_manager_unavailable, message: message}} =
+             TestCluster.call(cluster, a, ProcessManager, :stop_singleton, [:theirs])
+
+    assert message =~ "Keeper: :theirs is #PID<"
+    TestCluster.call(cluster, b, Agent, :stop, [agent])
+    eventually(fn -> lookup(cluster, a, :theirs) == :not_found end)
+    assert {:ok, pid} = start(cluster, a, [Worker, [], [name: :theirs]])
+    all_know(cluster, [a, b], :theirs, pid)
+    eventually(fn -> found(cluster, a, :theirs) == [{pid, :singleton}] end)
+    :ok = TestCluster.call(cluster, a, ProcessManager, :stop_singleton, [:theirs])
+    eventually(fn -> found(cluster, b, :theirs) == [] end)
   end
 
   test "one that cannot stay up harms no other" do

@@ -6,7 +6,7 @@ defmodule Foundation.ProcessManager.Engine do
   use Supervisor
 
   alias Foundation.Host
-  alias Foundation.ProcessManager.{Entries, HordeEngine, Keeper}
+  alias Foundation.ProcessManager.{Entries, HordeEngine, Keeper, Shared}
 
   def start_link(_opts), do: Supervisor.start_link(__MODULE__, [], name: __MODULE__)
 
@@ -25,7 +25,13 @@ defmodule Foundation.ProcessManager.Engine do
       Entries.create()
 
       # A supervisor that restarted has lost its children: the keeper then looks at all of them afresh.
-      children = replicas ++ [{DynamicSupervisor, name: Foundation.DistributedSupervisor}, Keeper]
+      children =
+        replicas ++
+          [
+            {DynamicSupervisor, name: Foundation.DistributedSupervisor},
+            {Shared, Keeper},
+            Keeper
+          ]
 
       Supervisor.init(children, strategy: :rest_for_one)
     end

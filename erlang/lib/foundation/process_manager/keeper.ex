@@ -7,13 +7,17 @@ defmodule Foundation.ProcessManager.Keeper do
   gone, the remaining nodes agree on a new one by hashing the name with each node's name, without asking each other. Two homes, after a
   partition, are settled by the later version of the entry.
 
+  Each keeper says which names its node runs in the registry `Foundation.ProcessManager.Shared`, which Rust nodes share. A process of
+  theirs under a name is the one that is found and that starts give; if it has the earlier claim, after a partition, the keeper's process ends and the name is
+  theirs: no keeper starts it again unless it is asked to when they have given it up.
+
   A child that crashes is started again at once up to 3 times in 5 seconds, and then after 0.1 s, doubling up to 30 s: one that cannot
   start harms no other.
   """
 
   use GenServer
 
-  alias Foundation.ProcessManager.{Child, Entries}
+  alias Foundation.ProcessManager.{Child, Entries, Shared}
   require Logger
 
   @supervisor Foundation.DistributedSupervisor
@@ -54,10 +58,17 @@ defmodule Foundation.ProcessManager.Keeper do
   def lookup(name) do
     case Entries.get(name) do
       {_version, home, _child, pid} when is_pid(pid) ->
-        if alive?(home, pid), do: {:ok, pid}, else: :not_found
+        if alive?(home, pid), do: {:ok, pid}, else: of_others(name)
 
       _none_or_stopped ->
-        :not_found
+        of_others(name)
+    end
+  end
+
+  defp of_others(name) do
+    case Shared.holder(name) do
+      {:other, pid} -> {:ok, pid}
+      _keeper_or_none -> :not_found
     end
   end
 
@@ -65,7 +76,7 @@ defmodule Foundation.ProcessManager.Keeper do
   def list do
     for {name, {_version, home, _child, pid}} when is_pid(pid) <- Entries.all(),
         alive?(home, pid),
-        into: %{},
+        into: Shared.all_of_others(),
         do: {name, pid}
   end
 
@@ -121,7 +132,10 @@ defmodule Foundation.ProcessManager.Keeper do
         {:reply, :ok, settle(state, name)}
 
       _none_or_stopped ->
-        {:reply, {:error, :not_found}, state}
+        case Shared.holder(name) do
+          {:other, pid} -> {:reply, {:error, {:not_managed, pid}}, state}
+          _keeper_or_none -> {:reply, {:error, :not_found}, state}
+        end
     end
   end
 
@@ -187,8 +201,14 @@ defmodule Foundation.ProcessManager.Keeper do
     Entries.drop_old()
     look_for_members(state)
     compare_with_one(state)
-    {:noreply, settle_all(state)}
+    state = settle_all(state)
+    {:noreply, state.running |> Map.keys() |> Enum.reduce(state, &share(&2, &1))}
   end
+
+  # From the registry: who has a name, has it no more, or has lost it to an earlier claim.
+  def handle_info({change, Shared, name, _pid, _value_or_loser}, state)
+      when change in [:added, :removed, :conflict],
+      do: {:noreply, share(state, name)}
 
   def handle_info({:again, name}, state),
     do: {:noreply, settle(%{state | pauses: Map.delete(state.pauses, name)}, name)}
@@ -284,10 +304,36 @@ defmodule Foundation.ProcessManager.Keeper do
 
       _not_yet ->
         {_pid, ref} =
-          spawn_monitor(fn -> exit({:launched, start_child(name, child, restore)}) end)
+          spawn_monitor(fn -> exit({:launched, start_shared(name, child, restore)}) end)
 
         state = put_in(state.starting[name], {child, askers})
         put_in(state.monitors[ref], {:launch, name})
+    end
+  end
+
+  # Claimed as soon as it runs. What finds the name taken by another's process ends at once.
+  defp start_shared(name, child, restore) do
+    case of_others(name) do
+      {:ok, other} ->
+        {:other, other}
+
+      :not_found ->
+        with {:ok, pid} <- start_child(name, child, restore), do: claim(name, pid)
+    end
+  end
+
+  defp claim(name, pid) do
+    case Shared.claim(name, pid) do
+      {:other, other} ->
+        DynamicSupervisor.terminate_child(@supervisor, pid)
+        {:other, other}
+
+      {:error, reason} ->
+        Logger.warning("#{inspect(name)} is not shared with Rust nodes: #{inspect(reason)}")
+        {:ok, pid}
+
+      _now_or_later ->
+        {:ok, pid}
     end
   end
 
@@ -339,6 +385,9 @@ defmodule Foundation.ProcessManager.Keeper do
         tell(state, name, Entries.change(name, node(), child, pid))
         watch(state, name, pid)
 
+      {:other, _pid} ->
+        given_up(state, name)
+
       {:error, reason} ->
         # Nobody knows of a first start that failed. One that is to take over, or to run again, is tried until it works.
         if match?({_, _, %Child{}, _}, Entries.get(name)),
@@ -349,6 +398,41 @@ defmodule Foundation.ProcessManager.Keeper do
 
   defp watch(state, name, pid) do
     put_in(state.running[name], pid) |> monitor(pid, {:child, name, pid})
+  end
+
+  ## What Rust nodes find
+
+  # Makes the registry have what this node runs, or ends that if the name is another's.
+  defp share(%{running: running} = state, name) when is_map_key(running, name) do
+    mine = Map.fetch!(running, name)
+
+    case Shared.holder(name) do
+      {_whose, ^mine} ->
+        state
+
+      {:other, pid} ->
+        state
+        |> given_up(name)
+        |> end_child(name, {:name_conflict, {name, nil}, @registry, pid})
+
+      # The entries settle it, and then it is removed.
+      {:keeper, _another} ->
+        state
+
+      :none ->
+        spawn(fn -> Shared.claim(name, mine) end)
+        state
+    end
+  end
+
+  defp share(state, _name), do: state
+
+  # It is no longer for keepers to start.
+  defp given_up(state, name) do
+    with {_version, _home, %Child{}, _pid} <- Entries.get(name),
+         do: tell(state, name, Entries.change(name, node(), :stopped, nil))
+
+    state
   end
 
   ## Hearing and settling
@@ -417,6 +501,7 @@ defmodule Foundation.ProcessManager.Keeper do
       end
 
     state = launched(%{state | starting: starting}, name, child, result, askers)
+    result = with {:other, pid} <- result, do: {:ok, pid}
     for asker <- askers, do: answer(asker, result)
     settle(state, name)
   end

@@ -21,6 +21,7 @@ defmodule Foundation.Registry.Server do
   defstruct [
     :name,
     :listeners,
+    :on_conflict,
     :node,
     :origin,
     :module,
@@ -31,16 +32,17 @@ defmodule Foundation.Registry.Server do
     unreachable: []
   ]
 
-  def start_link({name, _options, _listeners} = registry),
+  def start_link({name, _options, _told} = registry),
     do: GenServer.start_link(__MODULE__, registry, name: name)
 
   @impl true
-  def init({name, options, listeners}) do
+  def init({name, options, {listeners, on_conflict}}) do
     {module, machine} = machine(name, options)
 
     state = %__MODULE__{
       name: name,
       listeners: listeners,
+      on_conflict: on_conflict,
       node: node(),
       # Times are small and positive whatever the VM's clock began with.
       origin: System.monotonic_time(:nanosecond),
@@ -218,6 +220,12 @@ defmodule Foundation.Registry.Server do
         %{state | refs: refs, monitors: Map.delete(state.monitors, ref)}
     end
   end
+
+  defp act(
+         {:exit, _pid, {:name_conflict, {_key, value}, _name, _winner}},
+         %{on_conflict: {:listeners, value}} = state
+       ),
+       do: state
 
   defp act({:exit, pid, reason}, state) do
     Logger.info("#{inspect(pid)} has lost its name: #{inspect(reason)}")

@@ -4,11 +4,11 @@ defmodule Foundation.Registry.Supervisor do
 
   use Supervisor
 
-  def start_link({name, _options, _listeners} = registry),
+  def start_link({name, _options, _told} = registry),
     do: Supervisor.start_link(__MODULE__, registry, name: Module.concat(name, Supervisor))
 
   @impl true
-  def init({name, _options, _listeners} = registry) do
+  def init({name, _options, _told} = registry) do
     ^name = :ets.new(name, [:named_table, :public, :set, read_concurrency: true])
     Supervisor.init([{Foundation.Registry.Server, registry}], strategy: :one_for_one)
   end
