@@ -41,8 +41,8 @@ defmodule Foundation.TestCluster do
 
     peers =
       1..count
-      |> Enum.map(&Task.async(fn -> start_peer(&1, port, cookie, opts) end))
-      |> Task.await_many(@boot_ms)
+      |> Enum.map(&Task.async(fn -> start_peer(&1, port, cookie, boot_ms(count), opts) end))
+      |> Task.await_many(2 * boot_ms(count))
 
     directory = with {directory, _modules} <- opts[:coverage], do: directory
     cluster = %__MODULE__{peers: peers, epmd: {epmd, port}, coverage: directory}
@@ -95,7 +95,10 @@ defmodule Foundation.TestCluster do
     :ok
   end
 
-  defp start_peer(number, port, cookie, opts) do
+  # They all start at once.
+  defp boot_ms(count), do: @boot_ms * (div(count, 10) + 1)
+
+  defp start_peer(number, port, cookie, boot_ms, opts) do
     paths = Keyword.get(opts, :paths, []) ++ Enum.reject(:code.get_path(), &otp?/1)
 
     # Not linked to this task, which ends before the node does.
@@ -105,7 +108,7 @@ defmodule Foundation.TestCluster do
         host: ~c"127.0.0.1",
         longnames: true,
         connection: :standard_io,
-        wait_boot: @boot_ms,
+        wait_boot: boot_ms,
         env: [{~c"ERL_EPMD_PORT", Integer.to_charlist(port)}],
         args:
           [~c"-setcookie", to_charlist(cookie), ~c"-connect_all", ~c"false"] ++
