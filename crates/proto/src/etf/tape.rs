@@ -360,14 +360,16 @@ fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) ->
     let most = slots.len().min(most as usize);
     let (mut next, mut pos) = (index, 0);
     for slot in slots.iter_mut().take(most) {
-        let Some(tag) = bytes.get(pos) else { break };
-        let size = match SIZES.get(usize::from(*tag)) {
+        // Branches, and not a table of sizes: the processor guesses them, and reads on before it knows the size.
+        let size = match bytes.get(pos) {
+            Some(&INTEGER_EXT) => 5,
+            Some(&SMALL_INTEGER_EXT) => 2,
             // Two bytes of tag and length, a sign, and less than 2^63.
-            Some(0) | None => match bytes.get(pos..) {
-                Some([SMALL_BIG_EXT, 8, _, _, _, _, _, _, _, _, ..=0x7F, ..]) => 11,
+            Some(&SMALL_BIG_EXT) => match bytes.get(pos + 1..) {
+                Some([8, _, _, _, _, _, _, _, _, highest, ..]) if *highest <= 0x7F => 11,
                 _ => break,
             },
-            Some(size) => *size,
+            _ => break,
         };
         next += 1;
         *slot = Node::leaf(Kind::Integer, at + pos as u32, size, next);
@@ -381,14 +383,6 @@ fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) ->
     }
     Row { count: next - index, size: pos }
 }
-
-/// The sizes of integers of 32 bits, by tag.
-static SIZES: [u32; 256] = {
-    let mut sizes = [0; 256];
-    sizes[SMALL_INTEGER_EXT as usize] = 2;
-    sizes[INTEGER_EXT as usize] = 5;
-    sizes
-};
 
 /// What is at the front of the input.
 enum Front {
