@@ -80,10 +80,13 @@ fn found<'a>(part: &'a Part, hash: u64, key: &'a Term) -> impl Iterator<Item = &
     same.map(|(_, entry)| entry).filter(move |entry| entry.key.0 == *key)
 }
 
+/// What no two entries have in common: hash of the key, process, node, key.
+type Place<'a> = (u64, &'a Pid, &'a Atom, &'a Key);
+
 /// A part with changes carried out, in one pass over it.
 fn changed(part: &Part, changes: &[(usize, u64, &Change)]) -> Part {
     // What becomes of an entry, told apart by what no two have in common; the last change of it counts.
-    let mut last: BTreeMap<(u64, &Pid, &Atom, &Key), (usize, Option<&Arc<Entry>>)> = BTreeMap::new();
+    let mut last: BTreeMap<Place<'_>, (usize, Option<&Arc<Entry>>)> = BTreeMap::new();
     for (at, (_, hash, change)) in changes.iter().enumerate() {
         let (entry, there) = match change {
             Change::Added(entry) | Change::Updated(entry) => (entry, Some(entry)),
