@@ -14,7 +14,7 @@ use super::tag::SMALL_ATOM_UTF8_EXT;
 pub struct Atom(Repr);
 
 /// The longest text that is stored inside the value.
-const INLINE: usize = 22;
+const INLINE: usize = Atom::INLINE;
 
 #[derive(Clone)]
 enum Repr {
@@ -76,15 +76,21 @@ impl Atom {
     /// An atom of the first `len` bytes, which were checked to be UTF-8 of at most 255 characters.
     #[inline]
     pub(super) fn from_checked(bytes: &[u8], len: usize) -> Self {
-        if len <= INLINE
-            && let Some(whole) = bytes.first_chunk()
-        {
+        if len <= INLINE {
             // What lies behind the text is copied with it and never read: one copy of fixed size.
-            return Self(Repr::Inline { len: len as u8, bytes: *whole });
+            if let Some(whole) = bytes.first_chunk() {
+                return Self(Repr::Inline { len: len as u8, bytes: *whole });
+            }
+            let mut room = [0; INLINE];
+            room.iter_mut().zip(bytes.get(..len).unwrap_or_default()).for_each(|(room, byte)| *room = *byte);
+            return Self(Repr::Inline { len: len as u8, bytes: room });
         }
         let text = core::str::from_utf8(bytes.get(..len).unwrap_or_default()).unwrap_or_default();
         Self::new(text).unwrap_or_else(|_| Self::new_static(""))
     }
+
+    /// The most bytes of text that an atom holds without another allocation.
+    pub(super) const INLINE: usize = 22;
 
     /// The most bytes that [`encoded`](Self::encoded) returns.
     pub(super) const ENCODED: usize = INLINE + 2;

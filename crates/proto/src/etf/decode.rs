@@ -79,8 +79,13 @@ pub(super) fn build(view: View<'_>, source: Option<&Bytes>) -> Term {
     if view.byte {
         return Term::Integer(view.as_i64().unwrap_or_default());
     }
-    Builder { whole: view, nodes: view.tape.nodes(), binaries: Binaries { source, block: BytesMut::new() } }
-        .term(view.index, LEVELS)
+    Builder {
+        whole: view,
+        nodes: view.tape.nodes(),
+        binaries: Binaries { source, block: BytesMut::new() },
+        atoms: Atoms::default(),
+    }
+    .term(view.index, LEVELS)
 }
 
 /// Levels that are built by recursion, which is faster than a stack of values; what is nested deeper goes to such a stack.
@@ -92,6 +97,7 @@ struct Builder<'a> {
     whole: View<'a>,
     nodes: &'a [Node],
     binaries: Binaries<'a>,
+    atoms: Atoms,
 }
 
 impl<'a> Builder<'a> {
@@ -99,29 +105,27 @@ impl<'a> Builder<'a> {
         View { index, node, ..self.whole }
     }
 
-    /// The bytes of a term that has this node, and what follows.
-    #[inline(always)]
-    fn bytes(&self, node: Node) -> &'a [u8] {
-        self.whole.bytes.get(node.at as usize..).unwrap_or_default()
-    }
-
     /// The owned form of the term that node `index` stands for.
     #[inline(always)]
     fn term(&mut self, index: u32, levels: u32) -> Term {
         let Some(&node) = self.nodes.get(index as usize) else { return Term::nil() };
-        // Whatever has been parsed can be read; the fallbacks only keep this free of panics.
-        match (node.kind, self.bytes(node)) {
-            (Kind::Atom, [SMALL_ATOM_UTF8_EXT, len, text @ ..]) => {
-                Term::Atom(Atom::from_checked(text, usize::from(*len)))
+        let bytes = self.whole.bytes.get(node.at as usize..).unwrap_or_default();
+        match *bytes {
+            [SMALL_ATOM_UTF8_EXT, len, ref text @ ..] => Term::Atom(self.atoms.atom(text, usize::from(len))),
+            [SMALL_INTEGER_EXT, byte, ..] => Term::Integer(i64::from(byte)),
+            [INTEGER_EXT, a, b, c, d, ..] => Term::Integer(i64::from(i32::from_be_bytes([a, b, c, d]))),
+            [BINARY_EXT, ..] => Term::Binary(self.binary(index, node)),
+            [NIL_EXT, ..] => Term::nil(),
+            [SMALL_TUPLE_EXT, arity, ..] if arity > 0 && levels > 0 => {
+                Term::Tuple(Tuple(self.elements(index + 1, node.next, usize::from(arity), levels - 1)))
             }
-            (Kind::Integer, [SMALL_INTEGER_EXT, byte, ..]) => Term::Integer(i64::from(*byte)),
-            (Kind::Integer, [INTEGER_EXT, a, b, c, d, ..]) => {
-                Term::Integer(i64::from(i32::from_be_bytes([*a, *b, *c, *d])))
+            [LIST_EXT, a, b, c, d, ..] if levels > 0 => {
+                self.list(index, node, u32::from_be_bytes([a, b, c, d]) as usize, levels - 1)
             }
-            (Kind::Binary, [BINARY_EXT, ..]) => Term::Binary(self.binary(index, node)),
-            (Kind::List, [NIL_EXT, ..]) => Term::nil(),
-            _ if node.next > index + 1 => self.container(index, node, levels),
-            _ => self.rare_leaf(index, node),
+            [MAP_EXT, a, b, c, d, ..] if levels > 0 => {
+                self.map(index, node, u32::from_be_bytes([a, b, c, d]) as usize, levels - 1)
+            }
+            _ => self.rare(index, node),
         }
     }
 
@@ -131,19 +135,7 @@ impl<'a> Builder<'a> {
         self.binaries.take(view.as_binary().unwrap_or_default(), view)
     }
 
-    #[inline(never)]
-    fn rare_leaf(&mut self, index: u32, node: Node) -> Term {
-        let view = self.view(index, node);
-        match node.kind {
-            Kind::Atom => view.to_atom().map_or_else(Term::nil, Term::Atom),
-            Kind::Integer => Term::Integer(view.as_i64().unwrap_or_default()),
-            Kind::Binary => Term::Binary(self.binary(index, node)),
-            _ => rare_leaf(view, &mut self.binaries).unwrap_or_default(),
-        }
-    }
-
     /// The terms from node `index` up to node `end`, of which there are `count`.
-    #[inline(always)]
     fn elements(&mut self, mut index: u32, end: u32, count: usize, levels: u32) -> Vec<Term> {
         let mut elements = Vec::with_capacity(count);
         while index < end
@@ -157,47 +149,81 @@ impl<'a> Builder<'a> {
         elements
     }
 
-    /// The owned form of a term with terms inside.
-    fn container(&mut self, index: u32, node: Node, levels: u32) -> Term {
-        let Some(levels) = levels.checked_sub(1) else {
-            return build_on_stack(self.view(index, node), &mut self.binaries);
-        };
-        match (node.kind, self.bytes(node)) {
-            (Kind::Tuple, [SMALL_TUPLE_EXT, arity, ..]) => {
-                Term::Tuple(Tuple(self.elements(index + 1, node.next, usize::from(*arity), levels)))
-            }
-            (Kind::List, [LIST_EXT, a, b, c, d, ..]) if !node.tailed() => {
-                let count = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-                // Where each is one node, they may be nothing but integers.
-                let inside = self.nodes.get(index as usize + 1..node.next as usize).unwrap_or_default();
-                if inside.len() == count && inside.iter().all(|node| node.kind == Kind::Integer) {
-                    let mut integers = Vec::with_capacity(count);
-                    push_integers(&mut integers, inside, self.view(index, node));
-                    return Term::List(List(integers));
-                }
-                Term::List(List(self.elements(index + 1, node.next, count, levels)))
-            }
-            // The one frequent list of this kind is `[alias | Reference]`, in every call of a gen_server.
-            (Kind::List | Kind::ImproperList, [LIST_EXT, a, b, c, d, ..]) => {
-                let count = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-                let mut elements = self.elements(index + 1, node.next, count + 1, levels);
-                let tail = elements.pop().unwrap_or_default();
-                Term::list_with_tail(elements, tail)
-            }
-            (Kind::Map, [MAP_EXT, a, b, c, d, ..]) => {
-                let mut pairs = Vec::with_capacity(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
-                let (mut key, end) = (index + 1, node.next);
-                while key < end
-                    && let Some(value) = self.nodes.get(key as usize).map(|key| key.next)
-                    && let Some(next) = self.nodes.get(value as usize).map(|value| value.next)
-                {
-                    pairs.extend(once(key).map(|key| (self.term(key, levels), self.term(value, levels))));
-                    key = next;
-                }
-                Term::Map(Map(pairs))
-            }
-            _ => build_on_stack(self.view(index, node), &mut self.binaries),
+    fn list(&mut self, index: u32, node: Node, count: usize, levels: u32) -> Term {
+        // Where each is one node, they may be nothing but integers.
+        let inside = self.nodes.get(index as usize + 1..node.next as usize).unwrap_or_default();
+        if inside.len() == count && inside.iter().all(|node| node.kind == Kind::Integer) {
+            let mut integers = Vec::with_capacity(count);
+            push_integers(&mut integers, inside, self.view(index, node));
+            return Term::List(List(integers));
         }
+        let tail = usize::from(node.tailed());
+        let mut elements = self.elements(index + 1, node.next, count + tail, levels);
+        if tail == 0 {
+            return Term::List(List(elements));
+        }
+        // The one frequent list of this kind is `[alias | Reference]`, in every call of a gen_server.
+        let tail = elements.pop().unwrap_or_default();
+        Term::list_with_tail(elements, tail)
+    }
+
+    fn map(&mut self, index: u32, node: Node, count: usize, levels: u32) -> Term {
+        let mut pairs = Vec::with_capacity(count);
+        let (mut key, end) = (index + 1, node.next);
+        while key < end
+            && let Some(value) = self.nodes.get(key as usize).map(|key| key.next)
+            && let Some(next) = self.nodes.get(value as usize).map(|value| value.next)
+        {
+            pairs.extend(once(key).map(|key| (self.term(key, levels), self.term(value, levels))));
+            key = next;
+        }
+        Term::Map(Map(pairs))
+    }
+
+    /// The less frequent terms, and those that are nested too deeply for recursion.
+    #[inline(never)]
+    fn rare(&mut self, index: u32, node: Node) -> Term {
+        let view = self.view(index, node);
+        match node.kind {
+            _ if node.next > index + 1 => build_on_stack(view, &mut self.binaries),
+            // Whatever has been parsed can be read; the fallbacks only keep this free of panics.
+            Kind::Atom => view.to_atom().map_or_else(Term::nil, Term::Atom),
+            Kind::Integer => Term::Integer(view.as_i64().unwrap_or_default()),
+            Kind::Binary => Term::Binary(self.binary(index, node)),
+            _ => rare_leaf(view, &mut self.binaries).unwrap_or_default(),
+        }
+    }
+}
+
+/// The long atoms that came last, which share their text.
+#[derive(Default)]
+struct Atoms {
+    last: [Option<Atom>; 4],
+    next: usize,
+}
+
+impl Atoms {
+    /// The atom whose text is the first `len` bytes.
+    #[inline(always)]
+    fn atom(&mut self, text: &[u8], len: usize) -> Atom {
+        if len <= Atom::INLINE {
+            Atom::from_checked(text, len)
+        } else {
+            self.long(text.get(..len).unwrap_or_default())
+        }
+    }
+
+    #[inline(never)]
+    fn long(&mut self, text: &[u8]) -> Atom {
+        if let Some(atom) = self.last.iter().flatten().find(|atom| atom.as_bytes() == text) {
+            return atom.clone();
+        }
+        let atom = Atom::from_checked(text, text.len());
+        if let Some(place) = self.last.get_mut(self.next) {
+            *place = Some(atom.clone());
+        }
+        self.next = (self.next + 1) % self.last.len();
+        atom
     }
 }
 

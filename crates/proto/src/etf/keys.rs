@@ -385,20 +385,22 @@ fn of_words(first: u64, second: u64, len: usize) -> u32 {
 #[inline(never)]
 fn of_bytes(bytes: &[u8]) -> u32 {
     let word = |eight: &[u8; 8]| u64::from_le_bytes(*eight);
-    let (eights, rest) = bytes.as_chunks::<8>();
-    let mut last = [0; 8];
-    last.iter_mut().zip(rest).for_each(|(room, byte)| *room = *byte);
-    match eights {
-        [] => of_words(word(&last), 0, bytes.len()),
-        [first] => of_words(word(first), word(&last), bytes.len()),
-        [first, second] if rest.is_empty() => of_words(word(first), word(second), bytes.len()),
-        _ => {
-            let mut hash = bytes.len() as u64;
-            for eight in eights {
-                hash = (hash ^ word(eight)).wrapping_mul(SPREAD).rotate_left(29);
-            }
-            hash = (hash ^ word(&last)).wrapping_mul(SPREAD);
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) if bytes.len() <= 16 => {
+            // The last eight, without those of the first word.
+            let second = word(last).checked_shr(8 * (16 - bytes.len()) as u32);
+            of_words(word(first), second.unwrap_or_default(), bytes.len())
+        }
+        (Some(_), Some(last)) => {
+            let hash = bytes.as_chunks::<8>().0.iter().fold(bytes.len() as u64, |hash, eight| {
+                (hash ^ word(eight)).wrapping_mul(SPREAD).rotate_left(29)
+            });
+            let hash = (hash ^ word(last)).wrapping_mul(SPREAD);
             of_word(hash ^ hash >> 32)
+        }
+        _ => {
+            let word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            of_words(word, 0, bytes.len())
         }
     }
 }

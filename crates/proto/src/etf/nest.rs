@@ -95,13 +95,16 @@ macro_rules! drop_elements {
     ($($name:ident)*) => {
         $(
             impl Drop for $name {
-                #[inline]
                 fn drop(&mut self) {
                     if self.0.is_empty() {
                         return;
                     }
-                    let elements = take(&mut self.0);
-                    release_elements(elements);
+                    let Self(elements) = self;
+                    if !recurse(|| while let Some(element) = elements.pop() { discard(element) }) {
+                        let mut pending = Vec::new();
+                        release(take(elements), LEVELS, &mut pending);
+                        release_rest(pending);
+                    }
                 }
             }
         )*
@@ -110,25 +113,18 @@ macro_rules! drop_elements {
 
 drop_elements!(Tuple List);
 
-#[inline(never)]
-fn release_elements(mut elements: Vec<Term>) {
-    if !recurse(|| take(&mut elements).into_iter().for_each(discard)) {
-        let mut pending = Vec::new();
-        release(elements, LEVELS, &mut pending);
-        release_rest(pending);
-    }
-}
-
 impl Drop for Map {
     fn drop(&mut self) {
-        let mut pairs = take(&mut self.0);
-        let discard_pair = |(key, value)| {
-            discard(key);
-            discard(value);
+        let Self(pairs) = self;
+        let discard_pairs = || {
+            while let Some((key, value)) = pairs.pop() {
+                discard(key);
+                discard(value);
+            }
         };
-        if !recurse(|| take(&mut pairs).into_iter().for_each(discard_pair)) {
+        if !recurse(discard_pairs) {
             let mut pending = Vec::new();
-            release_pairs(pairs, LEVELS, &mut pending);
+            release_pairs(take(pairs), LEVELS, &mut pending);
             release_rest(pending);
         }
     }

@@ -154,7 +154,7 @@ impl RawTerm {
     /// # Errors
     /// As [`to_term`](Self::to_term).
     pub fn to_term_with(&self, tape: &mut Tape, limits: &Limits) -> Result<Term> {
-        tape.parse_checked(&self.bytes, self.atoms(), limits).map(|view| build(view, Some(&self.bytes)))
+        tape.parse_to_read(&self.bytes, self.atoms(), limits).map(|view| build(view, Some(&self.bytes)))
     }
 
     /// A binary inside the term without copying it; `None` if `view` is no binary or not one of this term.

@@ -62,10 +62,21 @@ pub struct Tape {
     pub(super) orders: BTreeMap<u32, u32>,
     /// The nodes of keys, in exact term order.
     pub(super) sorted_keys: Vec<u32>,
-    /// The keys of maps are known to differ.
-    keys_differ: bool,
+    keys: Keys,
     pub(super) table: Vec<(u32, u32)>,
     filter: Vec<u32>,
+}
+
+/// What a pass does about the keys of a map.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Keys {
+    /// They have to differ.
+    #[default]
+    Check,
+    /// They are known to differ, and will be compared.
+    Order,
+    /// They are known to differ, and will not be compared.
+    Ignore,
 }
 
 /// What is inside a term, or still to come there.
@@ -130,7 +141,7 @@ impl Tape {
     /// [`Error::Malformed`] with the offset of the offending byte, or [`Error::LimitExceeded`] for `max_depth`,
     /// `max_nodes` and `max_integer_bytes`.
     pub fn parse<'a>(&'a mut self, bytes: &'a [u8], atoms: &'a [Atom], limits: &Limits) -> Result<View<'a>> {
-        self.keys_differ = false;
+        self.keys = Keys::Check;
         self.lay_out(bytes, atoms, limits)
     }
 
@@ -141,7 +152,18 @@ impl Tape {
         atoms: &'a [Atom],
         limits: &Limits,
     ) -> Result<View<'a>> {
-        self.keys_differ = true;
+        self.keys = Keys::Order;
+        self.lay_out(bytes, atoms, limits)
+    }
+
+    /// As [`parse_checked`](Self::parse_checked), for a view in which no maps are compared.
+    pub(super) fn parse_to_read<'a>(
+        &'a mut self,
+        bytes: &'a [u8],
+        atoms: &'a [Atom],
+        limits: &Limits,
+    ) -> Result<View<'a>> {
+        self.keys = Keys::Ignore;
         self.lay_out(bytes, atoms, limits)
     }
 
@@ -238,11 +260,14 @@ impl Tape {
                 }
                 let (outer, missing) = (node.next, node.size);
                 (node.next, node.size) = (len as u32, (bytes.len() - rest.len()) as u32 - node.at);
-                if !matches!(state, State::Tuple | State::List)
-                    && (state != State::Map
-                        || self.keys_differ
-                        || !differ(nodes, top, len, bytes, atoms, &mut self.filter))
-                {
+                let known = matches!(state, State::Tuple | State::List)
+                    || state == State::Map
+                        && match self.keys {
+                            Keys::Check => differ(nodes, top, len, bytes, atoms, &mut self.filter),
+                            Keys::Order => false,
+                            Keys::Ignore => true,
+                        };
+                if !known {
                     self.len = len;
                     self.close(top, bytes, atoms)?;
                     len = self.len;
@@ -296,9 +321,10 @@ impl Tape {
                     node.next = open + 1;
                 }
                 self.len = open as usize + 1;
+                self.orders.split_off(&open);
                 Ok(())
             }
-            State::Map if self.keys_differ => self.order_keys(open, bytes, atoms),
+            State::Map if self.keys == Keys::Order => self.order_keys(open, bytes, atoms),
             State::Map => self.check_keys(open, bytes, atoms),
             State::Fun => self.expect_kinds(open, at, &[Kind::Atom, Kind::Integer, Kind::Integer, Kind::Pid]),
             State::ExportFun => {
@@ -612,7 +638,7 @@ mod tests {
         let bytes = RawTerm::from_term(&Term::list([map.into(), "text".into()])).unwrap();
         let mut tape = Tape::new();
         let rooms = |tape: &Tape| {
-            let Tape { nodes, len: _, orders, sorted_keys, keys_differ: _, table, filter } = tape;
+            let Tape { nodes, len: _, orders, sorted_keys, keys: _, table, filter } = tape;
             assert!(orders.is_empty() && sorted_keys.capacity() == 0 && table.capacity() == 0);
             [(nodes.as_ptr() as usize, nodes.capacity()), (filter.as_ptr() as usize, filter.capacity())]
         };

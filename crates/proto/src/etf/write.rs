@@ -130,8 +130,22 @@ fn put_short_atom<O: Output>(out: &mut O, atom: &Atom) {
 
 fn put_elements<O: Output>(elements: &[Term], levels: u32, out: &mut O) -> Put {
     for element in elements {
-        if !put_leaf(element, out) {
-            put_nested(element, levels, out)?;
+        if put_leaf(element, out) {
+            continue;
+        }
+        match element {
+            Term::Tuple(inside) if levels > 0 => {
+                put_tuple_header(out, checked_count(inside.len())?);
+                put_elements(inside, levels - 1, out)?;
+            }
+            Term::List(inside) if inside.is_empty() => put_nil(out),
+            Term::List(inside) if is_string(inside) => put_string(out, inside),
+            Term::List(inside) if levels > 0 => {
+                put_list_header(out, checked_count(inside.len())?);
+                put_elements(inside, levels - 1, out)?;
+                put_nil(out);
+            }
+            other => put_nested(other, levels, out)?,
         }
     }
     Ok(())
@@ -291,6 +305,7 @@ pub(super) fn is_string(elements: &[Term]) -> bool {
 }
 
 /// Appends a list of 1 to 65,535 bytes.
+#[inline(never)]
 fn put_string<O: Output>(out: &mut O, elements: &[Term]) {
     let [high, low] = (elements.len() as u16).to_be_bytes();
     out.append(&[STRING_EXT, high, low]);

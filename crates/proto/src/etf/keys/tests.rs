@@ -88,3 +88,34 @@ fn maps_nested_in_keys() {
     assert!(term == term.clone());
     assert!(term.cmp_erlang(&term).is_eq());
 }
+
+#[test]
+fn an_opaque_term_leaves_no_order_of_keys() {
+    // Nodes of what is inside LOCAL_EXT are used again: the map in a key there and the last map have the same number.
+    let term = |pairs: &[u8]| {
+        let opaque = b"h\x02yhasht\0\0\0\x01t\0\0\0\x02a\x03a\x04a\x01a\x02j";
+        [&opaque[..], b"h\x01t\0\0\0\x02", pairs].concat()
+    };
+    let (left, right) = (term(b"a\x05a\x06a\x07a\x08"), term(b"a\x07a\x08a\x05a\x06"));
+    let (mut left_tape, mut right_tape) = (Tape::new(), Tape::new());
+    let limits = Limits::default();
+    let left = left_tape.parse(&left, &[], &limits).unwrap();
+    let right = right_tape.parse(&right, &[], &limits).unwrap();
+    assert_eq!(left.cmp_exact(right), Ordering::Equal);
+    assert!(left == right);
+}
+
+#[test]
+fn the_ways_to_a_hash_agree() {
+    let text = b"the text of a key that is long";
+    for len in 0..text.len() {
+        let expected = of_bytes(&text[..len]);
+        for room in [0, 1, 20] {
+            let atom = [&[SMALL_ATOM_UTF8_EXT, len as u8], &text[..len], &vec![b'j'; room]].concat();
+            assert_eq!(usual_hash(&atom, &[]), Some(expected), "{len}");
+            let head = [BINARY_EXT, 0, 0, 0, len as u8];
+            let binary = [&head[..], &text[..len], &vec![b'j'; room]].concat();
+            assert_eq!(usual_hash(&binary, &[]), Some(expected), "{len}");
+        }
+    }
+}

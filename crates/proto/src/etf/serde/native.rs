@@ -64,6 +64,16 @@ impl Serialize for Printed<'_> {
     }
 }
 
+/// The same of a part of a term.
+struct PrintedAs<'a, T>(&'a T, fn(T) -> Term);
+
+impl<T: Clone> Serialize for PrintedAs<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(part, term) = self;
+        serializer.collect_str(&term((*part).clone()))
+    }
+}
+
 impl Serialize for Term {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serialize(serializer, TERM, Native::Term(self.clone()), &Printed(self))
@@ -140,8 +150,7 @@ macro_rules! identifier {
         /// Identifiers are printed for other formats, and cannot be read back from them.
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let term = $term(self.clone());
-                serialize(serializer, TERM, Native::Term(term.clone()), &Printed(&term))
+                serialize(serializer, TERM, Native::Term($term(self.clone())), &PrintedAs(self, $term))
             }
         }
 
