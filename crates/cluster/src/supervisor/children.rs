@@ -484,7 +484,9 @@ impl Supervisor {
         let (dot, kind) = (running.dot.clone(), running.spec.kind);
         match kind {
             Kind::Singleton => {
-                let dots = self.specs.dots(&child.id);
+                // Others of this id that lost against it go with it. One that counts before it has not ended, and stays.
+                let counts = self.specs.get(&child.id).is_some_and(|(counted, _)| *counted == dot);
+                let dots = if counts { self.specs.dots(&child.id) } else { vec![dot] };
                 self.write(None, dots);
             }
             Kind::Replicated => drop(self.ended.insert(child.clone(), dot)),

@@ -57,6 +57,8 @@ pub(super) struct Node {
     pub(super) spans: Vec<Span>,
     /// The specifications that this node has known.
     pub(super) seen: BTreeMap<Dot, Arc<ChildSpec>>,
+    /// When each of them was claimed.
+    claims: BTreeMap<Dot, i64>,
     /// Removals that were looked at.
     looked: usize,
     /// Ids that it was told to terminate.
@@ -123,6 +125,7 @@ impl Node {
             replies: Vec::new(),
             spans: Vec::new(),
             seen: BTreeMap::new(),
+            claims: BTreeMap::new(),
             looked: 0,
             terminated: BTreeSet::new(),
             dropped: BTreeSet::new(),
@@ -280,8 +283,9 @@ impl Node {
         self.marked.clear();
         for (dot, item) in specs.items() {
             match item {
-                Item::Spec { spec, .. } => {
+                Item::Spec { spec, claim } => {
                     there.insert(dot);
+                    self.claims.insert(dot.clone(), *claim);
                     self.seen.entry(dot.clone()).or_insert_with(|| Arc::clone(spec));
                 }
                 Item::Done { of, part } => drop(self.marked.insert((of.clone(), part.clone()))),
@@ -295,10 +299,15 @@ impl Node {
                 self.broken.get_or_insert_with(|| format!("invariant 4: {dot:?} came back"));
             }
         }
-        for dot in &specs.removed[self.looked..] {
+        let removed = &specs.removed[self.looked..];
+        for dot in removed {
             let Some(spec) = self.seen.get(dot) else { continue };
             let id = Key(spec.id.clone());
-            let allowed = spec.restart != Restart::Permanent
+            // Of several of one id that were removed together, the one that counted; this node need not have known it.
+            let of_id = removed.iter().filter(|other| self.seen.get(*other).is_some_and(|o| o.id == spec.id));
+            let counted = of_id.min_by_key(|other| (self.claims.get(*other), *other)).unwrap_or(dot);
+            let allowed = self.seen.get(counted).is_some_and(|spec| spec.restart != Restart::Permanent)
+                || removed.iter().any(|other| !self.seen.contains_key(other))
                 || self.terminated.contains(&id)
                 || specs.get(&id).is_some();
             if !allowed {
