@@ -85,7 +85,11 @@ const WATCHER: &str = "Watch = fun Watch(Got) -> receive {got, To} -> To ! {got,
 
 fn watcher(scene: &mut Scene) -> Pid {
     scene.beam.eval(&format!("{WATCHER}, ok"));
-    scene.process("spawn(fun() -> process_flag(trap_exit, true), Watch([]) end)")
+    // Known only once it traps exits: the first exit signal may come before a spawned process has run at all.
+    scene.process(
+        "(fun(Self) -> W = spawn(fun() -> process_flag(trap_exit, true), Self ! ready, Watch([]) end), \
+         receive ready -> W end end)(self())",
+    )
 }
 
 fn has_got(scene: &Scene, expected: &str) {

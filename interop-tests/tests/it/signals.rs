@@ -146,8 +146,11 @@ fn reasons() {
                 ours.exit_reason().is_some_and(|why| why.is("x"))
                     && trapping.exit_reason().is_some_and(|why| why.is("killed"))
             });
+            // Known only once it traps exits: the first exit signal may come before a spawned process has run at all.
             let theirs = scene.process(
-                "spawn(fun() -> process_flag(trap_exit, true), (fun L() -> receive M -> I ! {got, element(3, M)}, L() end end)() end)",
+                "(fun(Self) -> W = spawn(fun() -> process_flag(trap_exit, true), Self ! ready, \
+                   (fun L() -> receive M -> I ! {got, element(3, M)}, L() end end)() end), \
+                 receive ready -> W end end)(self())",
             );
             scene.rust.run(async {
                 scene.inbox.monitor(&theirs).await.unwrap();
