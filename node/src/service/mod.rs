@@ -34,9 +34,11 @@ pub mod tracker;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
+use foundation_cluster::names::To;
 use foundation_proto::etf::{Atom, RawTerm, Term};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use channels::Channels;
 use delta_crdt::DeltaCrdt;
@@ -53,7 +55,7 @@ use tracker::{Options, Tracker};
 use crate::error::{Error, Result};
 use crate::gen_server::CallFrom;
 use crate::node::Node;
-use crate::process::Handle;
+use crate::process::{Dest, Handle};
 
 /// The services that a node has started.
 #[derive(Debug, Default)]
@@ -301,4 +303,28 @@ fn reply(process: &Handle, from: &Term, reply: &Term) {
     if let Err(error) = answered {
         debug!(%error, "a caller was not answered");
     }
+}
+
+/// Says what a machine of names, or one around it, has to say: to processes, or to those of its name on other nodes.
+fn send(process: &Handle, name: &Atom, to: Vec<To>, message: &Term) {
+    let raw = match RawTerm::from_term(message) {
+        Ok(raw) => raw,
+        Err(error) => return warn!(name = name.as_str(), %error, "a message of this service cannot be sent"),
+    };
+    for to in to {
+        let dest = match to {
+            To::Pid(pid) => Dest::from(pid),
+            To::Server(node) => Dest::from((name.clone(), node)),
+        };
+        // A lost connection says so through the monitors.
+        if let Err(error) = process.send_now(dest, raw.clone()) {
+            debug!(name = name.as_str(), %error, "not sent");
+        }
+    }
+}
+
+/// Milliseconds since 1970, by the wall clock: what claims of names are compared by.
+fn wall() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use foundation_proto::etf::Reference;
+use foundation_proto::etf::{Atom, Reference};
 
-use crate::process::Process;
+use crate::node::Node;
+use crate::process::{Dest, Process};
 
 /// Monitors that have neither fired nor been given back.
 #[derive(Debug)]
@@ -27,6 +28,25 @@ impl<Id: Clone + Ord> Monitors<Id> {
         self.ids.insert(reference, id);
     }
 
+    /// Begins a monitor of something on a node. `false`, and nothing begun, if that node is not connected or this process has ended: a
+    /// service never makes connections for this, it follows them.
+    pub(super) async fn begin(
+        &mut self,
+        id: Id,
+        on: &Atom,
+        of: impl Into<Dest>,
+        node: &Node,
+        process: &Process,
+    ) -> bool {
+        let connected = on == node.name() || node.inner().net_kernel.link(on).is_some();
+        let reference = if connected { process.monitor(of).await.ok() } else { None };
+        let begun = reference.is_some();
+        if let Some(reference) = reference {
+            self.insert(id, reference);
+        }
+        begun
+    }
+
     /// Takes the monitor of a `DOWN`; `None` if it is none of these, or was given back.
     pub(super) fn fired(&mut self, reference: &Reference) -> Option<Id> {
         let id = self.ids.remove(reference)?;
@@ -46,7 +66,6 @@ impl<Id: Clone + Ord> Monitors<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use foundation_proto::etf::Atom;
 
     fn reference(word: u32) -> Reference {
         Reference::new(Atom::new_static("a@b"), 1, &[word, 0, 0]).unwrap()

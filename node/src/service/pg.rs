@@ -262,12 +262,8 @@ impl Host {
             To::Pid(pid) => &pid.node,
             To::Scope(node) => node,
         };
-        // A scope never makes connections; it follows them.
-        let connected = node == self.node.name() || self.node.inner().net_kernel.link(node).is_some();
-        let reference = if connected { self.process.monitor(self.dest(&target)).await.ok() } else { None };
-        match reference {
-            Some(reference) => self.monitors.insert(monitor, reference),
-            None => self.with(|scope, now| scope.handle(now, Event::Down { monitor, noconnection: true })),
+        if !self.monitors.begin(monitor, node, self.dest(&target), &self.node, &self.process).await {
+            self.with(|scope, now| scope.handle(now, Event::Down { monitor, noconnection: true }));
         }
     }
 

@@ -2,16 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
 
 use foundation_cluster::Machine as _;
 use foundation_cluster::mesh::{
     Action, Change, Check, Command, Event, HealthCheck, Mesh as Machine, Outcome, Registration, Rules,
     Sample, Service,
 };
-use foundation_cluster::names::{self, MonitorId, To};
+use foundation_cluster::names::{self, MonitorId};
 use foundation_proto::Mono;
-use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
+use foundation_proto::etf::{Atom, Pid, Term};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
@@ -21,7 +20,8 @@ use super::{COMMANDS, Shared};
 use crate::event;
 use crate::net_kernel::NodeType;
 use crate::node::Node;
-use crate::process::{Dest, Message, Process};
+use crate::process::{Message, Process};
+use crate::service;
 use crate::service::channels::{Channel, Channels};
 use crate::service::monitors::Monitors;
 
@@ -117,7 +117,7 @@ impl Host {
                         self.probes.remove(&probe);
                         self.handle(Event::Probed { probe, well });
                     }
-                    Found::Measured(sample) => self.handle(Event::Measured { sample, wall: wall() }),
+                    Found::Measured(sample) => self.handle(Event::Measured { sample, wall: service::wall() }),
                 },
                 () = clock.sleep_until(timeout.unwrap_or(Mono(i64::MAX))), if timeout.is_some() => {
                     self.with(|mesh, now| mesh.handle_timeout(now));
@@ -147,13 +147,13 @@ impl Host {
             }
         };
         self.waiting.insert(self.count, request.done);
-        self.handle(Event::Command { command: self.count, what, wall: wall() });
+        self.handle(Event::Command { command: self.count, what, wall: service::wall() });
     }
 
     fn message(&mut self, message: Message) {
         let event = match message {
             Message::Term(raw) => match raw.to_term(self.node.inner().limits()) {
-                Ok(message) => Event::Message { message, wall: wall(), random: random() },
+                Ok(message) => Event::Message { message, wall: service::wall(), random: random() },
                 Err(error) => return warn!(%error, "a message to a mesh was dropped"),
             },
             Message::Down(down) => {
@@ -264,39 +264,17 @@ impl Host {
 
     async fn registry(&mut self, action: names::Action) {
         match action {
-            names::Action::Send { to, message } => self.send(to, &message),
-            names::Action::Reply { from, reply } => super::super::reply(&self.process, &from, &reply),
+            names::Action::Send { to, message } => service::send(&self.process, &self.name, to, &message),
+            names::Action::Reply { from, reply } => service::reply(&self.process, &from, &reply),
             names::Action::Monitor { monitor, pid } => self.monitor(monitor, &pid).await,
             names::Action::Demonitor(monitor) => self.monitors.demonitor(&monitor, &mut self.process),
             other => debug!(?other, "an action that this host does not know"),
         }
     }
 
-    fn send(&self, to: Vec<To>, message: &Term) {
-        let raw = match RawTerm::from_term(message) {
-            Ok(raw) => raw,
-            Err(error) => return warn!(%error, "a message of a mesh cannot be sent"),
-        };
-        for to in to {
-            let dest = match to {
-                To::Pid(pid) => Dest::from(pid),
-                To::Server(node) => Dest::from((self.name.clone(), node)),
-            };
-            // A lost connection says so through the monitors.
-            if let Err(error) = self.process.send_now(dest, raw.clone()) {
-                debug!(%error, "a mesh has not sent");
-            }
-        }
-    }
-
     async fn monitor(&mut self, monitor: MonitorId, pid: &Pid) {
-        let inner = self.node.inner();
-        // A mesh never makes connections for this; it follows them.
-        let connected = pid.node == *self.node.name() || inner.net_kernel.link(&pid.node).is_some();
-        let reference = if connected { self.process.monitor(pid).await.ok() } else { None };
-        match reference {
-            Some(reference) => self.monitors.insert(monitor, reference),
-            None => self.handle(Event::Down(monitor)),
+        if !self.monitors.begin(monitor, &pid.node, pid, &self.node, &self.process).await {
+            self.handle(Event::Down(monitor));
         }
     }
 }
@@ -308,12 +286,6 @@ async fn announce(mut announced: mpsc::Receiver<(Channels, Term)>) {
             debug!(%error, "a registration was not broadcast");
         }
     }
-}
-
-/// Milliseconds since 1970, by the wall clock.
-fn wall() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// For choices by chance, which are no secret: without a random source it is always the first.

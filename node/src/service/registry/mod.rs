@@ -28,12 +28,12 @@ mod table;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use foundation_cluster::Machine;
-use foundation_cluster::names::{Action, Command, Event, MonitorId, Names, Outcome, To};
+use foundation_cluster::names::{Action, Command, Event, MonitorId, Names, Outcome};
 use foundation_proto::Mono;
-use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
+use foundation_proto::etf::{Atom, Pid, Term};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, info, warn};
 
@@ -46,7 +46,7 @@ use crate::event;
 use crate::net::Clock;
 use crate::net_kernel::NodeType;
 use crate::node::Node;
-use crate::process::{Dest, Message, Process};
+use crate::process::{Message, Process};
 use table::Table;
 
 /// Commands that wait for the registry before their callers do.
@@ -112,6 +112,7 @@ impl Registry {
         let host = Host {
             node: node.clone(),
             process,
+            name: name.clone(),
             registry: registry.clone_for_host(),
             monitors: Monitors::default(),
             waiting: HashMap::new(),
@@ -287,6 +288,7 @@ struct Shared {
 struct Host {
     node: Node,
     process: Process,
+    name: Atom,
     registry: Shared,
     monitors: Monitors<MonitorId>,
     waiting: HashMap<u64, oneshot::Sender<Outcome>>,
@@ -337,13 +339,13 @@ impl Host {
     fn request(&mut self, request: Request) {
         self.count += 1;
         self.waiting.insert(self.count, request.done);
-        self.handle(Event::Command { command: self.count, what: request.what, wall: wall() });
+        self.handle(Event::Command { command: self.count, what: request.what, wall: super::wall() });
     }
 
     fn message(&mut self, message: Message) {
         let event = match message {
             Message::Term(raw) => match raw.to_term(self.node.inner().limits()) {
-                Ok(message) => Event::Message { message, wall: wall() },
+                Ok(message) => Event::Message { message, wall: super::wall() },
                 Err(error) => return warn!(%error, "a message to a registry was dropped"),
             },
             Message::Down(down) => {
@@ -367,7 +369,7 @@ impl Host {
     async fn carry_out(&mut self) {
         while let Some(action) = self.with(|names, _| names.poll_action()) {
             match action {
-                Action::Send { to, message } => self.send(to, &message),
+                Action::Send { to, message } => super::send(&self.process, &self.name, to, &message),
                 Action::Reply { from, reply } => super::reply(&self.process, &from, &reply),
                 Action::Monitor { monitor, pid } => self.monitor(monitor, &pid).await,
                 Action::Demonitor(monitor) => self.monitors.demonitor(&monitor, &mut self.process),
@@ -393,43 +395,11 @@ impl Host {
         }
     }
 
-    fn send(&self, to: Vec<To>, message: &Term) {
-        let raw = match RawTerm::from_term(message) {
-            Ok(raw) => raw,
-            Err(error) => return warn!(%error, "a message of a registry cannot be sent"),
-        };
-        for to in to {
-            let dest = match to {
-                To::Pid(pid) => Dest::from(pid),
-                To::Server(node) => {
-                    let name =
-                        self.registry.machine.read().unwrap_or_else(PoisonError::into_inner).name().clone();
-                    Dest::from((name, node))
-                }
-            };
-            // A lost connection says so through the monitors.
-            if let Err(error) = self.process.send_now(dest, raw.clone()) {
-                debug!(%error, "a registry has not sent");
-            }
-        }
-    }
-
     async fn monitor(&mut self, monitor: MonitorId, pid: &Pid) {
-        let inner = self.node.inner();
-        // A registry never makes connections; it follows them.
-        let connected = pid.node == *self.node.name() || inner.net_kernel.link(&pid.node).is_some();
-        let reference = if connected { self.process.monitor(pid).await.ok() } else { None };
-        match reference {
-            Some(reference) => self.monitors.insert(monitor, reference),
-            None => self.handle(Event::Down(monitor)),
+        if !self.monitors.begin(monitor, &pid.node, pid, &self.node, &self.process).await {
+            self.handle(Event::Down(monitor));
         }
     }
-}
-
-/// Milliseconds since 1970, by the wall clock.
-fn wall() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
 
 use foundation_cluster::Machine as _;
 use foundation_cluster::supervisor::{
     Action, ChildSpec, Event, MAX_FACTORIES, MonitorId, Outcome, Part, Report, StartId, Stop,
-    Supervisor as Machine, To,
+    Supervisor as Machine,
 };
 use foundation_proto::Mono;
-use foundation_proto::etf::{Atom, Pid, RawTerm, Reference, Term};
+use foundation_proto::etf::{Atom, Pid, Reference, Term};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, info, warn};
 
@@ -20,12 +19,14 @@ use crate::error::Error;
 use crate::event;
 use crate::net_kernel::NodeType;
 use crate::node::Node;
-use crate::process::{Dest, Down, Message, Process, Reason};
+use crate::process::{Down, Message, Process, Reason};
+use crate::service;
 use crate::service::monitors::Monitors;
 
 pub(super) struct Host {
     node: Node,
     process: Process,
+    name: Atom,
     shared: Arc<Shared>,
     reports: broadcast::Sender<Report>,
     monitors: Monitors<MonitorId>,
@@ -43,6 +44,7 @@ impl Host {
     pub(super) fn new(
         node: Node,
         process: Process,
+        name: Atom,
         shared: Arc<Shared>,
         reports: broadcast::Sender<Report>,
     ) -> Self {
@@ -50,6 +52,7 @@ impl Host {
         Self {
             node,
             process,
+            name,
             shared,
             reports,
             monitors: Monitors::default(),
@@ -124,7 +127,7 @@ impl Host {
             Request::Command { what, done } => {
                 self.count += 1;
                 self.waiting.insert(self.count, done);
-                self.handle(Event::Command { command: self.count, what, wall: wall() });
+                self.handle(Event::Command { command: self.count, what, wall: service::wall() });
             }
         }
     }
@@ -132,7 +135,7 @@ impl Host {
     fn message(&mut self, message: Message) {
         let event = match message {
             Message::Term(raw) => match raw.to_term(self.node.inner().limits()) {
-                Ok(message) => Event::Message { message, wall: wall() },
+                Ok(message) => Event::Message { message, wall: service::wall() },
                 Err(error) => return warn!(%error, "a message to a supervisor was dropped"),
             },
             Message::Down(down) => {
@@ -160,8 +163,8 @@ impl Host {
     async fn carry_out(&mut self) {
         while let Some(action) = self.with(|machine, _| machine.poll_action()) {
             match action {
-                Action::Send { to, message } => self.send(to, &message),
-                Action::Reply { from, reply } => super::super::reply(&self.process, &from, &reply),
+                Action::Send { to, message } => service::send(&self.process, &self.name, to, &message),
+                Action::Reply { from, reply } => service::reply(&self.process, &from, &reply),
                 Action::Monitor { monitor, pid } => self.monitor(monitor, &pid).await,
                 Action::Demonitor(monitor) => self.monitors.demonitor(&monitor, &mut self.process),
                 Action::Start { start, spec, part, state } => self.start(start, spec, part, state),
@@ -178,34 +181,9 @@ impl Host {
         }
     }
 
-    fn send(&self, to: Vec<To>, message: &Term) {
-        let raw = match RawTerm::from_term(message) {
-            Ok(raw) => raw,
-            Err(error) => return warn!(%error, "a message of a supervisor cannot be sent"),
-        };
-        for to in to {
-            let dest = match to {
-                To::Pid(pid) => Dest::from(pid),
-                To::Server(node) => {
-                    let machine = self.shared.machine.read().unwrap_or_else(PoisonError::into_inner);
-                    Dest::from((machine.name().clone(), node))
-                }
-            };
-            // A lost connection says so through the monitors.
-            if let Err(error) = self.process.send_now(dest, raw.clone()) {
-                debug!(%error, "a supervisor has not sent");
-            }
-        }
-    }
-
     async fn monitor(&mut self, monitor: MonitorId, pid: &Pid) {
-        let inner = self.node.inner();
-        // A supervisor never makes connections; it follows them.
-        let connected = pid.node == *self.node.name() || inner.net_kernel.link(&pid.node).is_some();
-        let reference = if connected { self.process.monitor(pid).await.ok() } else { None };
-        match reference {
-            Some(reference) => self.monitors.insert(monitor, reference),
-            None => self.handle(Event::Down(monitor)),
+        if !self.monitors.begin(monitor, &pid.node, pid, &self.node, &self.process).await {
+            self.handle(Event::Down(monitor));
         }
     }
 
@@ -296,10 +274,4 @@ impl Host {
         // Nobody has to listen.
         let _ = self.reports.send(report);
     }
-}
-
-/// Milliseconds since 1970, by the wall clock.
-pub(super) fn wall() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -152,11 +152,11 @@ impl Supervisor {
         let clock = Clock::start();
         // Without a random source attempts to get leases are less spread, which is no reason not to start.
         let random = crate::random::bits32().map_or(u64::from(pid.creation), u64::from);
-        let wall = host::wall();
+        let wall = super::wall();
         let machine = Machine::new(clock.now(), wall, name.clone(), pid.clone(), config, random << 1 | 1);
         let shared = Arc::new(Shared { machine: RwLock::new(machine), clock });
         let reports = Changes::channel();
-        let host = Host::new(node.clone(), process, Arc::clone(&shared), reports.clone());
+        let host = Host::new(node.clone(), process, name.clone(), Arc::clone(&shared), reports.clone());
         node.inner().runtime.spawn(host.run(inbox));
         Ok(Self { pid, shared, requests, reports })
     }
