@@ -30,7 +30,6 @@ mod objects;
 mod tests;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -370,20 +369,7 @@ impl Kubernetes {
     /// The nodes that a list names. What is named twice (an endpoint that moves from one slice to another, say) is ready if one
     /// says so.
     fn candidates(&self, listing: &Listing) -> Vec<Candidate> {
-        let mut nodes: BTreeMap<NodeName, Candidate> = BTreeMap::new();
-        for found in listing.found(self.ipv6) {
-            let Some(candidate) = self.candidate(found) else { continue };
-            match nodes.get_mut(&candidate.node) {
-                Some(known) => {
-                    known.leaving &= candidate.leaving;
-                    known.unready &= candidate.unready;
-                }
-                None => {
-                    nodes.insert(candidate.node.clone(), candidate);
-                }
-            }
-        }
-        nodes.into_values().collect()
+        super::once_each(listing.found(self.ipv6).into_iter().filter_map(|found| self.candidate(found)))
     }
 
     fn candidate(&self, found: &Found) -> Option<Candidate> {

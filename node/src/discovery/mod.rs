@@ -92,6 +92,8 @@ pub mod survey;
 pub mod template;
 pub mod terms;
 
+#[cfg(any(feature = "cloud", feature = "kubernetes"))]
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -123,6 +125,24 @@ pub trait Strategy: Send + Sync + 'static {
 
 /// A source at work.
 pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Each node once, in the order of their names. What is named twice is leaving, or not ready, only if everything that names it says so.
+#[cfg(any(feature = "cloud", feature = "kubernetes"))]
+fn once_each(candidates: impl IntoIterator<Item = Candidate>) -> Vec<Candidate> {
+    let mut nodes: BTreeMap<NodeName, Candidate> = BTreeMap::new();
+    for candidate in candidates {
+        match nodes.get_mut(&candidate.node) {
+            Some(known) => {
+                known.leaving &= candidate.leaving;
+                known.unready &= candidate.unready;
+            }
+            None => {
+                nodes.insert(candidate.node.clone(), candidate);
+            }
+        }
+    }
+    nodes.into_values().collect()
+}
 
 /// Why a source has no answer. The text says what was asked, what came, and how to mend it.
 #[derive(Clone, Debug, Eq, PartialEq)]

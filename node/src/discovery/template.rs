@@ -119,19 +119,7 @@ impl Template {
         basename: &str,
         machines: impl IntoIterator<Item = Machine>,
     ) -> Vec<Candidate> {
-        let mut nodes: BTreeMap<NodeName, Candidate> = BTreeMap::new();
-        for candidate in machines.into_iter().filter_map(|machine| self.candidate(basename, machine)) {
-            match nodes.get_mut(&candidate.node) {
-                Some(known) => {
-                    known.leaving &= candidate.leaving;
-                    known.unready &= candidate.unready;
-                }
-                None => {
-                    nodes.insert(candidate.node.clone(), candidate);
-                }
-            }
-        }
-        nodes.into_values().collect()
+        super::once_each(machines.into_iter().filter_map(|machine| self.candidate(basename, machine)))
     }
 }
 
@@ -142,6 +130,17 @@ fn stamp(text: &str) -> u64 {
     }
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+/// Names of nodes, with `-` if one is leaving and `?` if it is not ready.
+#[cfg(test)]
+pub(super) fn names(candidates: &[Candidate]) -> Vec<String> {
+    let marks = |candidate: &Candidate| {
+        let leaving = if candidate.leaving { "-" } else { "" };
+        let unready = if candidate.unready { "?" } else { "" };
+        format!("{}{leaving}{unready}", candidate.node)
+    };
+    candidates.iter().map(marks).collect()
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use foundation_proto::dist::NodeName;
 use super::ec2::{Ec2, Page};
 use super::ecs::Ecs;
 use super::*;
+use crate::discovery::Poll;
 use crate::discovery::config::Context;
 use crate::discovery::http::replies::{Asked, Replies, run};
-use crate::discovery::{Candidate, Poll};
+use crate::discovery::template::names;
 
 fn variables(pairs: &[(&'static str, String)]) -> impl Fn(&str) -> Option<String> + use<> {
     let pairs = pairs.to_vec();
@@ -34,15 +35,6 @@ fn ec2(text: &str, pairs: &[(&'static str, String)]) -> Ec2 {
 fn ecs(text: &str, pairs: &[(&'static str, String)]) -> Ecs {
     let options = toml::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     Ecs::with(options, &context(), variables(pairs))
-}
-
-fn names(candidates: &[Candidate]) -> Vec<String> {
-    let marks = |candidate: &Candidate| {
-        let leaving = if candidate.leaving { "-" } else { "" };
-        let unready = if candidate.unready { "?" } else { "" };
-        format!("{}{leaving}{unready}", candidate.node)
-    };
-    candidates.iter().map(marks).collect()
 }
 
 fn date_in(seconds: u64) -> String {

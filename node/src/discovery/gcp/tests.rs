@@ -4,6 +4,7 @@ use foundation_proto::dist::NodeName;
 
 use super::*;
 use crate::discovery::http::replies::{Asked, Replies, run};
+use crate::discovery::template::names;
 
 const FLAVOR: &str = "Metadata-Flavor: Google";
 
@@ -13,15 +14,6 @@ fn gcp(text: &str, pairs: &[(&'static str, String)]) -> Gcp {
     Gcp::with(options, &context, |name| {
         pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone())
     })
-}
-
-fn names(candidates: &[Candidate]) -> Vec<String> {
-    let marks = |candidate: &Candidate| {
-        let leaving = if candidate.leaving { "-" } else { "" };
-        let unready = if candidate.unready { "?" } else { "" };
-        format!("{}{leaving}{unready}", candidate.node)
-    };
-    candidates.iter().map(marks).collect()
 }
 
 /// As the API gives it, without most of the fields.
