@@ -4,10 +4,10 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::SourceError;
+use crate::net::buffered::Buffered;
 use crate::net::https;
 use crate::net::stream::Stream;
 
@@ -34,8 +35,6 @@ const MAX_ERROR: usize = 64 << 10;
 const MAX_MESSAGE: usize = 300;
 /// The buffer that the head of an answer must fit in; servers themselves take no more.
 const MAX_HEAD: usize = 64 << 10;
-/// What is read from the socket at once.
-const CHUNK: usize = 16 << 10;
 
 /// A server.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -196,7 +195,7 @@ impl Server {
         let request = request.body(question.body).map_err(|error| format!("cannot be asked: {error}"))?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
-            .handshake(Io { stream, input: BytesMut::new() })
+            .handshake(Buffered::new(stream))
             .await
             .map_err(|error| text(&error))?;
         let driver = tokio::spawn(async move {
@@ -313,58 +312,23 @@ fn text(error: &hyper::Error) -> String {
     }
 }
 
-/// A connection of this node, as hyper reads and writes it.
-struct Io {
-    stream: Stream,
-    /// What was read and not yet taken.
-    input: BytesMut,
-}
-
-impl hyper::rt::Read for Io {
+impl hyper::rt::Read for Buffered {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, input } = self.get_mut();
-        loop {
-            if !input.is_empty() {
-                let taken = input.split_to(input.len().min(buffer.remaining()));
-                buffer.put_slice(&taken);
-                return Poll::Ready(Ok(()));
-            }
-            input.reserve(CHUNK);
-            match stream.try_read_buf(input) {
-                Ok(0) => return Poll::Ready(Ok(())),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_readable(cx))?,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        self.get_mut().poll_input(cx, buffer.remaining()).map_ok(|read| buffer.put_slice(&read))
     }
 }
 
-impl hyper::rt::Write for Io {
+impl hyper::rt::Write for Buffered {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            match self.stream.try_write_vectored(&[IoSlice::new(bytes)]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_writable(cx))?;
-                }
-                outcome => return Poll::Ready(outcome),
-            }
-        }
+        self.get_mut().poll_output(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            match self.stream.try_flush() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_writable(cx))?;
-                }
-                outcome => return Poll::Ready(outcome),
-            }
-        }
+        self.get_mut().poll_written(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

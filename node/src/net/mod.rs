@@ -8,11 +8,14 @@
 //! | [`dialer`] | from a node name to a connected socket |
 //! | [`listener`] | listening sockets, connections that have not proved themselves yet |
 //! | [`stream`] | the bytes under a connection: TCP, or TLS over it |
+//! | `buffered` (feature `http`) | the same for libraries that poll a stream |
 //! | [`read_half`], [`write_half`] | the same once the connection is live |
 //! | [`nap`] | reading by the clock while small messages come in a stream |
 //! | [`tls`] | distribution over TLS |
 //! | [`endpoint`] | what a node has before it has peers: name, cookie, sockets, registration |
 
+#[cfg(feature = "http")]
+pub(crate) mod buffered;
 mod connection;
 pub(crate) mod dialer;
 pub(crate) mod endpoint;
