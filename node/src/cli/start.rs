@@ -44,31 +44,8 @@ pub(crate) async fn run(options: &Options, logs: &Logs) -> Result<u8, Failure> {
     export(&node, &told);
     let port = node.addresses().first().map_or(0, std::net::SocketAddr::port);
     terms::line(&format!("{} is up, port {port}", node.name().as_str()));
-    // Without a handler the signal would end the process.
-    let mut hangup = listen(SignalKind::hangup()).ok();
-    // One listener for all turns: a signal that comes while the configuration is read must not be lost.
-    let ended = signal();
-    tokio::pin!(ended);
-    loop {
-        tokio::select! {
-            signal = &mut ended => {
-                info!(signal, "stopping");
-                break;
-            }
-            () = told.notified() => {
-                info!("stopping: a node called init:stop/0");
-                // The answer to that node leaves first.
-                tokio::time::sleep(ANSWER).await;
-                break;
-            }
-            () = next(&mut hangup) => reload.run(&node).await,
-        }
-    }
-    tokio::select! {
-        () = node.stop() => {}
-        // Whoever asks twice does not want to wait.
-        signal = signal() => warn!(signal, "stopping at once"),
-    }
+    until_told(&told, async || reload.run(&node).await).await;
+    stop(node.stop()).await;
     Ok(exit::OK)
 }
 
@@ -85,30 +62,41 @@ async fn bridge(config: NodeConfig) -> Result<u8, Failure> {
         let port = node.addresses().first().map_or(0, std::net::SocketAddr::port);
         terms::line(&format!("{} is up in {cluster}, port {port}", node.name().as_str()));
     }
+    until_told(&told, async || warn!("SIGHUP: with [clusters] nothing is read anew; start it again")).await;
+    stop(bridge.stop()).await;
+    Ok(exit::OK)
+}
+
+/// Waits until a signal or another node says to stop. What a hang-up means, the caller says.
+async fn until_told(told: &Notify, mut hung_up: impl AsyncFnMut()) {
+    // Without a handler the signal would end the process.
     let mut hangup = listen(SignalKind::hangup()).ok();
+    // One listener for all turns: a signal that comes while the configuration is read must not be lost.
     let ended = signal();
     tokio::pin!(ended);
     loop {
         tokio::select! {
             signal = &mut ended => {
                 info!(signal, "stopping");
-                break;
+                return;
             }
             () = told.notified() => {
                 info!("stopping: a node called init:stop/0");
+                // The answer to that node leaves first.
                 tokio::time::sleep(ANSWER).await;
-                break;
+                return;
             }
-            () = next(&mut hangup) => {
-                warn!("SIGHUP: with [clusters] nothing is read anew; start it again");
-            }
+            () = next(&mut hangup) => hung_up().await,
         }
     }
+}
+
+/// Stops, unless it is told again: whoever asks twice does not want to wait.
+async fn stop(stopping: impl Future<Output = ()>) {
     tokio::select! {
-        () = bridge.stop() => {}
+        () = stopping => {}
         signal = signal() => warn!(signal, "stopping at once"),
     }
-    Ok(exit::OK)
 }
 
 /// What an operator may tell any node: to stop. What it may ask is built in.
