@@ -5,9 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foundation_interop_tests::{Beam, Case, Epmd, case, eventually::eventually_true};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 
 use crate::discovery::{Started, config};
 use crate::rust::WAIT;
@@ -48,13 +46,7 @@ impl Google {
     fn start() -> Self {
         let pki = Pki::new();
         pki.issue("server", &["127.0.0.1"], "compute");
-        let file = |name: &str| std::fs::read(pki.directory.join(name)).unwrap();
-        let chain = CertificateDer::pem_slice_iter(&file("server.pem")).collect::<Result<_, _>>().unwrap();
-        let key = PrivateKeyDer::from_pem_slice(&file("server.key")).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls =
-            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let tls = Arc::new(tls.with_no_client_auth().with_single_cert(chain, key).unwrap());
+        let tls = pki.server("server");
         let state = Arc::new(Mutex::new(State { token: "first".into(), ..State::default() }));
         let listeners =
             [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];

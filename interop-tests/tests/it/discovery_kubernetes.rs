@@ -8,9 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::{Beam, Case, Epmd, Release, case, eventually::eventually_true};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 
 use crate::discovery::{Started, config};
 use crate::rust::WAIT;
@@ -106,14 +104,8 @@ impl Api {
     pub(crate) fn start() -> Self {
         let pki = Pki::new();
         pki.issue("server", &["127.0.0.1"], "api");
-        let file = |name: &str| std::fs::read(pki.directory.join(name)).unwrap();
-        let chain = CertificateDer::pem_slice_iter(&file("server.pem")).collect::<Result<_, _>>().unwrap();
-        let key = PrivateKeyDer::from_pem_slice(&file("server.key")).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls =
-            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let tls = Arc::new(tls.with_no_client_auth().with_single_cert(chain, key).unwrap());
-        pki.write("ca.crt", &String::from_utf8(file("ca.pem")).unwrap());
+        let tls = pki.server("server");
+        std::fs::copy(pki.directory.join("ca.pem"), pki.directory.join("ca.crt")).unwrap();
         pki.write("token", "first\n");
         pki.write("namespace", "prod\n");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foundation_interop_tests::{
@@ -15,6 +16,9 @@ use foundation_proto::Error;
 use foundation_proto::error::PeerIncompatible;
 use foundation_proto::etf::{Atom, Term};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::rust::{Rust, WAIT, next_term};
 
@@ -57,6 +61,17 @@ impl Pki {
         params.distinguished_name.push(DnType::CommonName, common_name);
         self.write(&format!("{name}.pem"), &params.signed_by(&key, ca).unwrap().pem());
         self.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    /// What a server of the test needs to show `NAME.pem`.
+    pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
+        let file = |end: &str| std::fs::read(self.directory.join(format!("{name}.{end}"))).unwrap();
+        let chain = CertificateDer::pem_slice_iter(&file("pem")).collect::<Result<_, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(&file("key")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap())
     }
 
     /// `NAME.conf` for `-ssl_dist_optfile`: mutual certificates with those of `certificate`.
@@ -127,7 +142,7 @@ fn tls(options: beam::Options, proto_dist: &str, optfile: &Path) -> beam::Option
     options.args(&format!("-proto_dist {proto_dist} -ssl_dist_optfile")).arg(&optfile.display().to_string())
 }
 
-fn connect(rust: &Rust, node: &str) -> Result<std::sync::Arc<Link>, ConnectError> {
+fn connect(rust: &Rust, node: &str) -> Result<Arc<Link>, ConnectError> {
     rust.run(rust.node.connect(node))
 }
 
