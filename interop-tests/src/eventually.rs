@@ -3,19 +3,27 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+/// Between two probes.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Calls `probe` until it answers; `None` if it has not after `within`.
+pub fn answer_within<T>(within: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        let answer = probe();
+        if answer.is_some() || Instant::now() >= deadline {
+            return answer;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// Calls `probe` until it answers, and returns the answer.
 ///
 /// # Panics
 /// After `within`, with `what` was waited for.
-pub fn eventually<T>(what: &str, within: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + within;
-    loop {
-        if let Some(value) = probe() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "did not happen within {within:?}: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+pub fn eventually<T>(what: &str, within: Duration, probe: impl FnMut() -> Option<T>) -> T {
+    answer_within(within, probe).unwrap_or_else(|| panic!("did not happen within {within:?}: {what}"))
 }
 
 /// [`eventually`] for a plain condition.
@@ -43,6 +51,6 @@ pub fn eventually_eq<T: PartialEq + Debug>(
             Instant::now() < deadline,
             "did not happen within {within:?}: {what}: {expected:?}; it is {value:?}"
         );
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(PAUSE);
     }
 }

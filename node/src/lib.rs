@@ -57,6 +57,8 @@ pub mod discovery;
 pub mod epmd;
 pub mod error;
 pub mod event;
+#[cfg(test)]
+mod eventually;
 pub mod gen_server;
 mod io;
 mod kernel_sup;

@@ -9,7 +9,9 @@
 //! 3. While the source still fails, all four are connected: the Rust nodes dial again, and introduce the BEAM nodes.
 
 use foundation_interop_tests::case::Unsupported;
-use foundation_interop_tests::{Beam, Case, Epmd, Release, beam, case, eventually::eventually_true};
+use foundation_interop_tests::{
+    Beam, Case, Epmd, Release, beam, case, eventually::answer_within, eventually::eventually_true,
+};
 
 use crate::discovery::{Answer, NameServer, Started, config};
 use crate::discovery_consul::{Consul, TOKEN};
@@ -134,11 +136,8 @@ impl Cluster {
             let logs: String = self.rust.iter().map(Started::log).collect();
             format!("{beams:?}\n{logs}")
         };
-        let deadline = std::time::Instant::now() + WAIT * 2;
-        while !self.complete() {
-            assert!(std::time::Instant::now() < deadline, "all four are connected {when}: {}", lost());
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let complete = answer_within(WAIT * 2, || self.complete().then_some(()));
+        assert!(complete.is_some(), "all four are connected {when}: {}", lost());
     }
 
     /// No Rust node is lost by a BEAM node that did not end the connection itself, nor by the other Rust node.

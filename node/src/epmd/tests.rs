@@ -1,11 +1,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foundation_proto::epmd::NodeInfo;
 
 use self::free_port::free_port;
 use super::*;
 use crate::config::{EpmdMode, NodeConfig};
+use crate::eventually::eventually;
 
 #[path = "../../tests/it/free_port.rs"]
 mod free_port;
@@ -26,15 +27,6 @@ async fn names(port: u16) -> Vec<String> {
     client::names(at(port))
         .await
         .map_or(Vec::new(), |list| list.nodes.into_iter().map(|(name, _)| name).collect())
-}
-
-async fn eventually(within: Duration, mut holds: impl AsyncFnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !holds().await {
-        assert!(start.elapsed() < within, "not within {within:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    start.elapsed()
 }
 
 #[tokio::test]

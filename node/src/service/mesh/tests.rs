@@ -5,6 +5,7 @@ use foundation_proto::etf::{Map, Term};
 
 use super::*;
 use crate::config::{EpmdMode, NodeConfig};
+use crate::eventually::eventually;
 
 async fn lonely() -> Node {
     let mut config = NodeConfig::new("mesh@127.0.0.1").cookie("secret").epmd(EpmdMode::None);
@@ -85,11 +86,7 @@ async fn constraints_are_met_by_this_machine() {
     let worker = node.process().unwrap();
     mesh.register(Registration::new("x", worker.pid())).await.unwrap();
     let known = || mesh.loads().values().any(|load| load.cpu.is_some() && load.memory.is_some());
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while !known() {
-        assert!(tokio::time::Instant::now() < deadline, "{:?}", mesh.loads());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(Duration::from_secs(20), async || known()).await;
     let under = |percent| Routing::default().constraints(Constraints::new().memory_under(percent));
     mesh.route(&Term::from("x"), &under(100.1)).unwrap();
     let refused = mesh.route(&Term::from("x"), &under(0.0)).unwrap_err();
@@ -135,45 +132,5 @@ async fn a_check_of_the_program_that_hangs_or_panics_has_failed() {
     mesh.register_checked(Registration::new("y", worker.pid()), Some(rules), panics).await.unwrap();
     let unhealthy = |change: &Change| matches!(change, Change::Health(service) if service.name == Term::from("y") && service.health == Health::Unhealthy);
     while !unhealthy(&next(&mut monitor).await) {}
-    node.stop().await;
-}
-
-/// Run with `-- --ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn what_searching_and_choosing_cost() {
-    let node = lonely().await;
-    let mesh = node.services().unwrap();
-    let mut workers = Vec::new();
-    for (name, count) in [("ten", 10), ("hundred", 100), ("thousand", 1000)] {
-        for n in 0..count {
-            let worker = node.process().unwrap();
-            let registration = Registration::new(name, worker.pid()).capabilities([Term::from(n % 10)]);
-            mesh.register(registration).await.unwrap();
-            workers.push(worker);
-        }
-        let name = Term::from(name);
-        for strategy in
-            [Strategy::LeastConnections, Strategy::RoundRobin, Strategy::Weighted, Strategy::Random]
-        {
-            let routing = Routing::new(strategy);
-            let rounds = 200_000 / count;
-            let begin = std::time::Instant::now();
-            for _ in 0..rounds {
-                drop(mesh.route(&name, &routing).unwrap());
-            }
-            println!("{strategy:?} among {count}: {} ns", begin.elapsed().as_nanos() / rounds as u128);
-        }
-        let query = Query::new().name(name).capability(Term::from(3));
-        let rounds = 100_000 / count;
-        let begin = std::time::Instant::now();
-        for _ in 0..rounds {
-            assert_eq!(mesh.discover(&query).len() as i32, count / 10);
-        }
-        println!(
-            "finding a tenth of {count} by name and capability: {} ns",
-            begin.elapsed().as_nanos() / rounds as u128
-        );
-    }
     node.stop().await;
 }
