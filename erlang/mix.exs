@@ -7,8 +7,8 @@ defmodule Foundation.MixProject do
       version: "2.0.0",
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
-      # After :elixir, because the task is itself a module of this project.
-      compilers: Mix.compilers() ++ [:foundation_native],
+      # After :elixir, because the tasks are themselves modules of this project.
+      compilers: Mix.compilers() ++ [:foundation_native, :foundation_companion],
       start_permanent: Mix.env() == :prod,
       description: "Infrastructure services and clustering for Elixir applications",
       aliases: aliases(),

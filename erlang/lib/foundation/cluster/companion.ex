@@ -4,7 +4,8 @@ defmodule Foundation.Cluster.Companion do
   topologies as libcluster has them. The program only finds; connecting is done here.
 
   The program is looked for in `config :foundation, binary:`, in the environment variable `FOUNDATION_BIN`, in `priv/bin/foundation`
-  of this application (`mix foundation.build` puts it there), and on `PATH`.
+  of this application (`mix foundation.build` puts it there, and `mix compile` with `config :foundation, build_companion: true`), and on
+  `PATH`.
 
   It is started as a port, so it ends with this node, and is started again when it ends by itself: nodes stay connected in the
   meantime. A topology's `connect`, `disconnect` and `list_nodes` are called as libcluster calls them. Events and lines of the log are
