@@ -449,6 +449,7 @@ impl NetKernel {
             entry.link = None;
             let lost = !reason.is_deliberate() && *reason != DownReason::Replaced && !entry.released;
             if lost
+                && entry.can_be_dialled
                 && self.identity.config.reconnect != Reconnect::Never
                 && !self.stopping.load(Ordering::Acquire)
             {

@@ -190,6 +190,28 @@ async fn a_lost_peer_is_back_within_a_second_of_its_return() {
     assert!(tokio::time::timeout(Duration::from_millis(1200), events.next()).await.is_err());
 }
 
+#[tokio::test]
+async fn a_lost_peer_that_nobody_can_dial_is_not_dialled() {
+    let port = free_port();
+    let a = Node::start(config("a", port).reconnect(Reconnect::Lost)).await.unwrap();
+    let mut events = a.events();
+    // As a command of an operator: it connects, and no EPMD knows it.
+    let mut unlisted = config("c", 1).epmd(EpmdMode::None);
+    unlisted.dist_listen = false;
+    unlisted.erl_epmd_node_listen_port = a.addresses().first().map(SocketAddr::port);
+    let command = Node::start(unlisted).await.unwrap();
+    command.connect("a@127.0.0.1").await.unwrap();
+    assert!(matches!(next(&mut events).await, Event::NodeUp { .. }));
+    command.stop().await;
+    assert!(matches!(next(&mut events).await, Event::NodeDown { .. }));
+    // Another node under that name could be dialled. Nobody has asked for it.
+    let other = Node::start(config("c", port)).await.unwrap();
+    let more = tokio::time::timeout(Duration::from_millis(1200), events.next()).await;
+    assert!(more.is_err(), "{more:?}");
+    other.connect("a@127.0.0.1").await.unwrap();
+    assert!(matches!(next(&mut events).await, Event::NodeUp { .. }));
+}
+
 /// Ends all connections of a node, which the other sides cannot tell from a loss.
 async fn break_connections(node: &Node) {
     for peer in node.nodes(NodeType::Connected) {
