@@ -6,10 +6,10 @@ use std::time::Instant;
 use rustler::Env;
 use rustler::schedule::consume_timeslice;
 
-/// One percent of a time slice, the least that `enif_consume_timeslice` takes. OTP's manual calls a slice a millisecond; 4,000 reductions of Elixir are over
-/// in 50 to 200 microseconds on today's machines. A slice of native calls is no longer, so that whoever waits for a scheduler waits as
-/// long behind them as behind Elixir.
-const PERCENT_NANOS: u128 = 2_000;
+/// One percent of a time slice, the least that `enif_consume_timeslice` takes. OTP's manual calls a slice a millisecond, but 4,000 reductions of Elixir are
+/// over in 20 to 40 microseconds on today's machines, and so are those that OTP's own functions (`crc32`) charge themselves. A slice of native calls is no
+/// longer, because whoever is woken by a timer waits for several: the one that runs, and one of each process before it in the queue.
+const PERCENT_NANOS: u128 = 250;
 
 thread_local! {
     /// What this scheduler's calls have taken and was not charged: less than a percent. Short calls in a loop are paid for by whichever of them
