@@ -3,7 +3,7 @@
 use foundation_cluster::ring::Ring as Points;
 use foundation_proto::Limits;
 use foundation_proto::etf::{Term, decode};
-use rustler::{Binary, Env, Resource, ResourceArc};
+use rustler::{Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term as Argument};
 
 use crate::timeslice;
 
@@ -46,10 +46,14 @@ fn ring_owner(ring: ResourceArc<Ring>, place: u32) -> Option<usize> {
     ring.0.owner(place)
 }
 
-/// The same of many places.
+/// The same of many places. Taking the lists apart and making them is half of the work, so it is charged as well.
 #[rustler::nif]
-fn ring_owners(env: Env<'_>, ring: ResourceArc<Ring>, places: Vec<u32>) -> Vec<Option<usize>> {
-    timeslice::charged(env, || places.iter().map(|place| ring.0.owner(*place)).collect())
+fn ring_owners<'a>(env: Env<'a>, ring: ResourceArc<Ring>, places: Argument<'a>) -> NifResult<Argument<'a>> {
+    timeslice::charged(env, || {
+        let places: Vec<u32> = places.decode()?;
+        let owners: Vec<Option<usize>> = places.iter().map(|place| ring.0.owner(*place)).collect();
+        Ok(owners.encode(env))
+    })
 }
 
 /// The same on a dirty scheduler.

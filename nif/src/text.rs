@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use rustler::{Binary, Env};
+use rustler::{Binary, Encoder, Env, NifResult, Term};
 
 use crate::timeslice;
 
@@ -14,12 +14,11 @@ mod atoms {
 ///
 /// Only for ASCII, where lower case means the same everywhere; other texts are left to the Elixir side.
 #[rustler::nif]
-fn text_similarities(
-    env: Env<'_>,
-    text: Binary<'_>,
-    others: Vec<Binary<'_>>,
-) -> Result<Vec<f64>, rustler::Atom> {
-    timeslice::charged(env, || similarities(&text, &others))
+fn text_similarities<'a>(env: Env<'a>, text: Binary<'a>, others: Term<'a>) -> NifResult<Term<'a>> {
+    timeslice::charged(env, || {
+        let others: Vec<Binary<'a>> = others.decode()?;
+        Ok(similarities(&text, &others).encode(env))
+    })
 }
 
 /// The same on a dirty scheduler, for texts that take longer than 100 microseconds.

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use rustler::{Binary, Env, Resource, ResourceArc};
+use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 
 use crate::timeslice;
 
@@ -37,13 +37,8 @@ fn vectors_new(values: Binary<'_>, dimensions: usize) -> Result<ResourceArc<Vect
 /// The `count` rows nearest to the query, the nearest first: `{row, cosine}`; of equal ones the lower row first. A row of zeros has the
 /// cosine 0.
 #[rustler::nif]
-fn vectors_top(
-    env: Env<'_>,
-    vectors: ResourceArc<Vectors>,
-    query: Binary<'_>,
-    count: usize,
-) -> Result<Vec<(usize, f64)>, rustler::Atom> {
-    timeslice::charged(env, || top(&vectors, query.as_slice(), count))
+fn vectors_top<'a>(env: Env<'a>, vectors: ResourceArc<Vectors>, query: Binary<'a>, count: usize) -> Term<'a> {
+    timeslice::charged(env, || top(&vectors, query.as_slice(), count).encode(env))
 }
 
 /// The same on a dirty scheduler, for more numbers than 100 microseconds suffice for.
