@@ -465,8 +465,13 @@ defmodule Foundation.InfrastructureTest do
       assert {:error, {:rate_limit_error, %Error{code: 6008}}} =
                Infrastructure.execute_protected(:k, [rate_limiter: {:r, {1}}], fn -> 1 end)
 
-      assert {:error, {:exception, _}} =
-               Infrastructure.execute_protected(:k, :config, fn -> 1 end)
+      for no_options <- [:config, %{}] do
+        assert {:error, {:exception, %FunctionClauseError{}}} =
+                 Infrastructure.execute_protected(:k, no_options, fn -> 1 end)
+      end
+
+      assert {:error, {:exception, %CaseClauseError{term: :no_pair}}} =
+               Infrastructure.execute_protected(:k, [rate_limiter: :no_pair], fn -> 1 end)
 
       limited = [rate_limiter: {:r, name(:u)}]
       for _n <- 1..100, do: Infrastructure.execute_protected(:k, limited, fn -> 1 end)

@@ -105,7 +105,7 @@ defmodule Foundation.Infrastructure do
     emit(:execute_start, key, %{options: describe(options)})
 
     try do
-      with :ok <- check_rate(options[:rate_limiter]), do: run(options, fun)
+      with :ok <- check_rate(Keyword.get(options, :rate_limiter)), do: run(options, fun)
     rescue
       exception ->
         duration = System.monotonic_time() - start
@@ -124,9 +124,15 @@ defmodule Foundation.Infrastructure do
     end
   end
 
-  defp check_rate(nil), do: :ok
+  # What is neither is the caller's mistake, and 1.x says so with this exception.
+  defp check_rate(rate_limiter) do
+    case rate_limiter do
+      nil -> :ok
+      {rule, identifier} -> check_rate(rule, identifier)
+    end
+  end
 
-  defp check_rate({rule, identifier}) do
+  defp check_rate(rule, identifier) do
     case RateLimiter.check_rate(identifier, rule, @limit, @window_ms) do
       :ok ->
         :ok
