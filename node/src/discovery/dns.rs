@@ -15,10 +15,14 @@
 //! Nothing is cached: a changed answer counts at once. That a name does not exist is an answer (nobody is there), that a server
 //! does not answer or fails is an error. If one of several questions fails, its last answer is kept.
 //!
+//! All questions are asked at once, so that name servers that are gone cost one `timeout` and not one for each question. Within it
+//! each question is put twice, to two servers at a time; over UDP it is sent three times each time as long as nothing comes.
+//!
 //! The names that come out are of this strategy's own making, with the basename that the configuration says (this node's own
 //! by default), so they are dialled without an entry of the allow-list. Plain DNS can be forged; distribution over TLS is the answer to that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -31,6 +35,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use serde::Deserialize;
+use tokio::task::JoinSet;
 
 use super::config::{Context, ms};
 use super::{Candidate, Poll, SourceError};
@@ -51,6 +56,9 @@ pub struct Options {
     /// The pause between two questions, in milliseconds. 5,000.
     #[serde(alias = "interval", alias = "poll_interval", with = "ms")]
     pub polling_interval: Duration,
+    /// How long all name servers together have to answer one question, in milliseconds. 5,000.
+    #[serde(with = "ms")]
+    pub timeout: Duration,
     /// Name servers to ask (`address` or `address:port`) instead of those in `/etc/resolv.conf`.
     pub servers: Vec<String>,
 }
@@ -68,6 +76,9 @@ pub struct KubernetesOptions {
     /// The pause between two questions, in milliseconds. 5,000.
     #[serde(default = "five_seconds", with = "ms")]
     pub polling_interval: Duration,
+    /// As for `dns`.
+    #[serde(default = "five_seconds", with = "ms")]
+    pub timeout: Duration,
     /// As for `dns`.
     #[serde(default)]
     pub servers: Vec<String>,
@@ -91,6 +102,9 @@ pub struct KubernetesSrvOptions {
     /// The pause between two questions, in milliseconds. 5,000.
     #[serde(default = "five_seconds", with = "ms")]
     pub polling_interval: Duration,
+    /// As for `dns`.
+    #[serde(default = "five_seconds", with = "ms")]
+    pub timeout: Duration,
     /// As for `dns`.
     #[serde(default)]
     pub servers: Vec<String>,
@@ -119,6 +133,7 @@ impl Default for Options {
             basename: None,
             resource_types: vec![ResourceType::A, ResourceType::Aaaa],
             polling_interval: five_seconds(),
+            timeout: five_seconds(),
             servers: Vec::new(),
         }
     }
@@ -132,6 +147,7 @@ pub struct Dns {
     /// An SRV target is the host part itself, and is not resolved further.
     targets: bool,
     interval: Duration,
+    timeout: Duration,
     servers: Vec<String>,
     resolver: OnceLock<TokioResolver>,
     /// What each question was last answered with.
@@ -162,13 +178,15 @@ impl Dns {
             .map(|name| format!("{}.", name.trim_end_matches('.')))
             .flat_map(|name| types.iter().map(move |kind| (name.clone(), *kind)).collect::<Vec<_>>());
         let basename = options.basename.unwrap_or_else(|| context.own.alive().to_owned());
-        Self::with(questions.collect(), basename, false, options.polling_interval, options.servers)
+        let (interval, timeout) = (options.polling_interval, options.timeout);
+        Self::with(questions.collect(), basename, false, interval, timeout, options.servers)
     }
 
     /// `kubernetes_dns`.
     pub fn kubernetes(options: KubernetesOptions) -> Self {
         let questions = vec![(options.service, RecordType::A)];
-        Self::with(questions, options.application_name, false, options.polling_interval, options.servers)
+        let (interval, timeout) = (options.polling_interval, options.timeout);
+        Self::with(questions, options.application_name, false, interval, timeout, options.servers)
     }
 
     /// `kubernetes_dns_srv`.
@@ -177,7 +195,8 @@ impl Dns {
         let domain = domain.unwrap_or_else(|| "cluster.local.".to_owned());
         let name = format!("{}.{}.svc.{}.", options.service, options.namespace, domain.trim_end_matches('.'));
         let questions = vec![(name, RecordType::SRV)];
-        Self::with(questions, options.application_name, true, options.polling_interval, options.servers)
+        let (interval, timeout) = (options.polling_interval, options.timeout);
+        Self::with(questions, options.application_name, true, interval, timeout, options.servers)
     }
 
     fn with(
@@ -185,10 +204,11 @@ impl Dns {
         basename: String,
         targets: bool,
         interval: Duration,
+        timeout: Duration,
         servers: Vec<String>,
     ) -> Self {
         let (resolver, last) = (OnceLock::new(), Mutex::default());
-        Self { questions, basename, targets, interval, servers, resolver, last }
+        Self { questions, basename, targets, interval, timeout, servers, resolver, last }
     }
 
     /// The part of the names before the `@`.
@@ -216,43 +236,11 @@ impl Dns {
         options.cache_size = 0;
         options.positive_max_ttl = Some(Duration::ZERO);
         options.negative_max_ttl = Some(Duration::ZERO);
+        // Once more after the first time, which lets the servers go first that have answered. Together less than the timeout.
         options.attempts = 1;
+        options.timeout = self.timeout.mul_f64(0.4);
         let resolver = builder.build().map_err(|error| wrong(&error))?;
         Ok(self.resolver.get_or_init(|| resolver))
-    }
-
-    /// The host parts that answer one question.
-    async fn ask(&self, name: &str, kind: RecordType) -> Result<BTreeSet<String>, SourceError> {
-        let resolver = self.resolver()?;
-        let mut hosts = BTreeSet::new();
-        for answer in lookup(resolver, name, kind).await? {
-            match answer {
-                RData::A(ip) => {
-                    hosts.insert(IpAddr::V4(ip.0).to_string());
-                }
-                RData::AAAA(ip) => {
-                    hosts.insert(IpAddr::V6(ip.0).to_string());
-                }
-                RData::SRV(service) => {
-                    let target = service.target.to_utf8();
-                    if self.targets {
-                        hosts.insert(target.trim_end_matches('.').to_owned());
-                        continue;
-                    }
-                    for kind in [RecordType::A, RecordType::AAAA] {
-                        for answer in lookup(resolver, &target, kind).await? {
-                            match answer {
-                                RData::A(ip) => hosts.insert(IpAddr::V4(ip.0).to_string()),
-                                RData::AAAA(ip) => hosts.insert(IpAddr::V6(ip.0).to_string()),
-                                _ => false,
-                            };
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(hosts)
     }
 }
 
@@ -267,8 +255,14 @@ impl Poll for Dns {
         }
         let mut failure = None;
         let mut answered = false;
-        for (index, (name, kind)) in self.questions.iter().enumerate() {
-            match self.ask(name, *kind).await {
+        let resolver = self.resolver()?;
+        let (timeout, targets) = (self.timeout, self.targets);
+        let asking = self
+            .questions
+            .iter()
+            .map(|(name, kind)| ask(resolver.clone(), name.clone(), *kind, timeout, targets));
+        for (index, answer) in all(asking).await {
+            match answer {
                 Ok(hosts) => {
                     answered = true;
                     self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(index, hosts);
@@ -298,12 +292,79 @@ impl Poll for Dns {
     }
 }
 
-/// How long to wait for an answer. The resolver's own bound covers one exchange with one server, not what it tries after that.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Questions that are asked at once.
+const AT_ONCE: usize = 16;
+
+/// The outcomes of all futures, by their place. A few run at once.
+async fn all<F>(futures: impl Iterator<Item = F>) -> BTreeMap<usize, F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    let mut futures = futures.enumerate();
+    let (mut running, mut outcomes) = (JoinSet::new(), BTreeMap::new());
+    loop {
+        while running.len() < AT_ONCE
+            && let Some((index, future)) = futures.next()
+        {
+            running.spawn(async move { (index, future.await) });
+        }
+        match running.join_next().await {
+            Some(outcome) => outcomes.extend(outcome),
+            None => return outcomes,
+        }
+    }
+}
+
+/// The host parts that answer one question.
+async fn ask(
+    resolver: TokioResolver,
+    name: String,
+    kind: RecordType,
+    timeout: Duration,
+    targets: bool,
+) -> Result<BTreeSet<String>, SourceError> {
+    let (mut hosts, mut further) = (BTreeSet::new(), BTreeSet::new());
+    for answer in lookup(&resolver, &name, kind, timeout).await? {
+        match answer {
+            RData::SRV(service) if targets => {
+                hosts.insert(service.target.to_utf8().trim_end_matches('.').to_owned());
+            }
+            RData::SRV(service) => {
+                further.insert(service.target.to_utf8());
+            }
+            answer => hosts.extend(address(&answer)),
+        }
+    }
+    let further =
+        further.into_iter().flat_map(|target| [(target.clone(), RecordType::A), (target, RecordType::AAAA)]);
+    let asking = further.map(|(target, kind)| {
+        let resolver = resolver.clone();
+        async move { lookup(&resolver, &target, kind, timeout).await }
+    });
+    for answers in all(asking).await.into_values() {
+        hosts.extend(answers?.iter().filter_map(address));
+    }
+    Ok(hosts)
+}
+
+/// The address in a record.
+fn address(record: &RData) -> Option<String> {
+    match record {
+        RData::A(ip) => Some(IpAddr::V4(ip.0).to_string()),
+        RData::AAAA(ip) => Some(IpAddr::V6(ip.0).to_string()),
+        _ => None,
+    }
+}
 
 /// The records of a name; none, if the server says that there are none.
-async fn lookup(resolver: &TokioResolver, name: &str, kind: RecordType) -> Result<Vec<RData>, SourceError> {
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, resolver.lookup(name, kind)).await;
+async fn lookup(
+    resolver: &TokioResolver,
+    name: &str,
+    kind: RecordType,
+    timeout: Duration,
+) -> Result<Vec<RData>, SourceError> {
+    // The resolver's own bound covers one exchange, not what it tries after that.
+    let answer = tokio::time::timeout(timeout, resolver.lookup(name, kind)).await;
     match answer.map_err(|_| SourceError::new(format!("the {kind} records of {name}: no answer in time")))? {
         Ok(lookup) => Ok(lookup.answers().iter().map(|record| record.data.clone()).collect()),
         Err(NetError::Dns(DnsError::NoRecordsFound(none)))
@@ -330,4 +391,73 @@ fn name_server(text: &str) -> Result<NameServerConfig, String> {
         connection.port = address.port();
     }
     Ok(server)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    /// RFC 1035 section 4: a header, the question as it came, and the address that was asked for.
+    fn answer(query: &[u8]) -> Option<(u8, Vec<u8>)> {
+        let end = 12 + query.get(12..)?.iter().position(|byte| *byte == 0)? + 5;
+        let kind = *query.get(end - 3)?;
+        let address: Vec<u8> = match kind {
+            1 => vec![127, 0, 0, 1],
+            28 => std::net::Ipv6Addr::LOCALHOST.octets().to_vec(),
+            _ => return None,
+        };
+        let mut out = query.get(..2)?.to_vec();
+        out.extend([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        out.extend(query.get(12..end)?);
+        out.extend([0xC0, 12, 0, kind, 0, 1, 0, 0, 0, 1, 0, address.len() as u8]);
+        out.extend(address);
+        Some((kind, out))
+    }
+
+    /// Answers nothing before it has heard as many different questions as are expected.
+    fn waiting_server(expected: usize) -> u16 {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let mut held = BTreeMap::new();
+            let mut query = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut query) {
+                let Some((kind, response)) = answer(&query[..length]) else { continue };
+                // Without the letters, which a resolver may write large or small.
+                held.insert((length, kind), (response, from));
+                if held.len() >= expected {
+                    for (response, from) in held.values() {
+                        let _gone = socket.send_to(response, from);
+                    }
+                }
+            }
+        });
+        port
+    }
+
+    fn dns(queries: &[&str], port: u16, timeout: Duration) -> Dns {
+        let questions = queries
+            .iter()
+            .flat_map(|name| [RecordType::A, RecordType::AAAA].map(|kind| (format!("{name}."), kind)));
+        let servers = vec![format!("127.0.0.1:{port}")];
+        Dns::with(questions.collect(), "shop".into(), false, Duration::from_secs(5), timeout, servers)
+    }
+
+    #[tokio::test]
+    async fn all_questions_are_asked_before_one_is_answered() {
+        let dns = dns(&["a.internal", "ab.internal"], waiting_server(4), Duration::from_secs(60));
+        let found = dns.poll().await.unwrap();
+        let names: BTreeSet<&str> = found.iter().map(|candidate| candidate.node.as_str()).collect();
+        assert_eq!(names, BTreeSet::from(["shop@127.0.0.1", "shop@::1"]));
+        assert_eq!(found.len(), 4, "each question has its answer");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_silent_is_an_error_after_the_timeout() {
+        let dns = dns(&["a.internal"], waiting_server(3), Duration::from_millis(300));
+        let error = dns.poll().await.unwrap_err().to_string();
+        assert!(error.contains("records of a.internal."), "{error}");
+    }
 }

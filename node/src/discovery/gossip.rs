@@ -7,7 +7,8 @@
 //! ```
 //!
 //! # Wire format
-//! One datagram, sent after a random pause of up to five seconds each:
+//! One datagram, sent after a random pause of up to five seconds each; the first few, for which libcluster takes the same pause, after
+//! shorter ones:
 //!
 //! ```text
 //! plain   "heartbeat::" ++ term_to_binary(#{node => 'name@host'})
@@ -46,6 +47,12 @@ const PREFIX: &[u8] = b"heartbeat::";
 const MAX_DATAGRAM: usize = 1200;
 /// The longest pause between two heartbeats; libcluster's.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The longest pauses after the first heartbeats: a datagram that is lost when all begin at once is made up for soon.
+const FIRST_PAUSES: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+/// Room for a heartbeat of each of a thousand nodes, which may all begin at once while this one does something else. The system
+/// may grant less.
+const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// The keys of this strategy, as libcluster names them.
 #[derive(Clone, Debug, Deserialize)]
@@ -114,6 +121,7 @@ impl Gossip {
         socket.set_broadcast(true)?;
         socket.set_multicast_loop_v4(true)?;
         socket.set_multicast_ttl_v4(options.multicast_ttl)?;
+        let _less = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         socket.bind(&SocketAddr::from((options.if_addr, options.port)).into())?;
         if !options.broadcast_only {
             let mut failure = None;
@@ -165,14 +173,20 @@ impl Gossip {
         })?;
         let mut heard = Heard::default();
         let mut datagram = [0_u8; MAX_DATAGRAM];
+        let mut pauses = FIRST_PAUSES.into_iter();
         let mut next = tokio::time::Instant::now();
         loop {
-            tokio::select! {
+            let (said, addresses) = tokio::select! {
                 () = tokio::time::sleep_until(next), if self.listens => {
                     if let Err(error) = self.send(&socket, key.as_ref()).await {
                         reports.failed(error).await;
                     }
-                    next = tokio::time::Instant::now() + random::between(Duration::from_millis(1), HEARTBEAT);
+                    let pause = match pauses.next() {
+                        Some(pause) => random::between(pause / 2, pause),
+                        None => random::between(Duration::from_millis(1), HEARTBEAT),
+                    };
+                    next = tokio::time::Instant::now() + pause;
+                    continue;
                 }
                 received = socket.recv_from(&mut datagram) => {
                     let (length, from) = received
@@ -182,11 +196,15 @@ impl Gossip {
                     }
                     let node = datagram.get(..length).and_then(|datagram| decode(datagram, key.as_ref()));
                     let Some(node) = node.filter(|node| *node != self.own) else { continue };
-                    if let Some(addresses) = heard.addresses(&node).await {
-                        let evidence = format!("heartbeat from {from}");
-                        reports.seen(Candidate { addresses, ..Candidate::new(node, evidence) }).await;
-                    }
+                    let Some((said, addresses)) = heard.addresses(&node.clone(), (node, from)) else { continue };
+                    (vec![said], addresses)
                 }
+                resolved = heard.resolved() => resolved,
+            };
+            for (node, from) in said {
+                let evidence = format!("heartbeat from {from}");
+                let candidate = Candidate { addresses: addresses.clone(), ..Candidate::new(node, evidence) };
+                reports.seen(candidate).await;
             }
         }
     }

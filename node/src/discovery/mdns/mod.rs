@@ -150,7 +150,8 @@ struct Browser<'a> {
     announcer: Option<Announcer>,
     /// When it is to be started anew.
     announce_at: Option<tokio::time::Instant>,
-    heard: Heard,
+    /// A node, and the port of the EPMD that its announcement names.
+    heard: Heard<(Found, Option<u16>)>,
     table: Table,
     /// When the EPMD at an address was asked.
     asked: BTreeMap<SocketAddr, Instant>,
@@ -223,6 +224,12 @@ impl<'a> Browser<'a> {
                 Some(found) = self.lookups.join_next(), if !self.lookups.is_empty() => {
                     for found in found.unwrap_or_default() {
                         self.report(found, None, reports).await;
+                    }
+                    continue;
+                }
+                (found, addresses) = self.heard.resolved() => {
+                    for (found, port) in found {
+                        self.resolved(found, port, addresses.clone(), reports).await;
                     }
                     continue;
                 }
@@ -330,11 +337,17 @@ impl<'a> Browser<'a> {
 
     /// Reports a node; `port` is that of the EPMD that its announcement names.
     async fn report(&mut self, found: Found, port: Option<u16>, reports: &Reports) {
-        let Found { node, instance, from } = found;
-        if node == self.context.own {
+        if found.node == self.context.own {
             return;
         }
-        let Some(addresses) = self.heard.addresses(&node).await else { return };
+        if let Some(((found, port), addresses)) = self.heard.addresses(&found.node.clone(), (found, port)) {
+            self.resolved(found, port, addresses, reports).await;
+        }
+    }
+
+    /// Reports a node whose host leads to these addresses.
+    async fn resolved(&mut self, found: Found, port: Option<u16>, addresses: Vec<IpAddr>, reports: &Reports) {
+        let Found { node, instance, from } = found;
         // Such a name means something on its own machine only, and there only to those who share its EPMD.
         let local = !addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback);
         let shared = port.is_none_or(|port| port == self.context.epmd_port);
