@@ -1,13 +1,15 @@
 //! Where diagnostics go, and in which form.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, fmt::time, reload};
 
@@ -78,14 +80,26 @@ pub(crate) fn start(options: &Options, serves: bool) -> Logs {
         Some(LogFormat::Json) => {
             install!(builder.json().flatten_event(true).with_current_span(true).with_span_list(false))
         }
-        Some(LogFormat::Logfmt) => install!(builder.event_format(Logfmt)),
+        Some(LogFormat::Logfmt) => install!(builder.fmt_fields(Lines).event_format(Logfmt)),
         _ => install!(builder.with_ansi(colours).with_target(false).compact()),
     };
     Logs { change, fixed, default }
 }
 
-/// `time=… level=… span=… peer=… message="…"`, one event per line.
+/// `time=… level=… span=… message="…" peer=…`, one event per line: the event's own fields, then those of the spans that it is in, the
+/// innermost first, as far as they have another name.
 struct Logfmt;
+
+/// The fields of a span, each on a line of its own. No value has the end of a line in it, see [`Pairs::put`].
+struct Lines;
+
+impl<'a> FormatFields<'a> for Lines {
+    fn format_fields<R: RecordFields>(&self, mut out: Writer<'a>, fields: R) -> fmt::Result {
+        let mut pairs = Pairs { text: String::new(), between: '\n' };
+        fields.record(&mut pairs);
+        out.write_str(&pairs.text)
+    }
+}
 
 impl<S, N> FormatEvent<S, N> for Logfmt
 where
@@ -101,26 +115,43 @@ where
         write!(out, "time=")?;
         time::SystemTime.format_time(&mut out)?;
         write!(out, " level={}", event.metadata().level().as_str().to_lowercase())?;
-        if let Some(span) = context.lookup_current() {
+        if let Some(span) = context.event_scope().and_then(|mut scope| scope.next()) {
             write!(out, " span={}", span.name())?;
         }
-        let mut fields = Pairs(String::new());
+        let mut fields = Pairs { text: String::new(), between: ' ' };
         event.record(&mut fields);
-        writeln!(out, "{}", fields.0)
+        out.write_str(&fields.text)?;
+        let mut written: BTreeSet<String> =
+            event.metadata().fields().iter().map(|field| field.name().to_owned()).collect();
+        for span in context.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            let Some(fields) = extensions.get::<FormattedFields<N>>() else { continue };
+            for pair in fields.fields.lines().map(str::trim).filter(|pair| !pair.is_empty()) {
+                let name = pair.split('=').next().unwrap_or_default();
+                if written.insert(name.to_owned()) {
+                    write!(out, " {pair}")?;
+                }
+            }
+        }
+        writeln!(out)
     }
 }
 
-/// The fields of an event, each with a space before it.
-struct Pairs(String);
+/// The fields of an event or a span, each with this character before it.
+struct Pairs {
+    text: String,
+    between: char,
+}
 
 impl Pairs {
     fn put(&mut self, name: &str, value: &str) {
         let plain = |c: char| c.is_ascii_graphic() && c != '"' && c != '=' && c != '\\';
         // Names and texts of peers stand here: anything but plain characters is quoted and escaped.
+        self.text.push(self.between);
         let _infallible = if !value.is_empty() && value.chars().all(plain) {
-            write!(self.0, " {name}={value}")
+            write!(self.text, "{name}={value}")
         } else {
-            write!(self.0, " {name}={value:?}")
+            write!(self.text, "{name}={value:?}")
         };
     }
 }
@@ -141,10 +172,57 @@ mod tests {
 
     #[test]
     fn what_peers_choose_cannot_forge_a_line() {
-        let mut pairs = Pairs(String::new());
+        let mut pairs = Pairs { text: String::new(), between: ' ' };
         pairs.put("peer", "a@h");
         pairs.put("error", "two\nlines level=error \u{1b}[31m");
         pairs.put("empty", "");
-        assert_eq!(pairs.0, " peer=a@h error=\"two\\nlines level=error \\u{1b}[31m\" empty=\"\"");
+        assert_eq!(pairs.text, " peer=a@h error=\"two\\nlines level=error \\u{1b}[31m\" empty=\"\"");
+    }
+
+    /// What the node says of its connections stands in the span that names the peer.
+    #[test]
+    fn fields_of_spans_stand_in_the_line_once() {
+        use std::io;
+        use std::sync::{Arc, Mutex};
+
+        #[derive(Clone, Default)]
+        struct Buffer(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Buffer {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new("warn"))
+            .with_writer(move || writer.clone())
+            .fmt_fields(Lines)
+            .event_format(Logfmt)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let outer = tracing::error_span!("outer", peer = "outer@h", topology = "two words");
+            let inner = tracing::error_span!(
+                parent: &outer,
+                "connection",
+                peer = "a@h",
+                address = %"10.0.0.1:1",
+                reason = "hidden",
+                later = tracing::field::Empty
+            );
+            inner.record("later", "x y\n");
+            tracing::warn!(parent: &inner, reason = "the peer has closed it", "nodedown");
+        });
+        let line = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let (_, rest) = line.split_once(" level=").unwrap();
+        assert_eq!(
+            rest,
+            "warn span=connection message=nodedown reason=\"the peer has closed it\" peer=a@h address=10.0.0.1:1 \
+             later=\"x y\\n\" topology=\"two words\"\n"
+        );
     }
 }

@@ -68,7 +68,8 @@ impl Established {
         config.limits = identity.config.limits.wire.clone();
         config.net_ticktime = std::time::Duration::from_secs(u64::from(identity.config.net_ticktime));
         config.net_tickintensity = identity.config.net_tickintensity;
-        let span = tracing::info_span!(parent: None, "connection", peer = peer.name.as_str(), %address);
+        // Of the highest level: whatever is logged of a connection names its peer.
+        let span = tracing::error_span!(parent: None, "connection", peer = peer.name.as_str(), %address);
         let info = PeerInfo {
             name: peer.name.into(),
             creation: peer.creation,
