@@ -8,7 +8,8 @@
 //! 1. An error of a source is no answer: it changes nothing but its own back-off.
 //! 2. A node is given up by a source after [`ABSENT_ANSWERS`] complete answers in a row without it and at least
 //!    [`ABSENT_FOR`]; see [`Prune`] for what happens then. It is given up at all only when no source names it any more.
-//! 3. Dials are made side by side, each node with its own back-off and jitter. A refused cookie backs off for minutes.
+//! 3. Dials are made side by side, each node with its own back-off and jitter. A refused cookie backs off for minutes. While many nodes
+//!    are new, those with greater names are put off by a moment, once: they dial too, and of two attempts at once theirs goes on.
 //! 4. A node that a source marks as leaving is not dialled, and not dialled again when it goes. One that all its sources mark as
 //!    unready is not dialled until one of them takes that back. Neither is disconnected for it.
 //! 5. A name from a source that anybody can write to is dialled only if the [allow-list](AllowList) allows it; the number of
@@ -51,6 +52,9 @@ const FIRST_LASTING: Duration = Duration::from_secs(60);
 const SLOWEST_LASTING: Duration = Duration::from_secs(600);
 /// The pause before a lost node is dialled again.
 const AFTER_LOSS: Duration = Duration::from_millis(500);
+/// The first dials of more new nodes than this put off those with greater names, for so long for each of the new ones.
+const CROWD: usize = 16;
+const PUT_OFF: Duration = Duration::from_millis(5);
 /// Failures in a row after which a source counts as failed.
 const FAILED_AFTER: u32 = 2;
 /// Refused names that are remembered so that each is reported once.
@@ -541,8 +545,19 @@ impl Discovery {
 
     /// Dials what is due.
     fn dial(&mut self, now: Mono) {
-        for node in self.nodes.due(now) {
+        let due = self.nodes.due(now);
+        if due.is_empty() {
+            return;
+        }
+        let crowd = self.nodes.iter().filter(|(_, known)| known.is_untried()).count();
+        let most = PUT_OFF.saturating_mul(u32::try_from(crowd).unwrap_or(u32::MAX)).min(SETTLED);
+        for node in due {
+            let pause = self.between(most / 2, most);
             if let Some(known) = self.nodes.get_mut(&node) {
+                if crowd > CROWD && node > self.own && known.may_be_put_off() {
+                    known.state = State::Waiting(now + pause);
+                    continue;
+                }
                 known.state = State::Dialling(now);
                 self.actions.push_back(Action::Connect(node));
             }

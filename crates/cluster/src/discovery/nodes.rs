@@ -22,6 +22,7 @@ pub(super) struct Known {
     pub(super) state: State,
     pub(super) failures: u32,
     stamp: u64,
+    put_off: bool,
 }
 
 /// What one source says about it.
@@ -78,6 +79,11 @@ impl Known {
         self.owners.values().any(|listing| !listing.unready) && !self.is_leaving()
     }
 
+    /// Whether its first dial may be put off, which it may be once.
+    pub(super) fn may_be_put_off(&mut self) -> bool {
+        self.failures == 0 && !std::mem::replace(&mut self.put_off, true)
+    }
+
     /// Its first dial has no outcome yet.
     pub(super) fn is_untried(&self) -> bool {
         self.is_wanted() && self.failures == 0 && matches!(self.state, State::Waiting(_) | State::Dialling(_))
@@ -118,6 +124,7 @@ impl Nodes {
             state: State::Waiting(now),
             failures: 0,
             stamp: candidate.stamp,
+            put_off: false,
         });
         let named_anew = known.is_orphan() && known.state == State::Held;
         let started_anew = candidate.stamp != 0 && candidate.stamp != known.stamp;

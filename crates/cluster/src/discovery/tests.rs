@@ -93,6 +93,72 @@ fn everything_found_is_dialled_at_once_and_side_by_side_but_not_oneself() {
     assert_eq!(bench.machine.poll_timeout(), None);
 }
 
+/// A hundred machines that find each other in the same instant; a dial takes 20 ms, in which the other side may begin one as well.
+#[test]
+fn of_a_hundred_nodes_that_begin_at_once_most_pairs_are_dialled_from_one_side() {
+    const COUNT: usize = 100;
+    const DIAL: Duration = Duration::from_millis(20);
+    let names: Vec<NodeName> = (0..COUNT).map(|at| node(&format!("n{at:02}@h"))).collect();
+    let mut all: Vec<Discovery> = names
+        .iter()
+        .zip(1..)
+        .map(|(own, seed)| {
+            let sources = vec![Source { max_nodes: COUNT, ..source("a") }];
+            let config = Config { own: own.clone(), allow: AllowList::new(), sources, seed };
+            let mut machine = Discovery::new(config, Mono::ZERO);
+            let candidates = names.iter().map(|name| candidate(name.as_str())).collect();
+            machine.handle(Mono::ZERO, Event::Answer { source: 0, candidates });
+            machine
+        })
+        .collect();
+    let (mut now, mut dials, mut under_way) = (Mono::ZERO, 0, BTreeSet::new());
+    loop {
+        for (from, machine) in all.iter_mut().enumerate() {
+            while let Some(action) = machine.poll_action() {
+                if let Action::Connect(to) = action {
+                    dials += 1;
+                    under_way.insert((now + DIAL, from, names.binary_search(&to).unwrap()));
+                }
+            }
+        }
+        let due = all.iter().filter_map(Discovery::poll_timeout).min();
+        let Some(next) = due.into_iter().chain(under_way.first().map(|(at, ..)| *at)).min() else { break };
+        now = next;
+        while under_way.first().is_some_and(|(at, ..)| *at <= now) {
+            let Some((_, from, to)) = under_way.pop_first() else { break };
+            all[from].handle(now, Event::Up(names[to].clone()));
+            all[to].handle(now, Event::Up(names[from].clone()));
+        }
+        all.iter_mut().for_each(|machine| machine.handle_timeout(now));
+    }
+    for machine in &all {
+        assert_eq!(machine.nodes().filter(|(_, state, _)| *state == "connected").count(), COUNT - 1);
+    }
+    let pairs = COUNT * (COUNT - 1) / 2;
+    assert!(dials < pairs + pairs / 10, "{dials} dials for {pairs} pairs");
+    assert!(now.saturating_since(Mono::ZERO) < SECOND, "{now:?}");
+}
+
+/// Who is alone in looking for others reaches all of them, some a moment later.
+#[test]
+fn nodes_that_dial_nobody_are_dialled_whatever_they_are_called() {
+    let mut bench = Bench::new(vec![Source { max_nodes: 200, ..source("a") }]);
+    bench.actions();
+    let names: Vec<String> =
+        (0..60).map(|at| format!("{}{at}@h", if at % 2 == 0 { 'a' } else { 'z' })).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut dialled = bench.answer(0, &names);
+    assert_eq!(dialled.len(), 30, "those with smaller names at once");
+    // Answers that come meanwhile change nothing.
+    assert_eq!(bench.answer(0, &names), []);
+    dialled.extend(bench.pass(PUT_OFF * 60));
+    assert_eq!(dialled.len(), 60);
+    // A node that is lost later is dialled as any other.
+    bench.up("z1@h");
+    bench.handle(Event::Down { node: node("z1@h"), deliberate: false });
+    assert_eq!(bench.pass(AFTER_LOSS * 2), [connect("z1@h")]);
+}
+
 #[test]
 fn failed_dials_back_off_with_jitter_and_a_refused_cookie_for_minutes() {
     let mut bench = Bench::new(vec![source("a")]);
