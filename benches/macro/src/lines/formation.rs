@@ -183,12 +183,18 @@ fn beams(
     };
     // Each waits for itself, so that nobody has to be asked. An answer may take 20 s.
     let text = format!(
-        "{{:ok, _}} = Cluster.Supervisor.start_link([[formation: [{topology}]], [name: Formation]])\n\
+        ":ok = :net_kernel.monitor_nodes(true, [node_type: :all])\n\
+         {{:ok, _}} = Cluster.Supervisor.start_link([[formation: [{topology}]], [name: Formation]])\n\
          wait = fn wait ->\n\
            if length(Node.list(:connected)) >= {} do\n\
              :ok\n\
            else\n\
-             Process.sleep(1)\n\
+             receive do\n\
+               {{:nodeup, _, _}} -> :ok\n\
+               {{:nodedown, _, _}} -> :ok\n\
+             after\n\
+               500 -> :ok\n\
+             end\n\
              wait.(wait)\n\
            end\n\
          end\n\
