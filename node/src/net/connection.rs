@@ -40,6 +40,10 @@ const READ_AT_LEAST: usize = 16 << 10;
 /// Reads after which other tasks of this thread get their turn, although more is there.
 const READS_IN_A_ROW: u64 = 16;
 
+/// The same in bytes of large messages. Whoever receives them has been woken on this thread and runs when the reader pauses: while
+/// little waits, few buffers are in use, and they stay in the processor's cache.
+const BULK_IN_A_ROW: usize = 256 << 10;
+
 /// How long a connection that this side closed is still read, and everything thrown away: closing a socket with unread bytes
 /// makes the kernel send a reset, which can destroy what was written last.
 const LINGER: Duration = Duration::from_secs(1);
@@ -102,7 +106,7 @@ async fn receive(
     clock: Clock,
 ) -> Result<(), DownReason> {
     let undelivered = Arc::clone(link.mld().undelivered());
-    let (mut reads, mut reads_then) = (0_u64, 0);
+    let (mut reads, mut reads_then, mut bulk) = (0_u64, 0, 0);
     let (mut buffers, mut size) = (Buffers::default(), buffer.capacity());
     let mut batch = Batch::default();
     let mut closed = pin!(link.closed());
@@ -172,7 +176,9 @@ async fn receive(
             Ok(read) => {
                 link.count_in(read);
                 reads += 1;
-                if reads % READS_IN_A_ROW == 0 {
+                bulk += if read > READ { read } else { 0 };
+                if reads % READS_IN_A_ROW == 0 || bulk >= BULK_IN_A_ROW {
+                    bulk = 0;
                     tokio::task::yield_now().await;
                 }
             }
