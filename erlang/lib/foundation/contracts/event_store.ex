@@ -10,8 +10,9 @@ defmodule Foundation.Contracts.EventStore do
   @type event_filter :: keyword()
   @type event_query :: map()
 
-  @doc "Stores an event; its id comes back."
-  @callback store(Event.t() | {:ok, Event.t()}) :: {:ok, event_id()} | {:error, Error.t()}
+  @doc "Stores an event; its id comes back. An error in its place passes through, whatever its reason is."
+  @callback store(Event.t() | {:ok, Event.t()} | {:error, term()}) ::
+              {:ok, event_id()} | {:error, term()}
 
   @doc "Stores all of the events or, if one is invalid, none."
   @callback store_batch([Event.t()]) :: {:ok, [event_id()]} | {:error, Error.t()}
