@@ -21,6 +21,8 @@ pub mod error;
 pub mod etf;
 pub mod fuzzing;
 pub mod limits;
+#[cfg(test)]
+mod random;
 mod time;
 
 pub use error::{Error, Result};

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::{Error, Result};
+use super::join::{self, Front, join};
+use crate::{Error, Limits, Result};
 
 /// The bytes of a frame's length.
 pub(crate) const LENGTH_BYTES: usize = 4;
@@ -20,10 +21,13 @@ const READ_CHUNK: usize = 64 << 10;
 
 /// Cuts a stream of bytes into frames without copying them.
 ///
-/// All whole frames that one read brought are split off the read buffer together, once; each frame is a window into that.
+/// All whole frames that one read brought are split off the read buffer together, once; each frame is a window into that. A
+/// message whose few fragments lie side by side comes out as one frame.
 #[derive(Debug)]
 pub(crate) struct Deframer {
     max_frame: usize,
+    /// Of so many fragments at most.
+    joins: u64,
     /// Runs of whole frames, each frame with its length in front; `at` is the position in the first.
     runs: VecDeque<Bytes>,
     at: usize,
@@ -57,12 +61,13 @@ impl<'a> Frame<'a> {
 }
 
 impl Deframer {
-    /// For frames of at most `max_frame` bytes.
-    pub(crate) fn new(max_frame: usize) -> Self {
-        Self { max_frame, runs: VecDeque::new(), at: 0, broken: None }
+    /// For frames and messages within these limits.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let joins = join::most(limits);
+        Self { max_frame: limits.max_frame, joins, runs: VecDeque::new(), at: 0, broken: None }
     }
 
-    /// Takes every whole frame out of `input` and leaves what follows.
+    /// Takes every whole frame out of `input` and leaves what follows, and before it the fragments that it completes.
     pub(crate) fn take(&mut self, input: &mut BytesMut) {
         if self.broken.is_some() {
             input.clear();
@@ -78,7 +83,15 @@ impl Deframer {
             if end > input.len() {
                 break;
             }
-            whole = end;
+            match join(input.get_mut(whole..).unwrap_or_default(), length, self.joins) {
+                Front::Other => whole = end,
+                Front::Incomplete => break,
+                Front::Joined { end, next } => {
+                    self.runs.push_back(input.split_to(whole + end).freeze());
+                    input.advance(next - end);
+                    whole = 0;
+                }
+            }
         }
         if whole > 0 {
             self.runs.push_back(input.split_to(whole).freeze());
@@ -135,7 +148,7 @@ impl Deframer {
 
 /// The length of the frame that starts at `at`, if its four bytes are there.
 #[inline]
-fn length_at(bytes: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn length_at(bytes: &[u8], at: usize) -> Option<usize> {
     let mut prefix = bytes.get(at..at + LENGTH_BYTES)?;
     Some(prefix.get_u32() as usize)
 }
@@ -145,6 +158,10 @@ mod tests {
     use bytes::BufMut;
 
     use super::*;
+
+    fn limited(max_frame: usize) -> Deframer {
+        Deframer::new(&Limits { max_frame, ..Limits::default() })
+    }
 
     fn drain(deframer: &mut Deframer) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
@@ -159,7 +176,7 @@ mod tests {
     fn frames_come_out_whole_wherever_the_stream_is_cut() {
         let stream = b"\0\0\0\x02ab\0\0\0\0\0\0\0\x01c\0\0\0\0\0\0\0\x03def";
         for cut in 0..=stream.len() {
-            let mut deframer = Deframer::new(16);
+            let mut deframer = limited(16);
             let mut frames = Vec::new();
             let mut input = BytesMut::new();
             for part in [&stream[..cut], &stream[cut..]] {
@@ -174,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_frame_beyond_the_limit_is_an_error_after_the_frames_before_it() {
-        let mut deframer = Deframer::new(2);
+        let mut deframer = limited(2);
         let mut input = BytesMut::from(&b"\0\0\0\x02ab\xff\xff\xff\xffxyz"[..]);
         deframer.take(&mut input);
         assert_eq!(deframer.next_frame().unwrap().unwrap().data(), b"ab");
@@ -187,7 +204,7 @@ mod tests {
 
     #[test]
     fn room_grows_with_what_was_received_not_with_what_was_claimed() {
-        let deframer = Deframer::new(1 << 30);
+        let deframer = limited(1 << 30);
         let mut rest = BytesMut::new();
         assert_eq!(deframer.read_hint(&rest), READ_CHUNK);
         rest.put_u32(1 << 30);

@@ -70,7 +70,7 @@ impl Inbound {
     pub fn new(config: &ChannelConfig, now: Mono) -> Self {
         Self {
             mode: HeaderMode::new(config.flags),
-            deframer: Deframer::new(config.limits.max_frame),
+            deframer: Deframer::new(&config.limits),
             rest: 0,
             cache: ReceiveCache::default(),
             tape: Tape::new(),
@@ -83,7 +83,8 @@ impl Inbound {
         }
     }
 
-    /// Takes every whole frame out of `input`, and leaves the start of the next one there.
+    /// Takes every whole frame out of `input`, and leaves the start of the next one there, or of a message whose few fragments are
+    /// arriving side by side: it is handed over as one then, in the buffer that it was read into.
     ///
     /// Any new byte counts as a sign of life, so that one large frame on a slow network does not look like silence.
     pub fn handle_input(&mut self, now: Mono, input: &mut BytesMut) {

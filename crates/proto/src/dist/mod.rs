@@ -23,6 +23,7 @@ mod frame;
 pub mod handshake;
 pub(crate) mod header;
 mod inbound;
+mod join;
 mod lane;
 pub mod name;
 mod outbound;

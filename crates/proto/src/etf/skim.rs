@@ -87,6 +87,7 @@ pub(super) fn skim(bytes: &[u8], cached_atoms: usize, limits: &Limits) -> Option
 mod tests {
     use super::*;
     use crate::etf::{Atom, RawTerm, Tape};
+    use crate::random::Random;
 
     fn atoms() -> Vec<Atom> {
         vec![Atom::new_static("msg"), Atom::new_static("a@host")]
@@ -134,22 +135,6 @@ mod tests {
         let narrow = Limits { max_depth: 3, ..Limits::default() };
         assert_eq!(skim(&[97, 1], 0, &narrow), None, "these limits it does not watch");
         assert_eq!(skim(&[108, 0, 0, 0, 0, 97, 1], 0, &Limits::default()), None, "a tail that is the term");
-    }
-
-    /// Pseudo-random numbers (xorshift64).
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % limit
-        }
-
-        fn bytes(&mut self, count: u64) -> Vec<u8> {
-            (0..count).map(|_| self.below(256) as u8).collect()
-        }
     }
 
     /// Bytes that are terms more often than chance would have it.

@@ -527,13 +527,23 @@ fn fragments_of_otp_29() {
     let lengths: Vec<usize> = frames.iter().map(Vec::len).collect();
     assert_eq!(lengths, [65_591, 65_554, 65_554, 8_253]);
 
-    let mut inbound = inbound(PY, N29, Flags::HIDDEN);
-    for frame in &frames[..3] {
-        assert!(receive(&mut inbound, frame).unwrap().is_empty());
+    // Side by side, and with a tick behind each: then they are put together in a buffer of their own.
+    for between in [&[][..], &[0; 4]] {
+        let (mut inbound, mut input, mut open) =
+            (inbound(PY, N29, Flags::HIDDEN), BytesMut::new(), Vec::new());
+        let mut signals = Vec::new();
+        for frame in &frames {
+            input.extend_from_slice(&framed(frame));
+            input.extend_from_slice(between);
+            inbound.handle_input(Mono::ZERO, &mut input);
+            signals.extend(inbound.poll_signal().unwrap());
+            open.push(inbound.open_sequences());
+        }
+        assert_eq!(open, if between.is_empty() { [0; 4] } else { [1, 1, 1, 0] });
+        let signal = signals.pop().unwrap();
+        assert!(signals.is_empty() && input.is_empty());
+        assert_eq!(signal.control, ControlMessage::Send { from: Some(from.clone()), to: to.clone() });
+        let expected = tuple([atom("rex"), Term::Binary(binary.clone().into())]);
+        assert_eq!(term(&signal.payload.unwrap()), expected);
     }
-    assert_eq!(inbound.open_sequences(), 1);
-    let signal = receive(&mut inbound, &frames[3]).unwrap().pop().unwrap();
-    assert_eq!(signal.control, ControlMessage::Send { from: Some(from), to });
-    assert_eq!(term(&signal.payload.unwrap()), tuple([atom("rex"), Term::Binary(binary.into())]));
-    assert_eq!(inbound.open_sequences(), 0);
 }

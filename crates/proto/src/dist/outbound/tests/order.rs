@@ -3,20 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-
-/// A generator of numbers: the cases are many and the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
+use crate::random::Random;
 
 /// What tells two signals apart: receiver, and the number in the payload.
 type Arrived = Vec<(u32, i64, usize)>;
