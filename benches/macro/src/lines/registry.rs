@@ -2,6 +2,8 @@
 //!
 //! The two nodes of a pair are connected through a relay of this program that counts bytes and can part them.
 
+pub(super) mod heal;
+
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -11,7 +13,7 @@ use foundation_interop_tests::Epmd;
 use foundation_interop_tests::wire::{Host, Wire};
 
 use super::Request;
-use crate::placement::{Placement, resident};
+use crate::placement::Placement;
 use crate::stage::{Peer, compiled, start_horde_beam, start_rust_with};
 use crate::stats::Numbers;
 use crate::table::{Line, Sample, at_most, within};
@@ -21,8 +23,8 @@ const LIBRARIES: [&str; 6] =
     ["telemetry", "telemetry_poller", "merkle_map", "delta_crdt_ex", "libring", "horde"];
 /// Names that are there before anything is measured.
 const THERE: usize = 10_000;
-/// How long a pair may take to agree. Horde's exchange of 100,000 names takes minutes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a pair may take to agree.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long bytes of pairs that do nothing are counted: several beats, and a tick of each node.
 const IDLE: Duration = Duration::from_secs(20);
 const HORDE: &str = "Horde BEAM→BEAM";
@@ -95,7 +97,7 @@ impl Pair {
         for (at, other) in [(&pair.near, &pair.far), (&pair.far, &pair.near)] {
             let before = count(&**other)?;
             at.op(&format!("names_register first={} count=1", pair.new_names(100)))?;
-            until("the members find each other", || Ok(count(&**other)? > before))?;
+            until(PATIENCE, "the members find each other", || Ok(count(&**other)? > before))?;
         }
         Ok(pair)
     }
@@ -116,31 +118,9 @@ impl Pair {
         let (here, there) = (count(from)? + names, count(to)? + names);
         let first = self.new_names(names);
         from.op(&format!("names_fill first={first} count={names}"))?;
-        until("all are registered", || Ok(count(from)? >= here))?;
-        until("all are found", || Ok(count(to)? >= there))?;
+        until(PATIENCE, "all are registered", || Ok(count(from)? >= here))?;
+        until(PATIENCE, "all are found", || Ok(count(to)? >= there))?;
         Ok(first)
-    }
-
-    /// Registers names while the nodes are apart, and measures from the moment in which the network carries again until the other
-    /// node has them.
-    fn heal(&self, from: &dyn Peer, to: &dyn Peer, names: usize) -> Result<Sample, String> {
-        let near = |at: &dyn Peer, of: &dyn Peer| -> Result<bool, String> {
-            Ok(figure(&at.op(&format!("names_near node={}", of.name()))?, "near") > 0.0)
-        };
-        let (here, there) = (count(from)? + names, count(to)? + names);
-        self.wire.partition();
-        self.wire.cut();
-        until("both notice", || Ok(!near(from, to)? && !near(to, from)?))?;
-        let first = self.new_names(names);
-        from.op(&format!("names_fill first={first} count={names}"))?;
-        until("all are registered", || Ok(count(from)? >= here))?;
-        let before = self.carried();
-        let start = Instant::now();
-        self.wire.heal();
-        until("all are found", || Ok(count(to)? >= there))?;
-        let seconds = start.elapsed().as_secs_f64();
-        let bytes = (self.carried() - before) as f64 / names as f64;
-        Ok(Sample { value: seconds, extras: vec![("bytes a name", bytes)] })
     }
 }
 
@@ -152,11 +132,15 @@ fn count(peer: &dyn Peer) -> Result<usize, String> {
     Ok(figure(&peer.op("names_count")?, "names") as usize)
 }
 
-fn until(what: &str, mut condition: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
+fn until(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<bool, String>,
+) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
     while !condition()? {
         if Instant::now() > deadline {
-            return Err(format!("not within {} s: {what}", PATIENCE.as_secs()));
+            return Err(format!("not within {} s: {what}", patience.as_secs()));
         }
         sleep(Duration::from_millis(5));
     }
@@ -164,25 +148,19 @@ fn until(what: &str, mut condition: impl FnMut() -> Result<bool, String>) -> Res
 }
 
 pub(super) fn lines(request: &Request, show: &mut dyn FnMut(Line<'_>)) {
-    let Some(sources) = sources() else {
-        return show(Line::new("names", Placement::Unpinned, "").with(HORDE, || {
-            Err(format!("$FOUNDATION_ECOSYSTEM lacks one of {}; see make ecosystem", LIBRARIES.join(", ")))
-        }));
-    };
-    let epmd = Epmd::start(&request.release);
-    let code = compiled(&request.release, epmd.port, &sources);
-    let failed = |show: &mut dyn FnMut(Line<'_>), why: String| {
-        show(Line::new("names", Placement::Unpinned, "").with("all", move || Err(why.clone())));
-    };
-    match Pairs::start(request, &code) {
+    match code(request).and_then(|code| Pairs::start(request, &code)) {
         Ok(pairs) => few(request, &pairs, show),
-        Err(why) => return failed(show, why),
+        Err(why) => show(Line::new("names", Placement::Unpinned, "").with("all", move || Err(why.clone()))),
     }
-    // Nodes of their own, so that memory of what was there before is not used again.
-    match Pairs::start(request, &code) {
-        Ok(pairs) => many(&pairs, show),
-        Err(why) => failed(show, why),
-    }
+}
+
+/// The unmodified libraries, compiled.
+fn code(request: &Request) -> Result<Vec<PathBuf>, String> {
+    let sources = sources().ok_or_else(|| {
+        format!("$FOUNDATION_ECOSYSTEM lacks one of {}; see make ecosystem", LIBRARIES.join(", "))
+    })?;
+    let epmd = Epmd::start(&request.release);
+    Ok(compiled(&request.release, epmd.port, &sources))
 }
 
 type Run<'a> = Box<dyn FnMut() -> Result<Sample, String> + 'a>;
@@ -259,7 +237,8 @@ fn few(request: &Request, pairs: &Pairs, show: &mut dyn FnMut(Line<'_>)) {
     }
     // What was registered so far, and is still on its way, would be in the way.
     for pair in &pairs.0 {
-        let agreed = until("both nodes have all names", || Ok(count(&*pair.near)? == count(&*pair.far)?));
+        let agreed =
+            until(PATIENCE, "both nodes have all names", || Ok(count(&*pair.near)? == count(&*pair.far)?));
         if let Err(why) = agreed {
             eprintln!("{why}");
         }
@@ -286,7 +265,7 @@ fn few(request: &Request, pairs: &Pairs, show: &mut dyn FnMut(Line<'_>)) {
                 let (first, there) = (pair.new_names(500), count(to)? + 500);
                 let before = pair.carried();
                 from.op(&format!("names_paced first={first} count=500 every=10"))?;
-                until("all are found", || Ok(count(to)? >= there))?;
+                until(PATIENCE, "all are found", || Ok(count(to)? >= there))?;
                 // What follows a write: acknowledgements, and the next beat.
                 sleep(Duration::from_secs(1));
                 Ok(((pair.carried() - before) as f64 / 500.0).into())
@@ -315,53 +294,6 @@ fn few(request: &Request, pairs: &Pairs, show: &mut dyn FnMut(Line<'_>)) {
         .goal(at_most(OWN, 0.01, HORDE))
         .once(),
     );
-    show(
-        each(
-            "10,000 names registered while apart, from the heal until the other node has them",
-            "s",
-            &rows,
-            |pair, from, to| Box::new(move || pair.heal(from, to, 10_000)),
-        )
-        .goal(at_most(TO_BEAM, 1.0, HORDE))
-        .goal(at_most(OWN, 1.0, HORDE)),
-    );
-}
-
-fn many(pairs: &Pairs, show: &mut dyn FnMut(Line<'_>)) {
-    const NAMES: usize = 100_000;
-    let memory = |peer: &dyn Peer| -> [f64; 2] {
-        // Only a BEAM says what it has allocated; it gives garbage back first.
-        let own = peer.op("names_memory").map_or(f64::NAN, |numbers| figure(&numbers, "bytes"));
-        [resident(peer.pid()) as f64, own]
-    };
-    let rows: Vec<Row<'_>> = pairs.rows().into_iter().filter(|(name, ..)| *name != TO_RUST).collect();
-    let before: Vec<[[f64; 2]; 2]> =
-        rows.iter().map(|(_, _, from, to)| [memory(*from), memory(*to)]).collect();
-    show(
-        each(
-            "100,000 names registered while apart, from the heal until the other node has them",
-            "s",
-            &rows,
-            |pair, from, to| Box::new(move || pair.heal(from, to, NAMES)),
-        )
-        .goal(at_most(TO_BEAM, 1.0, HORDE))
-        .goal(at_most(OWN, 1.0, HORDE))
-        .once(),
-    );
-    // Buffers of the exchange are given back.
-    sleep(Duration::from_secs(3));
-    let mut line = Line::new("memory of each of these names", Placement::Unpinned, "bytes resident");
-    for ((name, _, from, to), [near, far]) in rows.iter().zip(before) {
-        for (peer, before, side) in [(from, near, "here"), (to, far, "there")] {
-            line = line.with(format!("{name}, {side}"), move || {
-                let now = memory(*peer);
-                let [resident, own] = [0, 1].map(|at: usize| (now[at] - before[at]) / NAMES as f64);
-                let extras = if own.is_nan() { Vec::new() } else { vec![("erlang:memory(total)", own)] };
-                Ok(Sample { value: resident, extras })
-            });
-        }
-    }
-    show(line.once());
 }
 
 /// The unmodified libraries, each in its first version that is there.

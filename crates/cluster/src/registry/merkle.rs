@@ -91,6 +91,17 @@ impl Location {
         Self { bits: self.bits | bit, depth: self.depth + 1 }
     }
 
+    #[cfg(test)]
+    pub(super) fn children(self) -> (Self, Self) {
+        (self.child(false), self.child(true))
+    }
+
+    /// Whether a key of this hash is there.
+    fn has(self, key_hash: u32) -> bool {
+        let differs = self.bits ^ key_hash;
+        differs.leading_zeros() >= self.depth
+    }
+
     /// The bit string that peers use.
     pub fn to_term(self) -> Term {
         let bytes = self.bits.to_be_bytes();
@@ -148,12 +159,12 @@ impl MerkleMap {
         tree.cut(at, levels)
     }
 
-    /// Compares with what a peer sent of its tree at a place: the keys that differ, and the places to go on at.
-    pub fn compare(&mut self, at: Location, theirs: &Subtree) -> (Vec<Key>, Vec<Location>) {
-        let ours = self.subtree(at, LEVELS);
-        let mut found = Found::default();
-        found.compare(&ours, theirs, at.depth);
-        (found.keys, found.places)
+    /// Compares with what a peer sent of its tree at a place.
+    pub fn compare(&mut self, at: Location, theirs: &Subtree) -> Differences {
+        self.root.hash();
+        let mut found = Differences::default();
+        found.compare(self.root.at(at), theirs, at.depth);
+        found
     }
 }
 
@@ -222,6 +233,26 @@ impl Tree {
         }
     }
 
+    /// What is at a place. A leaf hangs higher than a place that only its key is in.
+    fn at(&self, at: Location) -> &Self {
+        const NOTHING: &Tree = &Tree::Empty;
+        let mut tree = self;
+        for depth in 0..at.depth {
+            tree = match tree {
+                Self::Inner { left, right, .. } => {
+                    if bit(at.bits, depth) {
+                        right
+                    } else {
+                        left
+                    }
+                }
+                Self::Leaf { key_hash, .. } if !at.has(*key_hash) => NOTHING,
+                Self::Leaf { .. } | Self::Empty => break,
+            };
+        }
+        tree
+    }
+
     fn cut(&self, at: Location, levels: u32) -> Subtree {
         match self {
             Self::Empty => Subtree::Empty,
@@ -238,53 +269,79 @@ impl Tree {
     }
 }
 
-#[derive(Default)]
-struct Found {
-    keys: Vec<Key>,
-    places: Vec<Location>,
+/// Where a tree differs from a peer's.
+#[derive(Clone, Debug, Default)]
+pub struct Differences {
+    /// Keys that only the peer has, or that both have with other elements.
+    pub keys: Vec<Key>,
+    /// Keys that the peer does not have.
+    pub lacking: Vec<Key>,
+    /// Where to go on: the peer has keys there that it has not shown.
+    pub places: Vec<Location>,
 }
 
-impl Found {
-    fn compare(&mut self, ours: &Subtree, theirs: &Subtree, depth: u32) {
+impl Differences {
+    /// The depth of what a peer sends is bounded when it is read, and that of the own tree is at most 32.
+    fn compare(&mut self, ours: &Tree, theirs: &Subtree, depth: u32) {
         match (ours, theirs) {
-            (Subtree::Empty, other) | (other, Subtree::Empty) => self.all(other),
+            (_, Subtree::Partial(at)) => self.places.push(*at),
+            (Tree::Empty, _) => self.all_theirs(theirs),
+            (_, Subtree::Empty) => self.all_ours(ours),
             (
-                Subtree::Inner { hash: a, left: al, right: ar },
+                Tree::Inner { hash: a, left: al, right: ar },
                 Subtree::Inner { hash: b, left: bl, right: br },
             ) => {
-                if a != b {
+                if *a != Some(*b) {
                     self.compare(al, bl, depth + 1);
                     self.compare(ar, br, depth + 1);
                 }
             }
-            (_, Subtree::Partial(at)) | (Subtree::Partial(at), _) => self.places.push(*at),
-            (Subtree::Leaf { hash: a, contents: ca, .. }, Subtree::Leaf { hash: b, contents: cb, .. }) => {
-                if a != b {
-                    let differs =
-                        |(key, elements): &&(Key, Term)| cb.iter().all(|(k, e)| k != key || e != elements);
-                    self.keys.extend(ca.iter().filter(differs).map(|(key, _)| key.clone()));
-                    let missing = |(key, _): &&(Key, Term)| ca.iter().all(|(k, _)| k != key);
-                    self.keys.extend(cb.iter().filter(missing).map(|(key, _)| key.clone()));
+            (Tree::Leaf { hash: a, contents: ca, .. }, Subtree::Leaf { hash: b, contents: cb, .. }) => {
+                if *a != Some(*b) {
+                    for (key, elements) in ca {
+                        match cb.iter().find(|(other, _)| other == key) {
+                            None => self.lacking.push(key.clone()),
+                            Some((_, others)) if others != elements => self.keys.push(key.clone()),
+                            Some(_) => {}
+                        }
+                    }
+                    let new = |(key, _): &&(Key, Term)| ca.iter().all(|(other, _)| other != key);
+                    self.keys.extend(cb.iter().filter(new).map(|(key, _)| key.clone()));
                 }
             }
-            (Subtree::Inner { left, right, .. }, leaf @ Subtree::Leaf { key_hash, .. })
-            | (leaf @ Subtree::Leaf { key_hash, .. }, Subtree::Inner { left, right, .. }) => {
+            (Tree::Inner { left, right, .. }, Subtree::Leaf { key_hash, .. }) => {
                 let (with, without) = if bit(*key_hash, depth) { (right, left) } else { (left, right) };
-                self.compare(with, leaf, depth + 1);
-                self.all(without);
+                self.compare(with, theirs, depth + 1);
+                self.all_ours(without);
+            }
+            (Tree::Leaf { key_hash, .. }, Subtree::Inner { left, right, .. }) => {
+                let (with, without) = if bit(*key_hash, depth) { (right, left) } else { (left, right) };
+                self.compare(ours, with, depth + 1);
+                self.all_theirs(without);
             }
         }
     }
 
-    fn all(&mut self, tree: &Subtree) {
+    fn all_theirs(&mut self, tree: &Subtree) {
         match tree {
             Subtree::Empty => {}
             Subtree::Leaf { contents, .. } => self.keys.extend(contents.iter().map(|(key, _)| key.clone())),
             Subtree::Inner { left, right, .. } => {
-                self.all(left);
-                self.all(right);
+                self.all_theirs(left);
+                self.all_theirs(right);
             }
             Subtree::Partial(at) => self.places.push(*at),
+        }
+    }
+
+    fn all_ours(&mut self, tree: &Tree) {
+        match tree {
+            Tree::Empty => {}
+            Tree::Leaf { contents, .. } => self.lacking.extend(contents.iter().map(|(key, _)| key.clone())),
+            Tree::Inner { left, right, .. } => {
+                self.all_ours(left);
+                self.all_ours(right);
+            }
         }
     }
 }

@@ -16,5 +16,5 @@ mod wire;
 pub use aw_lww_map::{AwLwwMap, Change, Delta, Element};
 pub use causal_crdt::CausalCrdt;
 pub use context::{Context, Dot};
-pub use merkle::{LEVELS, Location, MapSetShape, MerkleMap, Subtree, elements_term};
+pub use merkle::{Differences, LEVELS, Location, MapSetShape, MerkleMap, Subtree, elements_term};
 pub use wire::Address;

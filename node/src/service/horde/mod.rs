@@ -160,7 +160,7 @@ impl HordeRegistry {
 
     /// How many names there are.
     pub fn count(&self) -> usize {
-        self.read().names().count()
+        self.read().len()
     }
 
     /// A value of the registry itself (`Horde.Registry.meta/2`).

@@ -28,6 +28,9 @@
 //! * **Nothing is truncated.** DeltaCrdt's `max_sync_size` (200) sends a part of the keys with the dots of all, which loses
 //!   the rest. This member answers with all keys that differ; one that is asked for [`WHOLE_FROM`] or more may see a
 //!   truncated list and answers with its whole map. What others truncate costs nothing here: see [`AwLwwMap::join`].
+//! * **Long absence.** Where a neighbour shows an empty part of the tree, all keys there are known to differ: the tree is not gone
+//!   down with all its leaves first. What a DeltaCrdt has neither got nor seen is not asked for. One that has seen thousands of
+//!   writes more is answered once, until its data come: each answer makes it send its whole tree, and it asks at each beat.
 //! * **Dots.** The dots of others are adopted from whoever has the same root, and from an answer of a member of this kind,
 //!   which is complete.
 //!
@@ -67,8 +70,14 @@ const MIN_GAP: Duration = Duration::from_millis(50);
 const MAX_GAP: Duration = Duration::from_secs(10);
 /// Neighbours beyond this are not taken.
 const MAX_NEIGHBOURS: usize = 4096;
-/// A comparison that is not over after this is started again; nothing is pushed meanwhile if it was the first.
+/// A comparison that is not over after this, and [`TIMEOUT_OF_A_KEY`] for each key, is started again; nothing is pushed meanwhile if
+/// it was the first. Then after twice the time, up to [`MAX_ROUND_TIMEOUT`]: no message is lost within a connection, and who is
+/// slow gets the more to do the more often it is asked.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a BEAM takes for each key of a map of which all differ, several times over.
+const TIMEOUT_OF_A_KEY: Duration = Duration::from_micros(200);
+/// The longest time until a comparison is started again.
+const MAX_ROUND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Contexts of more replicas than this are not adopted. Each start of a member adds one.
 const MAX_REPLICAS: usize = 100_000;
 /// Nodes of which the shape of sets is remembered.
@@ -408,7 +417,9 @@ impl CausalCrdt {
                 self.send_delta(to, &dots, keys);
             }
             Message::Delta { mut delta, beyond } => {
-                self.has_data();
+                if !delta.exact {
+                    self.has_data();
+                }
                 // It does not say who sent it; it is right for those of whom nothing is known yet.
                 self.default_shape = shape.unwrap_or(self.default_shape);
                 // The numbers are those of the beginning, when all keys were compared; what is beyond them is of now, and
@@ -497,19 +508,39 @@ impl CausalCrdt {
         let tree = self.tree(shape);
         let mut keys: BTreeSet<Key> = diff.keys.iter().cloned().collect();
         let mut places = BTreeSet::new();
+        let mut lacking = Vec::new();
+        let mut compared = BTreeSet::new();
         for (at, theirs) in &diff.trees {
-            let (found, further) = tree.compare(*at, theirs);
-            keys.extend(found);
-            places.extend(further);
+            // A place that is named twice would list all keys there twice.
+            if !compared.insert(*at) {
+                continue;
+            }
+            let found = tree.compare(*at, theirs);
+            keys.extend(found.keys);
+            lacking.extend(found.lacking);
+            places.extend(found.places);
+        }
+        if mine || diff.exact {
+            // A member of this kind may have seen more than the numbers say.
+            keys.extend(lacking);
+        } else if !lacking.is_empty() {
+            // What a DeltaCrdt does not have and has not seen either needs no question: it stays, and the peer is told of it in a
+            // comparison that starts here, after it has said what it has.
+            let seen = |dot: &Dot| diff.dots.get(&dot.replica).is_some_and(|upto| dot.number <= *upto);
+            let removed =
+                |key: &Key| self.map.elements(key).iter().any(|element| element.dots.iter().any(seen));
+            keys.extend(lacking.into_iter().filter(|key| removed(key)));
+            self.must_node(now, &peer, MIN_GAP);
         }
         if !places.is_empty() {
+            let tree = self.tree(shape);
             let trees = places.into_iter().map(|at| (at, tree.subtree(at, LEVELS))).collect();
             let keys = keys.into_iter().collect();
             let next = Diff { trees, keys, from: me, to: diff.from.clone(), ..diff };
             if mine {
                 self.differs(&diff.from);
-            } else if first {
-                self.answered(&peer);
+            } else {
+                self.answered(&peer, &next.dots);
             }
             self.send(diff.from, wire::diff(&next));
         } else if mine {
@@ -528,6 +559,7 @@ impl CausalCrdt {
                     // It asks for what it lacks only in a comparison that starts here, after it has said what it has.
                     self.must_node(now, &peer, MIN_GAP);
                 }
+                self.answered(&peer, &diff.dots);
                 let back = Diff { trees: Vec::new(), keys: Vec::new(), from: me, to: diff.from, ..diff };
                 self.send(originator.clone(), wire::get_diff(&back, keys));
             }

@@ -7,8 +7,8 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid};
 
 use super::{
-    Action, CausalCrdt, FAN_OUT, LEVELS, MAX_GAP, MAX_NEIGHBOURS, MIN_GAP, MonitorId, PROBE_LEVELS,
-    ROUND_TIMEOUT,
+    Action, CausalCrdt, FAN_OUT, LEVELS, MAX_GAP, MAX_NEIGHBOURS, MAX_ROUND_TIMEOUT, MIN_GAP, MonitorId,
+    PROBE_LEVELS, ROUND_TIMEOUT, TIMEOUT_OF_A_KEY,
 };
 use crate::Key;
 use crate::registry::wire::{self, Address, Diff};
@@ -312,15 +312,20 @@ impl CausalCrdt {
         passes
     }
 
-    /// A comparison that the only neighbour on a node has started was answered with a part of the tree.
-    pub(super) fn answered(&mut self, node: &Atom) {
-        let beats = (self.map.len() / KEYS_OF_A_BEAT).min(MAX_PASSED_OVER);
+    /// A comparison that the only neighbour on a node has started was answered with a part of the tree, or with a question for keys;
+    /// `dots` is what the neighbour had seen when it began.
+    pub(super) fn answered(&mut self, node: &Atom, dots: &BTreeMap<i64, i64>) {
+        let seen = self.map.context();
+        let new = dots.iter().map(|(replica, upto)| upto.saturating_sub(seen.upto(*replica)).max(0));
+        let new = new.fold(0_i64, i64::saturating_add);
+        let keys = self.map.len().max(usize::try_from(new).unwrap_or(usize::MAX));
+        let beats = (keys / KEYS_OF_A_BEAT).min(MAX_PASSED_OVER);
         if let Some(neighbour) = self.only(node).and_then(|address| self.neighbours.get_mut(&address)) {
             neighbour.passed_over = if neighbour.exact { 0 } else { beats };
         }
     }
 
-    /// Data have come, so that the next comparison finds another difference.
+    /// An answer of a DeltaCrdt has come, so that the next comparison finds another difference.
     pub(super) fn has_data(&mut self) {
         self.neighbours.values_mut().for_each(|neighbour| neighbour.passed_over = 0);
     }
@@ -497,8 +502,11 @@ impl CausalCrdt {
         neighbour.last_round = Some(now);
         let unchanged = neighbour.last_version.replace(version) == Some(version);
         neighbour.gap = if unchanged { (neighbour.gap * 2).min(MAX_GAP) } else { MIN_GAP };
-        neighbour.due = Some(now + ROUND_TIMEOUT);
-        self.soonest = self.soonest.min(now + ROUND_TIMEOUT);
+        let timeout = (ROUND_TIMEOUT + TIMEOUT_OF_A_KEY * u32::try_from(self.map.len()).unwrap_or(u32::MAX))
+            .saturating_mul(1 << (neighbour.unanswered - 1).min(4))
+            .min(MAX_ROUND_TIMEOUT);
+        neighbour.due = Some(now + timeout);
+        self.soonest = self.soonest.min(now + timeout);
         neighbour.round = Some(match neighbour.round.take() {
             // The answer to the earlier one may still come, so what this one proves is what that one would have.
             Some(round) => Round { differed: true, again: false, ..round },

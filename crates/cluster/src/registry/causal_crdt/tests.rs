@@ -325,3 +325,95 @@ fn a_large_map_answers_one_comparison_until_data_come() {
     (10_000..11_000).for_each(|key| put(&mut small, key, 1));
     assert_eq!((0..3).map(|n| answers(&mut small, question(0..3000 + n))).sum::<usize>(), 3);
 }
+
+/// The messages of a kind to the neighbour's process or name.
+fn tags(member: &mut CausalCrdt) -> Vec<String> {
+    let tag = |message: Term| message.as_tuple()?.first()?.as_atom().map(|tag| tag.as_str().to_owned());
+    sent(member).into_iter().filter_map(|(_, message)| tag(message)).collect()
+}
+
+#[test]
+fn what_a_beam_has_never_seen_is_not_asked_for() {
+    let mut large = member();
+    (10_000..13_000).for_each(|key| put(&mut large, key, 1));
+    sent(&mut large);
+    // One key that is lacking here, and nothing of what is here.
+    large.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    let answered = sent(&mut large);
+    let asked: Vec<&Term> = answered
+        .iter()
+        .filter_map(|(_, message)| match message.as_tuple()? {
+            [tag, _, keys] if tag.is_atom("get_diff") => Some(keys),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked, [&Term::list([Term::Integer(1)])]);
+    // What it has seen and does not have, it has removed.
+    let mut large = member();
+    (10_000..13_000).for_each(|key| put(&mut large, key, 1));
+    sent(&mut large);
+    let Term::Tuple(parts) = from_beam(1, MapSetShape::Plain) else { panic!() };
+    let [tag, mut diff] = <[Term; 2]>::try_from(parts.into_vec()).unwrap();
+    if let Term::Map(fields) = &mut diff {
+        fields.insert(atom("dots"), wire::numbers_term(&BTreeMap::from([(5, 3), (77, 2)])));
+    }
+    large.handle(SECOND, Event::Message(Term::tuple([tag, diff])));
+    let keys = sent(&mut large).into_iter().find_map(|(_, message)| match message.as_tuple()? {
+        [tag, _, keys] if tag.is_atom("get_diff") => Some(keys.as_list()?.len()),
+        _ => None,
+    });
+    assert_eq!(keys, Some(3));
+}
+
+#[test]
+fn a_beam_that_has_nothing_is_sent_everything_after_its_first_answer() {
+    let mut large = member();
+    (0..3000).for_each(|key| put(&mut large, key, 1));
+    sent(&mut large);
+    let answer = wire::diff(&Diff {
+        trees: vec![
+            (Location::ROOT.children().0, Subtree::Empty),
+            (Location::ROOT.children().1, Subtree::Empty),
+        ],
+        keys: Vec::new(),
+        dots: BTreeMap::new(),
+        originator: pid("rust@h", 1),
+        from: beam(),
+        to: Address::Pid(pid("rust@h", 1)),
+        exact: true,
+    });
+    large.handle(SECOND, Event::Message(answer));
+    let answered = sent(&mut large);
+    // No part of the tree first. What was written since the comparison began is another one's matter.
+    assert_eq!(answered[0].1.as_tuple().unwrap()[2].as_list().unwrap().len(), 3000);
+}
+
+/// Each answer makes it send its whole map: 20 times 11 MB, when 100,000 names came to an empty map.
+#[test]
+fn a_beam_that_has_much_more_is_answered_once() {
+    let mut empty = member();
+    let much = |keys: i64| {
+        let Term::Tuple(parts) = question(0..keys) else { panic!() };
+        let [tag, mut diff] = <[Term; 2]>::try_from(parts.into_vec()).unwrap();
+        if let Term::Map(fields) = &mut diff {
+            fields.insert(atom("dots"), wire::numbers_term(&BTreeMap::from([(5, 40_000)])));
+        }
+        Term::tuple([tag, diff])
+    };
+    assert_eq!(answers(&mut empty, much(3000)), 1);
+    assert_eq!((0..20).map(|n| answers(&mut empty, much(3001 + n))).sum::<usize>(), 0);
+    assert_eq!(answers(&mut empty, much(3030)), 1, "the answer may have been lost");
+}
+
+#[test]
+fn a_comparison_that_is_not_answered_is_started_again_less_and_less_often() {
+    let mut member = member();
+    let mut at = Vec::new();
+    for second in 1..=100 {
+        member.handle_timeout(Mono(SECOND.0 * second));
+        if tags(&mut member).contains(&"diff".to_owned()) && second > 1 {
+            at.push(second);
+        }
+    }
+    assert_eq!(at, [5, 15, 35, 75]);
+}

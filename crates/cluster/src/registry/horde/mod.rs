@@ -204,6 +204,16 @@ impl HordeRegistry {
         self.names.iter().map(|(name, registration)| (&name.0, registration))
     }
 
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there are no names.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// The names of a process.
     pub fn keys(&self, pid: &Pid) -> impl Iterator<Item = &Term> {
         self.pids.get(pid).into_iter().flatten().map(|name| &name.0)

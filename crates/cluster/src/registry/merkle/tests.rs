@@ -51,9 +51,9 @@ fn differences(a: &mut MerkleMap, b: &mut MerkleMap) -> Vec<Key> {
         let mut next = Vec::new();
         for at in places {
             let theirs = sides.0.subtree(at, LEVELS);
-            let (found, further) = sides.1.compare(at, &theirs);
-            keys.extend(found);
-            next.extend(further);
+            let found = sides.1.compare(at, &theirs);
+            keys.extend(found.keys.into_iter().chain(found.lacking));
+            next.extend(found.places);
         }
         places = next;
         sides = (sides.1, sides.0);
@@ -75,6 +75,32 @@ fn a_comparison_finds_exactly_the_keys_that_differ() {
     assert_eq!(differences(&mut empty, &mut a).len(), 3000);
     assert_eq!(differences(&mut a, &mut empty).len(), 3000);
     assert_eq!(empty.root_hash(), None);
+}
+
+/// Going down the tree to show each of them would send the whole map for nothing.
+#[test]
+fn what_the_peer_lacks_is_found_without_going_on() {
+    let shape = MapSetShape::Plain;
+    let mut large = filled(1..=3000, shape);
+    let all = large.compare(Location::ROOT, &Subtree::Empty);
+    assert_eq!((all.keys.len(), all.lacking.len(), all.places.len()), (0, 3000, 0));
+    let one = large.compare(Location::ROOT, &filled(7..=7, shape).subtree(Location::ROOT, 1));
+    assert!(one.keys.is_empty() && one.places.is_empty() && !one.lacking.contains(&key(7)));
+    assert_eq!(one.lacking.len(), 2999);
+    // The other way round there is something to ask for.
+    let none = MerkleMap::default().compare(Location::ROOT, &large.subtree(Location::ROOT, 1));
+    assert_eq!((none.keys.len(), none.lacking.len(), none.places.len()), (0, 0, 2));
+    let none = MerkleMap::default().compare(Location::ROOT, &large.subtree(Location::ROOT, LEVELS));
+    assert_eq!((none.lacking.len(), none.keys.len() + none.places.len() > 250), (0, true));
+    // A leaf that hangs above a place, but is not in it.
+    let mut single = filled(7..=7, shape);
+    let hash = hash_of(&key(7).0);
+    for depth in [1, 9] {
+        let here = Location { bits: hash & (u32::MAX << (32 - depth)), depth };
+        let beside = Location { bits: here.bits ^ (1 << (32 - depth)), depth };
+        assert_eq!(single.compare(here, &Subtree::Empty).lacking, [key(7)]);
+        assert!(single.compare(beside, &Subtree::Empty).lacking.is_empty());
+    }
 }
 
 #[test]
