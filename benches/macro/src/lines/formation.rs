@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -212,6 +212,10 @@ fn free_udp_port() -> u16 {
     socket.local_addr().expect("its address").port()
 }
 
+/// What asks an EPMD for all names. The answer begins with the EPMD's port, and `erl_epmd:names/0` takes none from another port than the
+/// one it has asked.
+const NAMES_REQ: &[u8] = &[0, 1, b'n'];
+
 /// An EPMD behind a relay that counts what passes.
 struct Counted {
     port: u16,
@@ -231,10 +235,21 @@ impl Counted {
         thread::spawn(move || {
             for node in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(target) else { return };
-                for (from, to) in [(&node, &server), (&server, &node)] {
+                let asks_for_names = Arc::new(AtomicBool::new(false));
+                for (from, to, asks) in [(&node, &server, true), (&server, &node, false)] {
                     let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { continue };
-                    let count = Arc::clone(&shared);
-                    thread::spawn(move || relay(from, to, &count));
+                    let (count, asks_for_names) = (Arc::clone(&shared), Arc::clone(&asks_for_names));
+                    thread::spawn(move || {
+                        relay(from, to, &count, |first| {
+                            if asks {
+                                asks_for_names.store(first == NAMES_REQ, Ordering::SeqCst);
+                            } else if asks_for_names.load(Ordering::SeqCst)
+                                && let Some(own) = first.first_chunk_mut::<4>()
+                            {
+                                *own = u32::from(port).to_be_bytes();
+                            }
+                        });
+                    });
                 }
             }
         });
@@ -246,10 +261,15 @@ impl Counted {
     }
 }
 
-fn relay(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {
+/// Passes on what comes; `first` sees what comes first, and may change it.
+fn relay(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64, first: impl FnOnce(&mut [u8])) {
     let mut buffer = [0; 4096];
+    let mut first = Some(first);
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         count.fetch_add(length as u64, Ordering::Relaxed);
+        if let Some(first) = first.take() {
+            first(&mut buffer[..length]);
+        }
         if to.write_all(&buffer[..length]).is_err() {
             break;
         }
