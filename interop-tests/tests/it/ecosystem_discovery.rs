@@ -414,7 +414,7 @@ fn consul() {
             // Once: whether a library has heard that all is well again cannot be seen, as the Rust nodes connect everybody before it does.
             let before = theirs();
             consul.put("/v1/agent/check/fail/service:web-1", "");
-            eventually_true("the library has taken that for an empty answer", WAIT, || theirs() > before);
+            eventually_true("the library has taken that for an empty answer", 3 * WAIT, || theirs() > before);
             consul.put("/v1/agent/check/pass/service:web-1", "");
             cluster.becomes_complete("when it is well again");
             cluster.kept_ours();
