@@ -241,9 +241,9 @@ pub struct NodeLimits {
     pub wire: Limits,
     /// Connected peers. 1,024.
     pub peers: usize,
-    /// Connections that have not proved the cookie yet. 128: more wait in the kernel's queue.
+    /// Connections that have not proved the cookie yet. 256: one more takes the place of the oldest.
     pub unauthenticated: usize,
-    /// The same, from one IP address. 16.
+    /// The same, from one IP address. 128: a hundred nodes of one machine may begin at once.
     pub unauthenticated_per_ip: usize,
     /// Seconds that a whole handshake may take. 15; a BEAM only bounds each step.
     pub handshake_seconds: u32,
@@ -308,8 +308,8 @@ impl Default for NodeLimits {
         Self {
             wire: Limits::default(),
             peers: 1024,
-            unauthenticated: 128,
-            unauthenticated_per_ip: 16,
+            unauthenticated: 256,
+            unauthenticated_per_ip: 128,
             handshake_seconds: 15,
             dials: 64,
             processes: 262_144,
