@@ -10,6 +10,7 @@ defmodule Mix.Tasks.Compile.FoundationCompanion do
   """
   use Mix.Task.Compiler
 
+  alias Mix.Foundation.Cargo
   alias Mix.Tasks.Foundation.Build
 
   @impl true
@@ -17,7 +18,7 @@ defmodule Mix.Tasks.Compile.FoundationCompanion do
 
   @impl true
   def clean do
-    _ = if wanted?(), do: File.rm(Path.join(File.cwd!(), "priv/bin/foundation"))
+    _ = if wanted?(), do: File.rm(Build.target(File.cwd!()))
     :ok
   end
 
@@ -29,20 +30,9 @@ defmodule Mix.Tasks.Compile.FoundationCompanion do
   end
 
   defp build do
-    case Build.build(File.cwd!(), ["--quiet"]) do
-      {:ok, :new, _target} -> {:ok, []}
-      {:ok, :same, _target} -> {:noop, []}
-      {:error, reason} -> warn(reason)
-    end
-  end
-
-  # No diagnostic: as for the native functions, --warnings-as-errors must not turn a missing cargo into a failed build.
-  defp warn(reason) do
-    message =
+    Cargo.result(Build.build(File.cwd!(), ["--quiet"]), fn reason ->
       "the program foundation is not built: #{reason}. Put one that was built elsewhere into priv/bin, or name it by " <>
         "config :foundation, binary: or FOUNDATION_BIN. Until then nodes are found by libcluster, or from a list or this host's epmd only."
-
-    Mix.shell().info([:yellow, "warning: ", :reset, message])
-    {:noop, []}
+    end)
   end
 end

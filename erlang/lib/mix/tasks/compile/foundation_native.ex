@@ -10,24 +10,21 @@ defmodule Mix.Tasks.Compile.FoundationNative do
   """
   use Mix.Task.Compiler
 
+  alias Mix.Foundation.Cargo
+
   @library "foundation_native"
 
   @impl true
   def run(_args) do
     crate = Path.expand("../nif", File.cwd!())
 
-    cond do
-      System.get_env("FOUNDATION_NIF_BUILD") == "0" ->
-        {:noop, []}
-
-      not File.regular?(Path.join(crate, "Cargo.toml")) ->
-        warn("the source of the native functions is not at #{crate}")
-
-      System.find_executable("cargo") == nil ->
-        warn("cargo is not installed (https://rustup.rs)")
-
-      true ->
-        build(crate)
+    if System.get_env("FOUNDATION_NIF_BUILD") == "0" do
+      {:noop, []}
+    else
+      Cargo.result(build(crate), fn reason ->
+        "native functions not built: #{reason}. Foundation runs on its Elixir fallbacks; " <>
+          "FOUNDATION_NIF_BUILD=0 silences this."
+      end)
     end
   end
 
@@ -40,30 +37,13 @@ defmodule Mix.Tasks.Compile.FoundationNative do
   defp build(crate) do
     {profile, folder} = if Mix.env() == :prod, do: {["--release"], "release"}, else: {[], "debug"}
     features = if Mix.env() == :test, do: ["--features", "probe"], else: []
-    args = ["build", "--quiet", "--message-format", "short"] ++ profile ++ features
+    args = ["--quiet", "--message-format", "short"] ++ profile ++ features
 
-    case System.cmd("cargo", args,
-           cd: crate,
-           into: IO.stream(:stdio, :line),
-           stderr_to_stdout: true
-         ) do
-      {_output, 0} -> install(Path.join([target_dir(crate), folder, artefact()]))
-      {_output, status} -> warn("cargo build exited with status #{status}")
-    end
-  end
-
-  # A running VM has the old file mapped: it is replaced by renaming, never overwritten.
-  defp install(built) do
-    with {:ok, bytes} <- File.read(built),
-         false <- File.read(target()) == {:ok, bytes},
-         :ok <- File.mkdir_p(Path.dirname(target())),
-         new = target() <> ".new",
-         :ok <- File.write(new, bytes),
-         :ok <- File.rename(new, target()) do
-      {:ok, []}
+    if File.regular?(Path.join(crate, "Cargo.toml")) do
+      built = Path.join([Cargo.target_dir(Path.dirname(crate)), folder, artefact()])
+      with :ok <- Cargo.build(crate, args), do: Cargo.install(built, target())
     else
-      true -> {:noop, []}
-      {:error, reason} -> warn("cannot install #{built}: #{:file.format_error(reason)}")
+      {:error, "the source of the native functions is not at #{crate}"}
     end
   end
 
@@ -78,21 +58,5 @@ defmodule Mix.Tasks.Compile.FoundationNative do
       {:unix, :darwin} -> "libfoundation_nif.dylib"
       _ -> "libfoundation_nif.so"
     end
-  end
-
-  defp target_dir(crate) do
-    System.get_env("CARGO_TARGET_DIR") || Path.expand("../target", crate)
-  end
-
-  defp warn(message) do
-    message =
-      "native functions not built: #{message}. Foundation runs on its Elixir fallbacks; " <>
-        "FOUNDATION_NIF_BUILD=0 silences this."
-
-    Mix.shell().info([:yellow, "warning: ", :reset, message])
-
-    # Reported, but not as a diagnostic of severity :warning: --warnings-as-errors must not turn a missing cargo into a
-    # failed build.
-    {:noop, []}
   end
 end
