@@ -41,16 +41,16 @@ pub fn eventually_eq<T: PartialEq + Debug>(
     expected: &T,
     mut probe: impl FnMut() -> T,
 ) {
-    let deadline = Instant::now() + within;
-    loop {
+    let mut last = None;
+    let equal = answer_within(within, || {
         let value = probe();
-        if value == *expected {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "did not happen within {within:?}: {what}: {expected:?}; it is {value:?}"
-        );
-        std::thread::sleep(PAUSE);
-    }
+        let equal = value == *expected;
+        last = Some(value);
+        equal.then_some(())
+    });
+    assert!(
+        equal.is_some(),
+        "did not happen within {within:?}: {what}: {expected:?}; it is {:?}",
+        last.expect("probed at least once")
+    );
 }
