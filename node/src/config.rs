@@ -208,7 +208,8 @@ pub enum DistAutoConnect {
 pub enum Reconnect {
     /// Those that were connected and got lost, and those that could not be reached at the first attempt.
     Always,
-    /// Those that were connected and got lost: every 300 to 500 ms for 10 minutes, then ever more rarely, to 30 s.
+    /// Those that were connected and got lost, if this node has dialled them or their EPMD knows them: every 300 to 500 ms for 10 minutes,
+    /// then ever more rarely, to 30 s.
     #[default]
     Lost,
     /// None.
