@@ -81,8 +81,9 @@ defmodule Foundation.ProcessRegistry do
   def lookup(namespace, service) do
     key = {namespace, service}
 
-    case Registry.lookup(local(), key) do
-      [{pid, _value}] -> if alive?(pid), do: {:ok, pid}, else: :error
+    case Registry.lookup(Names.local(), key) do
+      # It gives no process that has ended.
+      [{pid, _value}] -> {:ok, pid}
       [] -> with :error <- lookup_backup(key), do: Names.find(key)
     end
   end

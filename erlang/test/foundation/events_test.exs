@@ -98,7 +98,7 @@ defmodule Foundation.EventsTest do
 
     assert latest.() == [39, 38, 37]
     {:ok, pid} = Foundation.ServiceRegistry.lookup(:production, :event_store)
-    send(pid, :timeout)
+    send(pid, {EventStore, :more})
     assert :sys.get_state(pid).recent == %{}
     assert latest.() == [39, 38, 37]
     {:ok, _} = Events.store(event(timestamp: 41))
@@ -172,64 +172,84 @@ defmodule Foundation.EventsTest do
   test "agrees with a plain list under random operations" do
     :rand.seed(:exsss, {1, 2, 3})
 
-    Enum.reduce(1..400, %{}, fn _n, model ->
-      case :rand.uniform(5) do
-        1 ->
-          e =
-            event(
-              event_id: :rand.uniform(60),
-              timestamp: :rand.uniform(30),
-              correlation_id: correlation()
-            )
+    {:ok, pid} = Foundation.ServiceRegistry.lookup(:production, :event_store)
 
-          {:ok, _} = Events.store(e)
-          Map.put(model, e.event_id, e)
-
-        2 ->
-          batch =
-            for _n <- 1..:rand.uniform(5),
-                do:
-                  event(
-                    event_id: :rand.uniform(60),
-                    timestamp: :rand.uniform(30),
-                    correlation_id: correlation()
-                  )
-
-          {:ok, _} = Events.store_batch(batch)
-          Map.merge(model, Map.new(batch, &{&1.event_id, &1}))
-
-        3 ->
-          id = correlation()
-
-          expected =
-            model
-            |> Map.values()
-            |> Enum.sort_by(&{&1.timestamp, &1.event_id})
-            |> EventLogic.extract_correlation_chain(id)
-
-          assert Events.get_by_correlation(id) == {:ok, expected}
-          model
-
-        4 ->
-          {first, last} = Enum.min_max([:rand.uniform(30), :rand.uniform(30)])
-
-          expected =
-            model
-            |> Map.values()
-            |> EventLogic.filter_by_time_range(first, last)
-            |> Enum.sort_by(&{&1.timestamp, &1.event_id})
-
-          assert Events.get_time_range(first, last) == {:ok, expected}
-          model
-
-        5 ->
-          cutoff = :rand.uniform(8)
-          {gone, kept} = Enum.split_with(model, fn {_id, e} -> e.timestamp < cutoff end)
-          assert Events.prune_before(cutoff) == {:ok, length(gone)}
-          Map.new(kept)
-      end
-    end)
+    for ids <- [60, 1500], reduce: %{} do
+      model -> Enum.reduce(1..400, model, &random_operation(&1, &2, ids, pid))
+    end
   end
+
+  defp random_operation(_n, model, ids, pid) do
+    case :rand.uniform(7) do
+      1 ->
+        e = random_event(ids)
+        {:ok, _} = Events.store(e)
+        Map.put(model, e.event_id, e)
+
+      2 ->
+        batch = for _n <- 1..:rand.uniform(div(ids, 10)), do: random_event(ids)
+        {:ok, _} = Events.store_batch(batch)
+        Map.merge(model, Map.new(batch, &{&1.event_id, &1}))
+
+      3 ->
+        id = correlation()
+        expected = model |> sorted(:timestamp) |> EventLogic.extract_correlation_chain(id)
+        assert Events.get_by_correlation(id) == {:ok, expected}
+        id = :rand.uniform(ids)
+
+        case Events.get(id) do
+          {:ok, e} -> assert e == model[id]
+          {:error, _not_found} -> refute is_map_key(model, id)
+        end
+
+        model
+
+      4 ->
+        {first, last} = Enum.min_max([:rand.uniform(30), :rand.uniform(30)])
+        expected = model |> sorted(:timestamp) |> EventLogic.filter_by_time_range(first, last)
+        assert Events.get_time_range(first, last) == {:ok, expected}
+        model
+
+      5 ->
+        cutoff = :rand.uniform(6)
+        {gone, kept} = Enum.split_with(model, fn {_id, e} -> e.timestamp < cutoff end)
+        assert Events.prune_before(cutoff) == {:ok, length(gone)}
+        Map.new(kept)
+
+      6 ->
+        assert {:ok, found} = Events.query(%{})
+        assert Enum.sort(found) == model |> Map.values() |> Enum.sort()
+        type = Enum.random([nil, :t1, :t2, :rare])
+        order = Enum.random([:timestamp, :event_id])
+        {offset, limit} = {:rand.uniform(50) - 1, :rand.uniform(300)}
+        expected = for e <- sorted(model, order), type == nil or e.event_type == type, do: e
+        query = %{event_type: type, order_by: order, offset: offset}
+        assert Events.query(query) == {:ok, Enum.drop(expected, offset)}
+
+        assert Events.query(Map.put(query, :limit, limit)) ==
+                 {:ok, Enum.slice(expected, offset, limit)}
+
+        model
+
+      7 ->
+        send(pid, {EventStore, :more})
+        model
+    end
+  end
+
+  defp random_event(ids) do
+    event(
+      event_id: :rand.uniform(ids),
+      event_type: Enum.random([:t1, :t2]),
+      timestamp: :rand.uniform(30),
+      correlation_id: correlation()
+    )
+  end
+
+  defp sorted(model, :timestamp),
+    do: model |> Map.values() |> Enum.sort_by(&{&1.timestamp, &1.event_id})
+
+  defp sorted(model, :event_id), do: model |> Map.values() |> Enum.sort_by(& &1.event_id)
 
   defp correlation, do: "c#{:rand.uniform(5)}"
 end

@@ -18,8 +18,10 @@ defmodule Foundation.Host.Telemetry do
   """
   @spec execute([atom()], map(), map()) :: :ok
   def execute(event, measurements, metadata) do
-    case Host.module(:telemetry) do
+    # A key that is a literal is found without making a hash of it.
+    case :persistent_term.get({Host, :telemetry}, :unknown) do
       nil -> execute_own(event, measurements, metadata)
+      :unknown -> Host.detect() && execute(event, measurements, metadata)
       telemetry -> telemetry.execute(event, measurements, metadata)
     end
   end
@@ -93,21 +95,22 @@ defmodule Foundation.Host.Telemetry do
   end
 
   defp execute_own(event, measurements, metadata) do
-    for {_event, id, fun, config} <- handlers(event) do
-      try do
-        fun.(event, measurements, metadata, config)
-      catch
-        kind, reason ->
-          detach_own(id)
-
-          Logger.error(
-            "Handler #{inspect(id)} has failed and has been detached. " <>
-              Exception.format(kind, reason, __STACKTRACE__)
-          )
-      end
+    case handlers(event) do
+      [] -> :ok
+      handlers -> Enum.each(handlers, &run(&1, event, measurements, metadata))
     end
+  end
 
-    :ok
+  defp run({_event, id, fun, config}, event, measurements, metadata) do
+    fun.(event, measurements, metadata, config)
+  catch
+    kind, reason ->
+      detach_own(id)
+
+      Logger.error(
+        "Handler #{inspect(id)} has failed and has been detached. " <>
+          Exception.format(kind, reason, __STACKTRACE__)
+      )
   end
 
   defp handlers(event) do

@@ -3,9 +3,9 @@ defmodule Foundation.Services.EventStore do
   The process that stores events, in memory. `Foundation.Events` is its public face.
 
   An event is first kept in the server's own memory, which costs least, and settles when the server has nothing else to do:
-  it then is in tables with indexes by time and by correlation id. Reads of `:production` go to the tables from the
-  calling process, without a message, once everything has settled; before that the server looks through the rest
-  as well. Nothing is removed but by `prune_before/1`.
+  it then is in tables, in blocks of which the range of times and ids is known, with an index by correlation id. Reads of `:production` go to the tables from the
+  calling process, without a message, once everything has settled; before that the server gives what has not, or looks through
+  it. Nothing is removed but by `prune_before/1`.
 
   Calls it answers, in any namespace: `{:store_event, event}`, `{:store_batch, events}`, `{:get_event, id}`,
   `{:query_events, map}`, `{:get_by_correlation, id}`, `{:prune_before, timestamp}`, `:get_stats`, `:get_status`, `:reset_state`. Any
@@ -29,8 +29,12 @@ defmodule Foundation.Services.EventStore do
   @bytes_per_event 1000
   # Quiet milliseconds before events settle: a loop of stores is not slowed by it.
   @settle_after_ms 10
-  # Events that settle at a time, about 10 ms: the longest that a request waits for it.
+  # Events that settle at a time when nothing else is to be done, some milliseconds.
   @settle_chunk 2000
+  # The most that wait until there is nothing else to do: a reader waits for as many to settle.
+  @max_recent 20_000
+  @few 64
+  @more {__MODULE__, :more}
 
   ## Contract
 
@@ -84,7 +88,14 @@ defmodule Foundation.Services.EventStore do
   @impl Contract
   @spec query(map()) :: {:ok, [Event.t()]} | {:error, Error.t()}
   def query(query) when is_map(query) do
-    read({:query_events, query}, fn tables -> {:ok, select(tables, %{}, query)} end)
+    with {:ok, _pid, tables} <- tables(),
+         {:ok, recent} <- recent(tables),
+         {:ok, _events} = found <- read_tables(fn -> {:ok, select(tables, recent, query)} end) do
+      found
+    else
+      {:error, _not_found} = error -> error
+      :gone -> call({:query_events, query})
+    end
   end
 
   @doc """
@@ -157,22 +168,36 @@ defmodule Foundation.Services.EventStore do
 
   # From the tables if everything has settled, else by the server.
   defp read(request, fun) do
-    with {:ok, pid} <- Lifecycle.lookup(:event_store),
-         {:ok, ^pid, %Tables{} = tables} <-
-           ProcessRegistry.lookup_value(:production, :event_store),
+    with {:ok, _pid, tables} <- tables(),
          true <- Tables.settled?(tables),
-         {_status, _events} = result <- read_tables(tables, fun) do
+         {_status, _events} = result <- read_tables(fn -> fun.(tables) end) do
       result
     else
-      {:error, _not_found} -> unavailable(@unavailable)
+      {:error, _not_found} = error -> error
       _unsettled_or_gone -> call(request)
     end
   end
 
-  defp read_tables(tables, fun) do
-    fun.(tables)
+  defp tables do
+    with {:ok, pid} <- Lifecycle.lookup(:event_store),
+         {:ok, ^pid, %Tables{} = tables} <-
+           ProcessRegistry.lookup_value(:production, :event_store) do
+      {:ok, pid, tables}
+    else
+      {:error, _not_found} -> unavailable(@unavailable)
+      _another_process -> :gone
+    end
+  end
+
+  # What the server has not settled is few events: the result is put together by who asks, and copied once.
+  defp recent(tables) do
+    if Tables.settled?(tables), do: {:ok, %{}}, else: call({__MODULE__, :recent})
+  end
+
+  defp read_tables(fun) do
+    fun.()
   rescue
-    # The server died between the look at the name and the look at the table.
+    # The server died between the look at the name and the look at the table, or a block went meanwhile.
     ArgumentError -> :gone
   end
 
@@ -208,8 +233,12 @@ defmodule Foundation.Services.EventStore do
   defp fresh(tables) do
     %{
       tables: tables,
-      # The events that have not settled, by id. One here hides one of the same id in the tables.
+      # The events that have not settled, by id, and their ids, the latest first. One here hides one of the same id in the tables.
       recent: %{},
+      ids: [],
+      # What is pruned and still has to leave the indexes.
+      stale: [],
+      timer: nil,
       next_id: 1,
       metrics: %{events_stored: 0, events_pruned: 0, start_time: now()}
     }
@@ -226,10 +255,10 @@ defmodule Foundation.Services.EventStore do
           event_id: event.event_id
         })
 
-        reply({:ok, event.event_id}, state)
+        {:reply, {:ok, event.event_id}, state}
 
       {:error, _reason} = error ->
-        reply(error, state)
+        {:reply, error, state}
     end
   end
 
@@ -243,10 +272,10 @@ defmodule Foundation.Services.EventStore do
           batch_size: count
         })
 
-        reply({:ok, Enum.map(events, & &1.event_id)}, state)
+        {:reply, {:ok, Enum.map(events, & &1.event_id)}, state}
 
       {:error, _reason} = error ->
-        reply(error, state)
+        {:reply, error, state}
     end
   end
 
@@ -254,27 +283,34 @@ defmodule Foundation.Services.EventStore do
     event =
       with :error <- Map.fetch(state.recent, event_id), do: Tables.fetch(state.tables, event_id)
 
-    event |> found(event_id) |> reply(state)
+    {:reply, found(event, event_id), state}
   end
 
-  def handle_call({:query_events, query}, from, state) do
-    GenServer.reply(from, {:ok, select(state.tables, state.recent, query)})
-    state |> settle(@settle_chunk) |> noreply()
+  def handle_call({:query_events, query}, _from, state) do
+    state = settle_most(state)
+    {:reply, {:ok, select(state.tables, state.recent, query)}, state}
   end
 
-  def handle_call({:get_by_correlation, correlation_id}, from, state) do
-    GenServer.reply(from, {:ok, correlated(state.tables, state.recent, correlation_id)})
-    state |> settle(@settle_chunk) |> noreply()
+  def handle_call({__MODULE__, :recent}, _from, state) do
+    state = settle_most(state)
+    {:reply, {:ok, state.recent}, state}
+  end
+
+  def handle_call({:get_by_correlation, correlation_id}, _from, state) do
+    state = settle_most(state)
+    {:reply, {:ok, correlated(state.tables, state.recent, correlation_id)}, state}
   end
 
   def handle_call({:prune_before, timestamp}, _from, state) do
     state = settle(state, :all)
-    count = Tables.prune_before(state.tables, timestamp)
+    stale = Tables.prune_before(state.tables, timestamp)
+    count = length(stale)
     metrics = Map.update!(state.metrics, :events_pruned, &(&1 + count))
-    reply({:ok, count}, %{state | metrics: metrics})
+    {:reply, {:ok, count}, wait(%{state | metrics: metrics, stale: stale ++ state.stale})}
   end
 
   def handle_call(:get_stats, _from, state) do
+    state = settle_most(state)
     count = count(state)
 
     stats = %{
@@ -283,16 +319,17 @@ defmodule Foundation.Services.EventStore do
       memory_usage_estimate: count * @bytes_per_event
     }
 
-    reply({:ok, Map.merge(state.metrics, stats)}, state)
+    {:reply, {:ok, Map.merge(state.metrics, stats)}, state}
   end
 
   def handle_call(:get_status, _from, state) do
-    reply({:ok, %{status: :running, event_count: count(state), next_id: state.next_id}}, state)
+    state = settle_most(state)
+    {:reply, {:ok, %{status: :running, event_count: count(state), next_id: state.next_id}}, state}
   end
 
   def handle_call(:reset_state, _from, state) do
     Tables.delete_all(state.tables)
-    reply(:ok, fresh(state.tables))
+    {:reply, :ok, %{fresh(state.tables) | timer: state.timer}}
   end
 
   def handle_call(request, _from, state) do
@@ -317,25 +354,39 @@ defmodule Foundation.Services.EventStore do
         subcategory: :access_control
       )
 
-    reply({:error, error}, state)
+    {:reply, {:error, error}, state}
   end
 
   @impl GenServer
-  def handle_info(:timeout, state) do
-    state = settle(state, @settle_chunk)
-    # On with the rest at once, unless a request has come meanwhile.
-    if state.recent == %{}, do: {:noreply, state}, else: {:noreply, state, 0}
+  def handle_info({:timeout, timer, stored}, %{timer: timer} = state) do
+    state = %{state | timer: nil}
+    quiet? = stored == state.metrics.events_stored
+    {:noreply, if(quiet?, do: clear_up(state), else: wait(state))}
   end
+
+  def handle_info(@more, state), do: {:noreply, clear_up(state)}
 
   def handle_info(message, state) do
     Logger.warning("Unexpected message in EventStore: #{inspect(message)}")
-    noreply(state)
+    {:noreply, state}
   end
 
-  defp reply(reply, %{recent: recent} = state) when recent == %{}, do: {:reply, reply, state}
-  defp reply(reply, state), do: {:reply, reply, state, @settle_after_ms}
-  defp noreply(%{recent: recent} = state) when recent == %{}, do: {:noreply, state}
-  defp noreply(state), do: {:noreply, state, @settle_after_ms}
+  # A timer that runs once, not one for each request.
+  defp wait(%{timer: nil} = state) do
+    timer = :erlang.start_timer(@settle_after_ms, self(), state.metrics.events_stored)
+    %{state | timer: timer}
+  end
+
+  defp wait(state), do: state
+
+  # A part, then whatever requests have come meanwhile.
+  defp clear_up(state) do
+    state =
+      if state.stale == [], do: settle(state, @settle_chunk), else: forget(state, @settle_chunk)
+
+    unless state.ids == [] and state.stale == [], do: send(self(), @more)
+    state
+  end
 
   ## Storing
 
@@ -346,43 +397,52 @@ defmodule Foundation.Services.EventStore do
   end
 
   # The events are valid, so each has a positive id of its own.
-  defp insert(state, events) do
-    {recent, next_id, count} =
-      Enum.reduce(events, {state.recent, state.next_id, 0}, fn event, {recent, next_id, count} ->
-        {Map.put(recent, event.event_id, event), max(event.event_id, next_id) + 1, count + 1}
-      end)
+  defp insert(state, [event]), do: stored(put(event, state), 1)
+  defp insert(state, events), do: stored(Enum.reduce(events, state, &put/2), length(events))
 
+  defp put(%{event_id: id} = event, %{recent: recent} = state) do
+    ids = if is_map_key(recent, id), do: state.ids, else: [id | state.ids]
+    %{state | recent: Map.put(recent, id, event), ids: ids, next_id: max(id, state.next_id) + 1}
+  end
+
+  defp stored(%{recent: recent, metrics: metrics} = state, count) do
     Tables.put_unsettled(state.tables, map_size(recent))
-    metrics = %{state.metrics | events_stored: state.metrics.events_stored + count}
-    %{state | recent: recent, next_id: next_id, metrics: metrics}
+    state = %{state | metrics: %{metrics | events_stored: metrics.events_stored + count}}
+    if map_size(recent) > @max_recent, do: settle(state, @settle_chunk), else: wait(state)
   end
 
-  defp settle(%{recent: recent} = state, _count) when recent == %{}, do: state
+  # In the order in which they came, so that a block has events of about the same time.
+  defp settle(%{ids: []} = state, _count), do: state
 
-  defp settle(%{recent: recent} = state, count) when map_size(recent) <= count or count == :all do
-    Tables.insert(state.tables, Map.values(recent))
-    Tables.put_unsettled(state.tables, 0)
-    %{state | recent: %{}}
-  end
-
-  defp settle(%{recent: recent} = state, count) do
-    events = recent |> :maps.iterator() |> take(count, [])
-    Tables.insert(state.tables, events)
-    recent = Map.drop(recent, Enum.map(events, & &1.event_id))
+  defp settle(state, count) do
+    state = forget(state, :all)
+    {ids, later} = state.ids |> Enum.reverse() |> some(count)
+    Tables.insert(state.tables, for(id <- ids, do: :erlang.map_get(id, state.recent)))
+    recent = if later == [], do: %{}, else: Map.drop(state.recent, ids)
     Tables.put_unsettled(state.tables, map_size(recent))
-    %{state | recent: recent}
+    %{state | recent: recent, ids: Enum.reverse(later)}
   end
 
-  defp take(_iterator, 0, events), do: events
+  # To look through a few costs less than to add them to a block.
+  defp settle_most(%{recent: recent} = state) when map_size(recent) <= @few, do: state
+  defp settle_most(state), do: settle(state, :all)
 
-  defp take(iterator, count, events) do
-    {_id, event, iterator} = :maps.next(iterator)
-    take(iterator, count - 1, [event | events])
+  defp forget(%{stale: []} = state, _count), do: state
+
+  defp forget(state, count) do
+    {stale, later} = some(state.stale, count)
+    Tables.forget(state.tables, stale)
+    %{state | stale: later}
   end
+
+  defp some(list, :all), do: {list, []}
+  defp some(list, count), do: Enum.split(list, count)
 
   defp count(state) do
-    Tables.size(state.tables) +
-      Enum.count(state.recent, fn {id, _event} -> not Tables.member?(state.tables, id) end)
+    new =
+      Enum.count(state.recent, fn {id, _event} -> Tables.fetch(state.tables, id) == :error end)
+
+    Tables.size(state.tables) + new
   end
 
   ## Reading: by the server with the events that have not settled, by others without
@@ -425,10 +485,10 @@ defmodule Foundation.Services.EventStore do
 
     case query[:limit] do
       limit when is_integer(limit) and limit > 0 ->
-        select_some(tables, recent, query, order, offset, limit)
+        Tables.first(tables, query, recent, order, offset, limit)
 
       _none ->
-        tables |> select_all(recent, query) |> sort(order) |> Enum.drop(offset)
+        tables |> Tables.select(query, recent) |> sort(order) |> Enum.drop(offset)
     end
   end
 
@@ -440,56 +500,21 @@ defmodule Foundation.Services.EventStore do
     if Tables.size(tables) + map_size(recent) <= 32, do: :event_id, else: :latest
   end
 
-  defp select_all(tables, recent, query) when recent == %{}, do: Tables.select(tables, query)
-
-  defp select_all(tables, recent, query) do
-    settled = tables |> Tables.select(query) |> Enum.reject(&is_map_key(recent, &1.event_id))
-    for({_id, event} <- recent, matches?(event, query), do: event) ++ settled
-  end
-
-  defp sort(events, :timestamp), do: Enum.sort_by(events, &{&1.timestamp, &1.event_id})
-  defp sort(events, :event_id), do: Enum.sort_by(events, & &1.event_id)
   defp sort(events, :latest), do: events
 
-  # Keys first, then only the events that the limit leaves.
-  defp select_some(tables, recent, query, order, offset, limit) do
-    tables
-    |> keys(recent, query, order, offset + limit)
-    |> Enum.slice(offset, limit)
-    |> Enum.flat_map(fn {_timestamp, id} ->
-      case recent do
-        %{^id => event} -> [event]
-        _settled -> Tables.fetch_all(tables, [id])
-      end
-    end)
+  # They mostly came in that order. Ids differ, so no two events are ever compared.
+  defp sort(events, order) do
+    ranked = Enum.map(events, &{rank(&1, order), &1})
+    if sorted?(ranked), do: events, else: ranked |> Enum.sort() |> Enum.map(&elem(&1, 1))
   end
 
-  defp keys(tables, recent, query, order, count) when recent == %{} do
-    case order do
-      :timestamp -> Tables.keys(tables, query, count)
-      :latest -> Tables.latest_keys(tables, query, count)
-      :event_id -> tables |> Tables.keys(query, :all) |> sort_keys(order)
-    end
-  end
+  defp rank(event, :timestamp), do: {event.timestamp, event.event_id}
+  defp rank(event, :event_id), do: event.event_id
 
-  defp keys(tables, recent, query, order, _count) do
-    settled = Tables.keys(tables, query, :all)
-    unsettled = for {id, event} <- recent, matches?(event, query), do: {event.timestamp, id}
-    settled = Enum.reject(settled, fn {_timestamp, id} -> is_map_key(recent, id) end)
-    sort_keys(unsettled ++ settled, order)
-  end
+  defp sorted?([{first, _}, {second, _} = next | ranked]),
+    do: first < second and sorted?([next | ranked])
 
-  defp sort_keys(keys, :timestamp), do: Enum.sort(keys)
-  defp sort_keys(keys, :latest), do: Enum.sort(keys, :desc)
-  defp sort_keys(keys, :event_id), do: Enum.sort_by(keys, fn {_timestamp, id} -> id end)
-
-  defp matches?(event, query) do
-    (query[:event_type] == nil or event.event_type == query[:event_type]) and
-      case query[:time_range] do
-        nil -> true
-        {first, last} -> event.timestamp >= first and event.timestamp <= last
-      end
-  end
+  defp sorted?(_one_or_none), do: true
 
   defp now, do: System.monotonic_time(:millisecond)
 end

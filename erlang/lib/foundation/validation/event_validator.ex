@@ -47,6 +47,10 @@ defmodule Foundation.Validation.EventValidator do
     invalid_event_type: {2004, :medium}
   }
 
+  # `false` counts as not set, as `nil` does. Both are atoms.
+  defguardp unset(value) when value in [nil, false]
+  defguardp positive(value) when is_integer(value) and value > 0
+
   @doc """
   Validates required fields, then types, then the size of the data. Any atom is a valid type here.
   """
@@ -73,28 +77,28 @@ defmodule Foundation.Validation.EventValidator do
   @spec validate_field_types(Event.t()) :: :ok | {:error, Error.t()}
   def validate_field_types(%Event{} = event) do
     cond do
-      not optional(event.event_id, &positive?/1) ->
+      not (unset(event.event_id) or positive(event.event_id)) ->
         mismatch("Event ID", "a positive integer")
 
-      not optional(event.event_type, &is_atom/1) ->
+      not is_atom(event.event_type) ->
         mismatch("Event type", "an atom")
 
-      not optional(event.timestamp, &is_integer/1) ->
+      not (unset(event.timestamp) or is_integer(event.timestamp)) ->
         mismatch("Timestamp", "an integer")
 
-      not optional(event.wall_time, &is_struct(&1, DateTime)) ->
+      not (unset(event.wall_time) or is_struct(event.wall_time, DateTime)) ->
         mismatch("Wall time", "a DateTime")
 
-      not optional(event.node, &is_atom/1) ->
+      not is_atom(event.node) ->
         mismatch("Node", "an atom")
 
-      not optional(event.pid, &is_pid/1) ->
+      not (unset(event.pid) or is_pid(event.pid)) ->
         mismatch("PID", "a process identifier")
 
-      not optional(event.correlation_id, &is_binary/1) ->
+      not (unset(event.correlation_id) or is_binary(event.correlation_id)) ->
         mismatch("Correlation ID", "a string")
 
-      not optional(event.parent_id, &positive?/1) ->
+      not (unset(event.parent_id) or positive(event.parent_id)) ->
         mismatch("Parent ID", "a positive integer")
 
       true ->
@@ -130,12 +134,6 @@ defmodule Foundation.Validation.EventValidator do
   end
 
   def validate_event_type(_other), do: mismatch("Event type", "an atom")
-
-  # `false` counts as not set, as `nil` does.
-  defp optional(value, _valid?) when value in [nil, false], do: true
-  defp optional(value, valid?), do: valid?.(value)
-
-  defp positive?(value), do: is_integer(value) and value > 0
 
   defp missing(field), do: error(:validation_failed, "#{field} cannot be nil")
   defp mismatch(field, expected), do: error(:type_mismatch, "#{field} must be #{expected}")
