@@ -82,8 +82,8 @@ defmodule Foundation.ProcessRegistry do
     key = {namespace, service}
 
     case Registry.lookup(Names.local(), key) do
-      # It gives no process that has ended.
-      [{pid, _value}] -> {:ok, pid}
+      # Of this node. One that has ended may still be there.
+      [{pid, _value}] -> if Process.alive?(pid), do: {:ok, pid}, else: :error
       [] -> with :error <- lookup_backup(key), do: Names.find(key)
     end
   end
