@@ -42,7 +42,7 @@ defmodule Foundation.Config do
   Starts the service unless it runs. Options replace whole sections, if it starts.
   """
   @spec initialize(keyword()) :: :ok | {:error, Types.Error.t()}
-  defdelegate initialize(opts \\ []), to: ConfigServer
+  def initialize(opts \\ []) when is_list(opts), do: ConfigServer.initialize(opts)
 
   @doc """
   `%{status: :running, uptime_ms: _, updates_count: _, last_update: _, subscribers_count: _}`.

@@ -100,9 +100,11 @@ defmodule Foundation.ServiceRegistry do
   @spec health_check(namespace(), service_name(), keyword()) ::
           {:ok, pid()} | {:error, health_error() | Error.t()}
   def health_check(namespace, service, opts \\ []) do
-    with {:ok, pid} <- lookup(namespace, service) do
-      check = opts[:health_check]
+    # Options that are none raise whether the service is there or not.
+    check = Keyword.get(opts, :health_check)
+    timeout = Keyword.get(opts, :timeout, 5000)
 
+    with {:ok, pid} <- lookup(namespace, service) do
       cond do
         node(pid) == node() and not Process.alive?(pid) ->
           Logger.warning("Service #{inspect(service)} found but process is dead")
@@ -112,7 +114,7 @@ defmodule Foundation.ServiceRegistry do
           {:ok, pid}
 
         is_function(check, 1) ->
-          run_check(check, pid, service, Keyword.get(opts, :timeout, 5000))
+          run_check(check, pid, service, timeout)
       end
     end
   end

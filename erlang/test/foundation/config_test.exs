@@ -29,6 +29,28 @@ defmodule Foundation.ConfigTest do
     assert length(Config.updatable_paths()) == 13
   end
 
+  test "the namespace of the server is among its options, until a change makes the sections anew" do
+    {:ok, pid} = ServiceRegistry.lookup(:production, :config_server)
+    ref = Process.monitor(pid)
+    Process.exit(pid, :kill)
+    assert_receive {:DOWN, ^ref, :process, ^pid, :killed}
+    {:ok, _pid} = ServiceRegistry.wait_for_service(:production, :config_server)
+    assert {:ok, %{namespace: :production, dev: %{}}} = Config.get()
+    assert Config.get([:namespace]) == {:ok, :production}
+    :ok = Config.update([:dev, :debug_mode], true)
+    assert {:ok, config} = Config.get()
+    refute is_map_key(config, :namespace)
+  end
+
+  test "options that are no list raise as in 1.x" do
+    for options <- [:none, %{}, nil] do
+      error = assert_raise FunctionClauseError, fn -> Config.initialize(options) end
+      assert {error.module, error.function, error.arity} == {Config, :initialize, 1}
+      error = assert_raise FunctionClauseError, fn -> ConfigServer.initialize(options) end
+      assert {error.module, error.function, error.arity} == {ConfigServer, :initialize, 1}
+    end
+  end
+
   test "counts updates" do
     assert {:ok, %{status: :running, updates_count: 0, last_update: nil, subscribers_count: 0}} =
              Config.status()

@@ -109,6 +109,13 @@ defmodule Foundation.RegistryTest do
     assert ServiceRegistry.wait_for_service(namespace, :a, 20) == {:error, :timeout}
   end
 
+  test "options of a health check that are none raise, whether the service is there or not" do
+    error =
+      assert_raise FunctionClauseError, fn -> ServiceRegistry.health_check(:none, :a, :b) end
+
+    assert {error.module, error.function} == {Keyword, :get}
+  end
+
   test "health checks", %{namespace: namespace} do
     pid = process()
     :ok = ServiceRegistry.register(namespace, :a, pid)

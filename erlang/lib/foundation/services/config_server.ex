@@ -124,9 +124,10 @@ defmodule Foundation.Services.ConfigServer do
 
   @impl GenServer
   def init(opts) do
-    {namespace, sections} = Keyword.pop(opts, :namespace, :production)
+    namespace = Keyword.get(opts, :namespace, :production)
 
-    case fresh(namespace, sections) do
+    # The namespace among them: `Config.get/0` shows it as in 1.x, until the first update or reset.
+    case fresh(namespace, opts) do
       {:ok, state} ->
         Logger.info(
           "Configuration server initialized successfully in namespace #{inspect(namespace)}"

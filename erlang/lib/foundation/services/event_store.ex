@@ -33,7 +33,9 @@ defmodule Foundation.Services.EventStore do
   @settle_chunk 2000
   # The most that wait until there is nothing else to do: a reader waits for as many to settle.
   @max_recent 20_000
+  # To look through so many costs less than to add them to a block; and to give them to who asks for more than they.
   @few 64
+  @handed_out 1000
   @more {__MODULE__, :more}
 
   ## Contract
@@ -287,17 +289,17 @@ defmodule Foundation.Services.EventStore do
   end
 
   def handle_call({:query_events, query}, _from, state) do
-    state = settle_most(state)
+    state = settle_most(state, @handed_out)
     {:reply, {:ok, select(state.tables, state.recent, query)}, state}
   end
 
   def handle_call({__MODULE__, :recent}, _from, state) do
-    state = settle_most(state)
+    state = settle_most(state, @handed_out)
     {:reply, {:ok, state.recent}, state}
   end
 
   def handle_call({:get_by_correlation, correlation_id}, _from, state) do
-    state = settle_most(state)
+    state = settle_most(state, @few)
     {:reply, {:ok, correlated(state.tables, state.recent, correlation_id)}, state}
   end
 
@@ -310,7 +312,7 @@ defmodule Foundation.Services.EventStore do
   end
 
   def handle_call(:get_stats, _from, state) do
-    state = settle_most(state)
+    state = settle_most(state, @few)
     count = count(state)
 
     stats = %{
@@ -323,7 +325,7 @@ defmodule Foundation.Services.EventStore do
   end
 
   def handle_call(:get_status, _from, state) do
-    state = settle_most(state)
+    state = settle_most(state, @few)
     {:reply, {:ok, %{status: :running, event_count: count(state), next_id: state.next_id}}, state}
   end
 
@@ -423,9 +425,8 @@ defmodule Foundation.Services.EventStore do
     %{state | recent: recent, ids: Enum.reverse(later)}
   end
 
-  # To look through a few costs less than to add them to a block.
-  defp settle_most(%{recent: recent} = state) when map_size(recent) <= @few, do: state
-  defp settle_most(state), do: settle(state, :all)
+  defp settle_most(%{recent: recent} = state, few) when map_size(recent) <= few, do: state
+  defp settle_most(state, _few), do: settle(state, :all)
 
   defp forget(%{stale: []} = state, _count), do: state
 
