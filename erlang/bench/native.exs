@@ -66,24 +66,22 @@ stays =
     row.([name, us.(least), us.(median)])
   end
 
-cells = fn
-  {nil, nil, 0, all} -> ["", "", "0 of #{all}"]
-  {median, latest, count, all} -> [us.(median), us.(latest), "#{count} of #{all}"]
+cells = fn %{counted: {median, latest, count}, all: {median_of_all, latest_of_all, all}} ->
+  counted = if count == 0, do: ["", ""], else: [us.(median), us.(latest)]
+  counted ++ [us.(median_of_all), us.(latest_of_all), "#{count} of #{all}"]
 end
 
 [idle, loop] = Measure.lateness([nil, fn -> fn -> :ok end end])
 
-before_loads =
-  for {name, late} <- [{"(none)", idle}, {"(an endless loop in Elixir)", loop}],
-      do: row.([name, "", "", "" | cells.(late)])
+late =
+  for {name, late} <- [{"nothing", idle}, {"an endless loop in Elixir", loop}],
+      do: row.([name, "" | cells.(late)])
 
 late =
-  for {name, native, elixir} <- Cases.loads(pairs) do
-    [with_native, without] = Measure.lateness([native, elixir])
-    row.([name] ++ cells.(with_native) ++ cells.(without))
-  end
-
-late = before_loads ++ late
+  late ++
+    for {name, native, elixir} <- Cases.loads(pairs),
+        {which, late} <- Enum.zip(["native", "without"], Measure.lateness([native, elixir])),
+        do: row.([name, which | cells.(late)])
 
 text = """
 # The native functions, measured
@@ -113,11 +111,11 @@ the same little whatever they are given.
 ## How late other processes run meanwhile
 
 A process is woken by a timer: by how much too late, while twice as many processes as there are schedulers call one function without a pause. Native and without take turns
-in three rounds. Only those times count during which the operating system had not taken the scheduler's thread off its processor for more than 0.1 ms
-(`/proc/self/task/*/schedstat`); the third column says how many those were. On a machine that does other work a scheduler that is always busy, whatever it does, waits some milliseconds for its processor again and again, and
-a process is late by that. The threads of dirty schedulers, where the longer calls run, are such other work when there are no more processors than schedulers.
+in three rounds. First come the times during which the operating system had not taken the scheduler's thread off its processor for more than 0.1 ms
+(`/proc/self/task/*/schedstat`), then all; the last column says how many the first were. On a machine that does other work a scheduler that is always busy, whatever it does, waits some milliseconds for its processor again and again, and
+a process is late by that: so late as "all" it really was. The threads of dirty schedulers, where the longer calls run, are such other work when there are no more processors than schedulers.
 
-| load | native: median | latest | counted | without: median | latest | counted |
+| load | | not held up: median | latest | all: median | latest | not held up |
 |---|---|---|---|---|---|---|
 #{late}
 A process keeps its scheduler for 4,000 reductions, and one that is woken waits until the processes before it have had theirs. The time that a call takes on a normal scheduler is charged

@@ -67,10 +67,10 @@ defmodule Bench.Measure do
   end
 
   @doc """
-  By how much a process is woken too late by a timer: {median, latest, how many of, how many} of each load, over three rounds
-  in which the loads take turns. A load makes a function, which twice as many processes as there are schedulers call without a pause; nil is none.
+  By how much a process is woken too late by a timer: `%{counted: {median, latest, how many}, all: {median, latest, how many}}` of each load, over
+  three rounds in which the loads take turns. A load makes a function, which twice as many processes as there are schedulers call without a pause; nil is none.
 
-  Only times count during which the operating system had not taken the scheduler's thread off its processor: else its time slices, of some
+  Counted are times during which the operating system had not taken the scheduler's thread off its processor: else its time slices, of some
   milliseconds, are what is measured. They are told by `/proc`; where it has no such files, all count.
   """
   def lateness(loads) do
@@ -85,9 +85,17 @@ defmodule Bench.Measure do
     |> Enum.sort()
     |> Enum.map(fn {_n, rounds} ->
       all = Enum.concat(rounds)
-      late = Enum.sort(for {late, held_up} <- all, held_up < @held_up, do: late)
-      {Enum.at(late, div(length(late), 2)), List.last(late), length(late), length(all)}
+
+      %{
+        counted: figures(for {late, held_up} <- all, held_up < @held_up, do: late),
+        all: figures(for {late, _held_up} <- all, do: late)
+      }
     end)
+  end
+
+  defp figures(late) do
+    sorted = Enum.sort(late)
+    {Enum.at(sorted, div(length(sorted), 2)), List.last(sorted), length(sorted)}
   end
 
   defp late(nil, stats), do: sleeps(stats)

@@ -20,9 +20,15 @@ defmodule Foundation.Host.Telemetry do
   def execute(event, measurements, metadata) do
     # A key that is a literal is found without making a hash of it.
     case :persistent_term.get({Host, :telemetry}, :unknown) do
-      nil -> execute_own(event, measurements, metadata)
-      :unknown -> Host.detect() && execute(event, measurements, metadata)
-      telemetry -> telemetry.execute(event, measurements, metadata)
+      nil ->
+        execute_own(event, measurements, metadata)
+
+      :unknown ->
+        :ok = Host.detect()
+        execute(event, measurements, metadata)
+
+      telemetry ->
+        telemetry.execute(event, measurements, metadata)
     end
   end
 
