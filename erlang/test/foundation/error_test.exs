@@ -41,7 +41,7 @@ defmodule Foundation.ErrorTest do
 
       assert error.error_type == type
       assert is_binary(error.message)
-      assert error.recovery_actions != []
+      assert [_ | _] = error.recovery_actions
       assert %DateTime{} = error.timestamp
       assert Error.is_retryable?(error) == (strategy != :no_retry)
       assert Error.should_escalate?(error) == severity in [:high, :critical]

@@ -111,7 +111,9 @@ defmodule Foundation.RegistryTest do
 
   test "options of a health check that are none raise, whether the service is there or not" do
     error =
-      assert_raise FunctionClauseError, fn -> ServiceRegistry.health_check(:none, :a, :b) end
+      assert_raise FunctionClauseError, fn ->
+        apply(ServiceRegistry, :health_check, [:none, :a, :b])
+      end
 
     assert {error.module, error.function} == {Keyword, :get}
   end
