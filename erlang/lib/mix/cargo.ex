@@ -28,14 +28,26 @@ defmodule Mix.Foundation.Cargo do
     with {:ok, bytes} <- File.read(built),
          false <- File.read(target) == {:ok, bytes},
          :ok <- File.mkdir_p(Path.dirname(target)),
-         new = target <> ".new",
-         :ok <- File.write(new, bytes),
-         :ok <- File.chmod(new, 0o755),
-         :ok <- File.rename(new, target) do
+         :ok <- replace(target, bytes) do
       {:ok, :new}
     else
       true -> {:ok, :same}
       {:error, reason} -> {:error, "cannot install #{built}: #{:file.format_error(reason)}"}
+    end
+  end
+
+  # Of a file that did not get whole, on a full disk, nothing is left.
+  defp replace(target, bytes) do
+    new = target <> ".new"
+
+    with :ok <- File.write(new, bytes),
+         :ok <- File.chmod(new, 0o755),
+         :ok <- File.rename(new, target) do
+      :ok
+    else
+      error ->
+        _ = File.rm(new)
+        error
     end
   end
 

@@ -95,6 +95,14 @@ defmodule Foundation.BuildCompanionTest do
     assert message =~ "cannot install"
     assert message =~ "no such file"
 
+    # Nor can it be put there: as on a full disk, nothing is left half written.
+    built = Path.join(directory, "built")
+    File.write!(built, "program")
+    File.mkdir_p!(Path.join(directory, "taken/by a directory"))
+    assert {:error, message} = Mix.Foundation.Cargo.install(built, Path.join(directory, "taken"))
+    assert message =~ "cannot install"
+    assert Path.wildcard(Path.join(directory, "*.new")) == []
+
     File.rm!(Path.join(directory, "node/Cargo.toml"))
     assert FoundationCompanion.run([]) == {:noop, []}
     assert_received {:mix_shell, :info, [message]}

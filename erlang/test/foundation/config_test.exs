@@ -131,6 +131,29 @@ defmodule Foundation.ConfigTest do
     assert Config.get([:sample, :limit]) == {:ok, 10}
   end
 
+  test "a wrong declaration of namespaces is logged, and the others work" do
+    declared = Application.get_env(:foundation, :app_namespaces)
+    on_exit(fn -> Application.put_env(:foundation, :app_namespaces, declared) end)
+
+    for wrong <- [[:sample, 5, :dev, "x"], %{sample: 1}, :sample] do
+      Application.put_env(:foundation, :app_namespaces, wrong)
+      log = ExUnit.CaptureLog.capture_log(fn -> assert ConfigServer.reset_state() == :ok end)
+
+      case wrong do
+        [:sample | others] ->
+          assert log =~ "app_namespaces: ignores #{inspect(others)}"
+          assert Config.get([:sample, :limit]) == {:ok, 10}
+
+        :sample ->
+          assert log == ""
+          assert Config.get([:sample, :limit]) == {:ok, 10}
+
+        _map ->
+          assert log =~ "it takes a list of atoms"
+      end
+    end
+  end
+
   test "other namespaces have servers of their own, and every raw call is answered" do
     namespace = {:test, make_ref()}
     {:ok, pid} = start_supervised({ConfigServer, namespace: namespace})

@@ -166,16 +166,22 @@ defmodule Foundation.Logic.ConfigLogic do
   @doc """
   What `config :foundation, app_namespaces: [...]` declares, with its values from the application's environment.
 
-  Paths under a declared namespace have no schema: any path may be read, written and created. The six sections cannot be
-  declared.
+  Paths under a declared namespace have no schema: any path may be read, written and created. What is no atom or the name of a section is
+  ignored, with an error in the log.
   """
   @spec app_namespaces() :: %{atom() => map()}
   def app_namespaces do
     sections = Map.keys(Config.new())
+    declared = List.wrap(Application.get_env(:foundation, :app_namespaces, []))
+    {names, others} = Enum.split_with(declared, &(is_atom(&1) and &1 not in sections))
 
-    for name <- Application.get_env(:foundation, :app_namespaces, []),
-        name not in sections,
-        into: %{} do
+    unless others == [] do
+      Logger.error(
+        "config :foundation, app_namespaces: ignores #{inspect(others)}; it takes a list of atoms, but none of #{inspect(sections)}"
+      )
+    end
+
+    for name <- names, into: %{} do
       case maps(Application.get_env(:foundation, name, %{})) do
         %{} = values -> {name, values}
         _empty_list_or_no_map -> {name, %{}}
