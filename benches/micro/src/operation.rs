@@ -100,6 +100,9 @@ fn ours(subject: &Subject) -> Vec<Operation> {
     if let Some(work) = typed::decoding(&subject.name, &raw) {
         all.push(decoding("typed", work));
     }
+    if let Some(work) = typed::reading(&subject.name, &raw) {
+        all.push(decoding("typed, checked", work));
+    }
     let (mut out, tree) = (Vec::new(), term.clone());
     all.push(encoding(
         "encode",

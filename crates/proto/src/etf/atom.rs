@@ -89,6 +89,19 @@ impl Atom {
         Self::new(text).unwrap_or_else(|_| Self::new_static(""))
     }
 
+    /// An atom of this text, if it is ASCII and fits into the value.
+    #[cfg(feature = "serde")]
+    #[inline]
+    pub(super) fn from_short_ascii(text: &[u8]) -> Option<Self> {
+        let mut bytes = [0; INLINE];
+        let room = bytes.get_mut(..text.len())?;
+        if !text.is_ascii() {
+            return None;
+        }
+        room.copy_from_slice(text);
+        Some(Self(Repr::Inline { len: text.len() as u8, bytes }))
+    }
+
     /// The most bytes of text that an atom holds without another allocation.
     pub(super) const INLINE: usize = 22;
 
@@ -392,6 +405,21 @@ mod tests {
                 let mut other = text;
                 other[at] = b'!';
                 assert_ne!(atom, Atom::from_checked(&other, len), "{len} {at}");
+            }
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn short_ascii() {
+        for len in 0..30 {
+            let text = &b"abcdefghijklmnopqrstuvwxyz0123456789"[..len];
+            let atom = Atom::from_short_ascii(text);
+            assert_eq!(atom, (len <= INLINE).then(|| Atom::new(str::from_utf8(text).unwrap()).unwrap()));
+            for at in 0..len {
+                let mut other = text.to_vec();
+                other[at] |= 0x80;
+                assert!(Atom::from_short_ascii(&other).is_none());
             }
         }
     }

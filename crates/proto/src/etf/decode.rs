@@ -3,8 +3,9 @@
 use core::iter::once;
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use super::build::{Binaries, read};
 use super::tag::*;
 use super::tape::Node;
 use super::{Atom, ExportFun, Fun, ImproperList, Kind, List, Map, Record, Tape, Term, Tuple, View};
@@ -49,15 +50,6 @@ pub(super) fn uncompressed<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Cow<'
     }
 }
 
-/// From this size on, a binary is a slice of the message; a smaller one is copied.
-///
-/// A slice keeps the whole buffer alive that the message was read into, so that a few kept bytes could hold 64 KiB. The
-/// BEAM draws the line at 64 bytes too (`ERL_ONHEAP_BIN_LIMIT`).
-const SLICE_FROM: usize = 64;
-
-/// The copied binaries of a message share blocks of this size: far fewer allocations, and a kept one holds at most this.
-const BLOCK: usize = 1024;
-
 /// From this size on, a container is filled in place; a smaller one is taken from the stack of values when it is complete.
 const FILL_IN_PLACE: usize = 64;
 
@@ -79,151 +71,9 @@ pub(super) fn build(view: View<'_>, source: Option<&Bytes>) -> Term {
     if view.byte {
         return Term::Integer(view.as_i64().unwrap_or_default());
     }
-    Builder {
-        whole: view,
-        nodes: view.tape.nodes(),
-        binaries: Binaries { source, block: BytesMut::new() },
-        atoms: Atoms::default(),
-    }
-    .term(view.index, LEVELS)
-}
-
-/// Levels that are built by recursion, which is faster than a stack of values; what is nested deeper goes to such a stack.
-const LEVELS: u32 = 32;
-
-/// Makes owned terms of nodes.
-struct Builder<'a> {
-    /// Of the tape that the nodes are of.
-    whole: View<'a>,
-    nodes: &'a [Node],
-    binaries: Binaries<'a>,
-    atoms: Atoms,
-}
-
-impl<'a> Builder<'a> {
-    fn view(&self, index: u32, node: Node) -> View<'a> {
-        View { index, node, ..self.whole }
-    }
-
-    /// The owned form of the term that node `index` stands for.
-    #[inline(always)]
-    fn term(&mut self, index: u32, levels: u32) -> Term {
-        let Some(&node) = self.nodes.get(index as usize) else { return Term::nil() };
-        let bytes = self.whole.bytes.get(node.at as usize..).unwrap_or_default();
-        match *bytes {
-            [SMALL_ATOM_UTF8_EXT, len, ref text @ ..] => Term::Atom(self.atoms.atom(text, usize::from(len))),
-            [SMALL_INTEGER_EXT, byte, ..] => Term::Integer(i64::from(byte)),
-            [INTEGER_EXT, a, b, c, d, ..] => Term::Integer(i64::from(i32::from_be_bytes([a, b, c, d]))),
-            [BINARY_EXT, ..] => Term::Binary(self.binary(index, node)),
-            [NIL_EXT, ..] => Term::nil(),
-            [SMALL_TUPLE_EXT, arity, ..] if arity > 0 && levels > 0 => {
-                Term::Tuple(Tuple(self.elements(index + 1, node.next, usize::from(arity), levels - 1)))
-            }
-            [LIST_EXT, a, b, c, d, ..] if levels > 0 => {
-                self.list(index, node, u32::from_be_bytes([a, b, c, d]) as usize, levels - 1)
-            }
-            [MAP_EXT, a, b, c, d, ..] if levels > 0 => {
-                self.map(index, node, u32::from_be_bytes([a, b, c, d]) as usize, levels - 1)
-            }
-            _ => self.rare(index, node),
-        }
-    }
-
-    #[inline(never)]
-    fn binary(&mut self, index: u32, node: Node) -> Bytes {
-        let view = self.view(index, node);
-        self.binaries.take(view.as_binary().unwrap_or_default(), view)
-    }
-
-    /// The terms from node `index` up to node `end`, of which there are `count`.
-    fn elements(&mut self, mut index: u32, end: u32, count: usize, levels: u32) -> Vec<Term> {
-        let mut elements = Vec::with_capacity(count);
-        while index < end
-            && let Some(node) = self.nodes.get(index as usize)
-        {
-            let next = node.next;
-            // See below at `extend`.
-            elements.extend(once(index).map(|index| self.term(index, levels)));
-            index = next;
-        }
-        elements
-    }
-
-    fn list(&mut self, index: u32, node: Node, count: usize, levels: u32) -> Term {
-        // Where each is one node, they may be nothing but integers.
-        let inside = self.nodes.get(index as usize + 1..node.next as usize).unwrap_or_default();
-        if inside.len() == count && inside.iter().all(|node| node.kind == Kind::Integer) {
-            let mut integers = Vec::with_capacity(count);
-            push_integers(&mut integers, inside, self.view(index, node));
-            return Term::List(List(integers));
-        }
-        let tail = usize::from(node.tailed());
-        let mut elements = self.elements(index + 1, node.next, count + tail, levels);
-        if tail == 0 {
-            return Term::List(List(elements));
-        }
-        // The one frequent list of this kind is `[alias | Reference]`, in every call of a gen_server.
-        let tail = elements.pop().unwrap_or_default();
-        Term::list_with_tail(elements, tail)
-    }
-
-    fn map(&mut self, index: u32, node: Node, count: usize, levels: u32) -> Term {
-        let mut pairs = Vec::with_capacity(count);
-        let (mut key, end) = (index + 1, node.next);
-        while key < end
-            && let Some(value) = self.nodes.get(key as usize).map(|key| key.next)
-            && let Some(next) = self.nodes.get(value as usize).map(|value| value.next)
-        {
-            pairs.extend(once(key).map(|key| (self.term(key, levels), self.term(value, levels))));
-            key = next;
-        }
-        Term::Map(Map(pairs))
-    }
-
-    /// The less frequent terms, and those that are nested too deeply for recursion.
-    #[inline(never)]
-    fn rare(&mut self, index: u32, node: Node) -> Term {
-        let view = self.view(index, node);
-        match node.kind {
-            _ if node.next > index + 1 => build_on_stack(view, &mut self.binaries),
-            // Whatever has been parsed can be read; the fallbacks only keep this free of panics.
-            Kind::Atom => view.to_atom().map_or_else(Term::nil, Term::Atom),
-            Kind::Integer => Term::Integer(view.as_i64().unwrap_or_default()),
-            Kind::Binary => Term::Binary(self.binary(index, node)),
-            _ => rare_leaf(view, &mut self.binaries).unwrap_or_default(),
-        }
-    }
-}
-
-/// The long atoms that came last, which share their text.
-#[derive(Default)]
-struct Atoms {
-    last: [Option<Atom>; 4],
-    next: usize,
-}
-
-impl Atoms {
-    /// The atom whose text is the first `len` bytes.
-    #[inline(always)]
-    fn atom(&mut self, text: &[u8], len: usize) -> Atom {
-        if len <= Atom::INLINE {
-            Atom::from_checked(text, len)
-        } else {
-            self.long(text.get(..len).unwrap_or_default())
-        }
-    }
-
-    #[inline(never)]
-    fn long(&mut self, text: &[u8]) -> Atom {
-        if let Some(atom) = self.last.iter().flatten().find(|atom| atom.as_bytes() == text) {
-            return atom.clone();
-        }
-        let atom = Atom::from_checked(text, text.len());
-        if let Some(place) = self.last.get_mut(self.next) {
-            *place = Some(atom.clone());
-        }
-        self.next = (self.next + 1) % self.last.len();
-        atom
+    match read(view.bytes, view.node.at as usize, view.atoms, source) {
+        Some((term, _)) => term,
+        None => build_on_stack(view, source),
     }
 }
 
@@ -232,9 +82,9 @@ impl Atoms {
 /// Terms are made in the order of the nodes and pushed to a stack of values; a container takes its elements off that stack
 /// when its last node has passed.
 #[inline(never)]
-fn build_on_stack(view: View<'_>, binaries: &mut Binaries<'_>) -> Term {
+pub(super) fn build_on_stack(view: View<'_>, source: Option<&Bytes>) -> Term {
     let mut values = Vec::with_capacity(16);
-    build_nodes(view, &mut values, binaries);
+    build_nodes(view, &mut values, &mut Binaries::new(source));
     values.pop().unwrap_or_default()
 }
 
@@ -311,7 +161,7 @@ fn push_leaf(view: View<'_>, values: &mut Vec<Term>, binaries: &mut Binaries<'_>
         // Whatever has been parsed can be read; the fallbacks only keep this free of panics.
         Kind::Atom => values.extend(once(view).map(|view| view.to_atom().map_or_else(Term::nil, Term::Atom))),
         Kind::Binary => {
-            let bytes = binaries.take(view.as_binary().unwrap_or_default(), view);
+            let bytes = take(binaries, view.as_binary().unwrap_or_default(), view);
             values.extend(once(bytes).map(Term::Binary));
         }
         _ => values.push(rare_leaf(view, binaries).unwrap_or_default()),
@@ -346,13 +196,13 @@ fn rare_leaf(view: View<'_>, binaries: &mut Binaries<'_>) -> Option<Term> {
         }
         Kind::BitString => {
             let (bytes, last_bits) = view.as_bits()?;
-            Term::bits(binaries.take(bytes, view), last_bits)?
+            Term::bits(take(binaries, bytes, view), last_bits)?
         }
         Kind::ExportFun => {
             let (module, function, arity) = view.export_fun()?;
             ExportFun { module: module.to_atom(), function: function.to_atom(), arity }.into()
         }
-        Kind::Local => Term::Local(binaries.take(view.encoded(), view)),
+        Kind::Local => Term::Local(take(binaries, view.encoded(), view)),
         // Never without parts.
         Kind::ImproperList | Kind::Fun | Kind::Record | Kind::Integer | Kind::Atom | Kind::Binary => {
             return None;
@@ -360,34 +210,10 @@ fn rare_leaf(view: View<'_>, binaries: &mut Binaries<'_>) -> Option<Term> {
     })
 }
 
-/// Where the bytes of binaries go.
-struct Binaries<'a> {
-    source: Option<&'a Bytes>,
-    /// Room for further small ones.
-    block: BytesMut,
-}
-
-impl Binaries<'_> {
-    /// The last bytes of a leaf, as a slice of the message or as a copy.
-    fn take(&mut self, bytes: &[u8], leaf: View<'_>) -> Bytes {
-        if bytes.is_empty() {
-            return Bytes::new();
-        }
-        if bytes.len() >= SLICE_FROM {
-            let end = leaf.span().end;
-            return match self.source {
-                Some(source) => source.slice(end - bytes.len()..end),
-                None => Bytes::copy_from_slice(bytes),
-            };
-        }
-        if self.block.capacity() < bytes.len() {
-            // What can still come in this message.
-            let rest = leaf.bytes.len() - leaf.node.at as usize;
-            self.block = BytesMut::with_capacity(rest.clamp(bytes.len(), BLOCK));
-        }
-        self.block.extend_from_slice(bytes);
-        self.block.split().freeze()
-    }
+/// The last bytes of a leaf, as a slice of the message or as a copy.
+fn take(binaries: &mut Binaries<'_>, bytes: &[u8], leaf: View<'_>) -> Bytes {
+    let end = leaf.span().end;
+    binaries.take(bytes, end, leaf.bytes.len() - end)
 }
 
 /// Replaces the elements of a full container by the container, which is inside `whole`.

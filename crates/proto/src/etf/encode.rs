@@ -190,11 +190,17 @@ pub fn put_i64(buf: &mut impl BufMut, value: i64) {
 
 /// Appends an integer of more than 32 bits.
 fn put_wide(buf: &mut impl BufMut, value: i64) {
+    let (all, len) = wide_integer(value);
+    buf.put_slice(all.get(..len).unwrap_or(&all));
+}
+
+/// An integer of more than 32 bits, and how many of the bytes count.
+#[inline(always)]
+pub(super) fn wide_integer(value: i64) -> ([u8; 11], usize) {
     let magnitude = value.unsigned_abs();
     let len = magnitude_len(magnitude);
     let [a, b, c, d, e, f, g, h] = magnitude.to_le_bytes();
-    let all = [SMALL_BIG_EXT, len as u8, u8::from(value < 0), a, b, c, d, e, f, g, h];
-    buf.put_slice(all.get(..3 + len).unwrap_or(&all));
+    ([SMALL_BIG_EXT, len as u8, u8::from(value < 0), a, b, c, d, e, f, g, h], 3 + len)
 }
 
 /// Appends an unsigned integer of 64 bits.

@@ -131,8 +131,8 @@ pub(super) fn differ(
 }
 
 /// As [`differ`], for keys that begin at these places.
-pub(super) fn differ_at(places: &[u32], bytes: &[u8]) -> bool {
-    let mut hashes = places.iter().map(|place| usual_hash(bytes.get(*place as usize..)?, &[]));
+pub(super) fn differ_at(places: &[u32], bytes: &[u8], atoms: &[Atom]) -> bool {
+    let mut hashes = places.iter().map(|place| usual_hash(bytes.get(*place as usize..)?, atoms));
     if places.len() <= SMALL {
         bits_differ(&mut hashes)
     } else {

@@ -5,6 +5,7 @@
 //! Erlang's and work on views and trees alike.
 
 mod atom;
+mod build;
 mod convert;
 mod debug;
 mod decode;

@@ -32,13 +32,14 @@ fn recurse(drop: impl FnOnce()) -> bool {
     true
 }
 
-/// As `drop`, which is slow for what has nothing to release.
+/// Drops the last term, of which nearly all have nothing to release. The others are dropped in their place: to move them
+/// first takes more time.
 #[inline(always)]
-fn discard(term: Term) {
-    match &term {
-        Term::Integer(_) | Term::Float(_) => forget(term),
-        Term::Atom(atom) if atom.is_plain() => forget(term),
-        _ => drop(term),
+fn discard_last(elements: &mut Vec<Term>) {
+    match elements.last() {
+        Some(Term::Integer(_) | Term::Float(_)) => forget(elements.pop()),
+        Some(Term::Atom(atom)) if atom.is_plain() => forget(elements.pop()),
+        _ => elements.truncate(elements.len().saturating_sub(1)),
     }
 }
 
@@ -100,7 +101,7 @@ macro_rules! drop_elements {
                         return;
                     }
                     let Self(elements) = self;
-                    if !recurse(|| while let Some(element) = elements.pop() { discard(element) }) {
+                    if !recurse(|| while elements.last().is_some() { discard_last(elements) }) {
                         let mut pending = Vec::new();
                         release(take(elements), LEVELS, &mut pending);
                         release_rest(pending);
@@ -116,13 +117,7 @@ drop_elements!(Tuple List);
 impl Drop for Map {
     fn drop(&mut self) {
         let Self(pairs) = self;
-        let discard_pairs = || {
-            while let Some((key, value)) = pairs.pop() {
-                discard(key);
-                discard(value);
-            }
-        };
-        if !recurse(discard_pairs) {
+        if !recurse(|| pairs.clear()) {
             let mut pending = Vec::new();
             release_pairs(take(pairs), LEVELS, &mut pending);
             release_rest(pending);
@@ -133,7 +128,7 @@ impl Drop for Map {
 impl Drop for ImproperList {
     fn drop(&mut self) {
         let mut tail = take(&mut self.tail);
-        if !recurse(|| discard(take(&mut tail))) {
+        if !recurse(|| drop(take(&mut tail))) {
             release_rest(vec![tail]);
         }
     }
@@ -142,7 +137,7 @@ impl Drop for ImproperList {
 impl Drop for Record {
     fn drop(&mut self) {
         let mut fields = take(&mut self.fields);
-        if !recurse(|| fields.drain(..).for_each(|(_, value)| discard(value))) {
+        if !recurse(|| fields.clear()) {
             release_rest(fields.into_iter().map(|(_, value)| value).collect());
         }
     }

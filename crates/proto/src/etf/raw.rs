@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::decode::{build, uncompressed};
+use super::build::{LEVELS, read};
+use super::decode::{build_on_stack, uncompressed};
 use super::encode;
 use super::leaf::atom_size;
 use super::skim::{Skimmed, skim};
@@ -154,7 +155,15 @@ impl RawTerm {
     /// # Errors
     /// As [`to_term`](Self::to_term).
     pub fn to_term_with(&self, tape: &mut Tape, limits: &Limits) -> Result<Term> {
-        tape.parse_to_read(&self.bytes, self.atoms(), limits).map(|view| build(view, Some(&self.bytes)))
+        let (bytes, source) = (&self.bytes, Some(&self.bytes));
+        // It was checked when it came in; each node takes at least one byte.
+        if limits.max_depth > LEVELS as usize
+            && limits.max_nodes >= bytes.len()
+            && let Some((term, _)) = read(bytes, 0, self.atoms(), source)
+        {
+            return Ok(term);
+        }
+        tape.parse_to_read(bytes, self.atoms(), limits).map(|view| build_on_stack(view, source))
     }
 
     /// A binary inside the term without copying it; `None` if `view` is no binary or not one of this term.
@@ -167,13 +176,24 @@ impl RawTerm {
     /// A term inside this one without copying it; `None` if `view` is not one of this term, or an element of a list in
     /// the form STRING_EXT, which has no encoding of its own.
     pub fn inner(&self, view: View<'_>) -> Option<Self> {
-        let start = self.place(view)?;
-        Some(self.range(start..start + view.node.size as usize))
+        Some(self.range(self.place(view)?))
     }
 
-    /// Where the term that the view looks at begins; as for [`inner`](Self::inner).
-    pub(super) fn place(&self, view: View<'_>) -> Option<usize> {
-        (!view.byte && self.is_seen_by(view)).then_some(view.node.at as usize)
+    /// Where the term that the view looks at is; as for [`inner`](Self::inner).
+    pub(super) fn place(&self, view: View<'_>) -> Option<core::ops::Range<usize>> {
+        (!view.byte && self.is_seen_by(view)).then(|| view.span())
+    }
+
+    /// Bytes that nobody has checked, only to take parts of them that were.
+    #[cfg(feature = "serde")]
+    pub(super) fn unchecked(bytes: Bytes, atoms: Option<Arc<[Atom]>>) -> Self {
+        Self { bytes, atoms }
+    }
+
+    /// The bytes and the atoms again.
+    #[cfg(feature = "serde")]
+    pub(super) fn into_parts(self) -> (Bytes, Option<Arc<[Atom]>>) {
+        (self.bytes, self.atoms)
     }
 
     /// One term that is known to be in order, without references into an atom cache.

@@ -43,17 +43,24 @@ pub(super) fn skim(bytes: &[u8], cached_atoms: usize, limits: &Limits) -> Option
             [BINARY_EXT, a, b, c, d, after @ ..] => {
                 after.get(u32::from_be_bytes([*a, *b, *c, *d]) as usize..)?
             }
-            [SMALL_ATOM_UTF8_EXT, len, after @ ..] => {
-                let (text, after) = after.split_at_checked((*len).into())?;
-                if !text.is_ascii() {
-                    return None;
-                }
-                after
-            }
+            [SMALL_ATOM_UTF8_EXT, len, after @ ..] => after_name(after, *len)?,
             // Node, id, serial, creation.
             [NEW_PID_EXT, ATOM_CACHE_REF, index, after @ ..] if cached(index) => {
                 has_cache_refs = true;
                 after.get(12..)?
+            }
+            [NEW_PID_EXT, SMALL_ATOM_UTF8_EXT, len, after @ ..] => after_name(after, *len)?.get(12..)?,
+            [NEWER_REFERENCE_EXT, 0, words, SMALL_ATOM_UTF8_EXT, len, after @ ..]
+                if (1..=Reference::MAX_WORDS).contains(&usize::from(*words)) =>
+            {
+                after_name(after, *len)?.get(4 + 4 * usize::from(*words)..)?
+            }
+            [NEW_FLOAT_EXT, after @ ..] => {
+                let (bits, after) = after.split_first_chunk()?;
+                if !f64::from_be_bytes(*bits).is_finite() {
+                    return None;
+                }
+                after
             }
             // Number of words, node, creation, words.
             [NEWER_REFERENCE_EXT, 0, words, ATOM_CACHE_REF, index, after @ ..]
@@ -81,6 +88,13 @@ pub(super) fn skim(bytes: &[u8], cached_atoms: usize, limits: &Limits) -> Option
         missing = missing - 1 + inside;
     }
     Some(Skimmed { size: bytes.len() - rest.len(), has_cache_refs })
+}
+
+/// What follows the first `len` bytes, if these are ASCII.
+#[inline(always)]
+fn after_name(bytes: &[u8], len: u8) -> Option<&[u8]> {
+    let (text, after) = bytes.split_at_checked(len.into())?;
+    if text.is_ascii() { Some(after) } else { None }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::encode::{
     put_big, put_binary, put_binary_header, put_bits, put_export_fun, put_f64, put_fun_header, put_i64,
-    put_list_header, put_map_header, put_nil, put_port, put_record_header, put_tuple_header,
+    put_list_header, put_map_header, put_nil, put_port, put_record_header, put_tuple_header, wide_integer,
 };
 use super::tag::{NEW_PID_EXT, NEWER_REFERENCE_EXT, STRING_EXT};
 use super::walk::Items;
@@ -106,7 +106,7 @@ pub(super) fn write<O: Output>(term: &Term, out: &mut O) -> Result<()> {
 #[inline(always)]
 fn put_leaf<O: Output>(term: &Term, out: &mut O) -> bool {
     match term {
-        Term::Integer(value) => put_i64(out, *value),
+        Term::Integer(value) => put_integer(out, *value),
         Term::Atom(atom) => put_short_atom(out, atom),
         // More bytes than can be counted is for the other to refuse.
         Term::Binary(bytes) if bytes.len() < u32::MAX as usize => put_binary(out, bytes),
@@ -115,9 +115,23 @@ fn put_leaf<O: Output>(term: &Term, out: &mut O) -> bool {
     true
 }
 
+/// As `put_i64`, in one piece of fixed size, of which the rest is cut off.
+#[inline(always)]
+pub(super) fn put_integer<O: Output>(out: &mut O, value: i64) {
+    match i32::try_from(value) {
+        Ok(_) => put_i64(out, value),
+        Err(_) => {
+            let (bytes, len) = wide_integer(value);
+            let end = out.written_len() + len;
+            out.append(&bytes);
+            out.cut(end);
+        }
+    }
+}
+
 /// As `put_atom`; text inside the value goes out as one piece of fixed size, of which the rest is cut off.
 #[inline]
-fn put_short_atom<O: Output>(out: &mut O, atom: &Atom) {
+pub(super) fn put_short_atom<O: Output>(out: &mut O, atom: &Atom) {
     match atom.encoded() {
         Some((bytes, len)) => {
             let end = out.written_len() + len;
@@ -288,7 +302,7 @@ fn put_head<O: Output>(term: &Term, out: &mut O) -> Put<After> {
             put_record_header(out, record);
         }
         Term::Local(bytes) => out.append(bytes),
-        Term::Integer(value) => put_i64(out, *value),
+        Term::Integer(value) => put_integer(out, *value),
         Term::Atom(atom) => put_short_atom(out, atom),
         Term::Binary(bytes) => {
             put_binary_header(out, checked_count(bytes.len())?);
@@ -318,7 +332,7 @@ fn put_string<O: Output>(out: &mut O, elements: &[Term]) {
 }
 
 /// As `put_pid`, in one piece if the name of the node is inside the value.
-fn put_short_pid<O: Output>(out: &mut O, pid: &Pid) {
+pub(super) fn put_short_pid<O: Output>(out: &mut O, pid: &Pid) {
     let Some((node, len)) = pid.node.encoded() else { return super::encode::put_pid(out, pid) };
     let mut all = [NEW_PID_EXT; 1 + Atom::ENCODED + 12];
     let (_, rest) = all.split_at_mut(1);

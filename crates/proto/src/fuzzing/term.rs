@@ -6,11 +6,15 @@ use crate::etf::{RawTerm, Tape, decode, encode, encoded_len, phash2};
 ///
 /// Asserts that tape, raw term and tree accept the same bytes and hold the same term with the same hash, that a term is
 /// equal to itself and neither less nor greater, and that what is written reads as the same term, is written the same way
-/// again, and is as long as foretold.
+/// again, and is as long as foretold. Values that are read from bytes that nobody has checked are those of the tree, and there are
+/// none where there is no term.
 pub fn fuzz_term(data: &[u8]) {
     let limits = limits();
     let raw = RawTerm::from_external(data, &limits);
-    let Ok(term) = decode(data, &limits) else {
+    let decoded = decode(data, &limits);
+    #[cfg(feature = "serde")]
+    typed::check(data, decoded.as_ref().ok(), &limits);
+    let Ok(term) = decoded else {
         assert!(raw.is_err(), "the raw term accepts what the tree refuses");
         return;
     };
@@ -40,4 +44,52 @@ pub fn fuzz_term(data: &[u8]) {
 /// Small enough that an input of some kilobytes cannot make a term of many megabytes.
 fn limits() -> Limits {
     Limits { max_inflated: 1 << 20, max_nodes: 1 << 16, ..Limits::default() }
+}
+
+#[cfg(feature = "serde")]
+mod typed {
+    use core::fmt::Debug;
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use serde::Deserialize;
+    use serde::de::DeserializeOwned;
+
+    use crate::Limits;
+    use crate::etf::serde::{Charlist, from_external, from_term};
+    use crate::etf::{Pid, RawTerm, Term};
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "snake_case")]
+    enum Part {
+        Name(String),
+        Number {
+            value: i64,
+            #[serde(default)]
+            ratio: Option<f64>,
+        },
+        Pair(Term, RawTerm),
+        Pid(Pid),
+        Other,
+    }
+
+    fn same<T: DeserializeOwned + Debug + PartialEq>(bytes: &Bytes, term: Option<&Term>, limits: &Limits) {
+        let value: Result<T, _> = from_external(bytes, limits);
+        match (value, term.map(from_term::<T>)) {
+            (Ok(value), Some(expected)) => assert_eq!(Ok(value), expected),
+            (Ok(value), None) => unreachable!("{value:?} of bytes that are no term"),
+            (Err(error), Some(Ok(value))) => unreachable!("{error} instead of {value:?}"),
+            (Err(_), _) => {}
+        }
+    }
+
+    pub(super) fn check(data: &[u8], term: Option<&Term>, limits: &Limits) {
+        let bytes = Bytes::copy_from_slice(data);
+        same::<Term>(&bytes, term, limits);
+        same::<Vec<Term>>(&bytes, term, limits);
+        same::<(Term, RawTerm)>(&bytes, term, limits);
+        same::<BTreeMap<String, Term>>(&bytes, term, limits);
+        same::<Vec<(Charlist, Option<i64>)>>(&bytes, term, limits);
+        same::<Vec<Part>>(&bytes, term, limits);
+    }
 }

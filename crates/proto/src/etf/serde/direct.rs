@@ -5,6 +5,8 @@
 //! can only ever make a right value appear sooner. A type that swallows the error of a part may still go on: the attempt
 //! has been marked as ended by then, and what it makes is thrown away.
 
+use core::ops::Range;
+
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, EnumAccess, VariantAccess, Visitor};
 
@@ -12,14 +14,27 @@ use super::de::MAX_DEPTH;
 use super::native::{self, Native};
 use super::reader::{Reader, Result, Stop};
 use super::ser::{ELIXIR, STRUCT};
+use crate::Limits;
 use crate::etf::RawTerm;
 use crate::etf::tag::*;
 
-/// The value of the term at `at` inside `of`; `None` if it has to be read in another way.
-pub(super) fn read<'de, T: de::Deserialize<'de>>(of: &'de RawTerm, at: usize) -> Option<T> {
-    let mut reader = Reader { of, bytes: of.as_bytes(), pos: at, ended: false };
+/// The value of the term at this place inside `of`; `None` if it has to be read in another way.
+pub(super) fn read<'de, T: de::Deserialize<'de>>(of: &'de RawTerm, place: Range<usize>) -> Option<T> {
+    whole(Reader::checked(of, place.start), place.end)
+}
+
+/// The value of bytes that nobody has checked, from the first to the last; `None` if they have to be read in another way. If
+/// there is a value, they are a term within the limits.
+pub(super) fn read_unchecked<'de, T: de::Deserialize<'de>>(of: &'de RawTerm, limits: &Limits) -> Option<T> {
+    whole(Reader::unchecked(of, limits)?, of.as_bytes().len())
+}
+
+#[inline(always)]
+fn whole<'de, T: de::Deserialize<'de>>(mut reader: Reader<'de>, end: usize) -> Option<T> {
     let value = T::deserialize(Deserializer { reader: &mut reader, depth: 0 });
-    if reader.ended { None } else { value.ok() }
+    // A type may make a value of a term without looking at it. What came after it was then read in its place.
+    let complete = reader.missing == 0 && reader.pos() == end;
+    if reader.ended || !complete { None } else { value.ok() }
 }
 
 impl<'de> Reader<'de> {
@@ -47,7 +62,10 @@ impl<'de> Reader<'de> {
             return self.sequence(0, depth, visitor);
         }
         let string = match self.start() {
-            Some([STRING_EXT, high, low]) => self.take(3, usize::from(u16::from_be_bytes([*high, *low]))),
+            Some([STRING_EXT, high, low]) => {
+                let len = usize::from(u16::from_be_bytes([*high, *low]));
+                self.rest.get(3..).and_then(|body| self.take(body, len))
+            }
             _ => None,
         };
         let mut bytes = ByteElements(self.some(string)?.iter());
@@ -121,6 +139,7 @@ impl<'de> Deserializer<'_, 'de> {
                 }
             },
         };
+        let keys = self.reader.noted_keys();
         let mut entries = Entries::new(self.reader, remaining, depth, fields);
         entries.tuples = tuples;
         if let Some(name) = name.filter(|_| !tuples) {
@@ -129,7 +148,8 @@ impl<'de> Deserializer<'_, 'de> {
         }
         let value = visitor.visit_map(&mut entries);
         let complete = entries.remaining == 0 && !entries.value && !entries.wants_module;
-        if !complete || tuples && self.reader.nil().is_none() {
+        let in_order = if tuples { self.reader.nil().is_some() } else { self.reader.keys_differ(keys) };
+        if !complete || !in_order {
             return self.reader.stop();
         }
         self.reader.inside(value)
@@ -262,11 +282,11 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
 
     #[inline]
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        let before = self.reader.pos;
+        let before = self.reader.place();
         if self.reader.atom().is_some_and(is_nil) {
             return visitor.visit_none();
         }
-        self.reader.pos = before;
+        self.reader.go_back(before);
         visitor.visit_some(self)
     }
 
@@ -292,8 +312,11 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
     ) -> Result<V::Value> {
         let native = match name {
             // Without the detour.
-            native::ATOM if self.reader.peek_atom().is_some() => return self.text(visitor),
-            native::TERM | native::ATOM => self.reader.term().map(Native::Term),
+            native::ATOM => match self.reader.atom() {
+                Some(text) => return visitor.visit_borrowed_bytes(text),
+                None => self.reader.term().map(Native::Term),
+            },
+            native::TERM => self.reader.term().map(Native::Term),
             native::RAW => self.reader.skip().map(|range| Native::Raw(self.reader.of.range(range))),
             _ => {
                 let depth = self.deeper()?;
@@ -400,7 +423,7 @@ impl<'de> de::SeqAccess<'de> for &mut Elements<'_, 'de> {
     #[inline]
     fn size_hint(&self) -> Option<usize> {
         // Each takes a byte, so that a number that is not true costs no memory; serde itself has a cap, too.
-        Some((self.remaining as usize).min(self.reader.bytes.len().saturating_sub(self.reader.pos)))
+        Some((self.remaining as usize).min(self.reader.rest.len()))
     }
 }
 
@@ -487,7 +510,12 @@ struct Entries<'a, 'de> {
     fields: &'static [&'static str],
     /// The field that comes next if they are in order.
     field: usize,
+    /// The fields that came, by number, and [`MODULE`].
+    seen: u64,
 }
+
+/// Of the fields that came, the bit for the key `__struct__`.
+const MODULE: u32 = 63;
 
 impl<'a, 'de> Entries<'a, 'de> {
     #[inline(always)]
@@ -507,6 +535,7 @@ impl<'a, 'de> Entries<'a, 'de> {
             wants_module: false,
             fields,
             field: 0,
+            seen: 0,
         }
     }
 
@@ -517,7 +546,8 @@ impl<'a, 'de> Entries<'a, 'de> {
         match module {
             Some(module) if module == name.as_bytes() => self.wants_module = false,
             _ if self.wants_module => return None,
-            Some(_) => {}
+            Some(module) if module.is_ascii() => {}
+            Some(_) => return None,
             None => {
                 self.reader.skip()?;
             }
@@ -525,15 +555,41 @@ impl<'a, 'de> Entries<'a, 'de> {
         Some(())
     }
 
-    /// The name of the field, if it is one: known to be text, and to the program.
+    /// Whether a field comes for the first time, as each key of a map has to; a property list may have it again.
     #[inline(always)]
-    fn known(&mut self, text: &[u8]) -> Option<&'static str> {
-        let (earlier, later) = self.fields.split_at_checked(self.field)?;
-        let index = later.iter().chain(earlier).position(|field| field.as_bytes() == text)?;
-        self.field = (self.field + index) % self.fields.len();
-        let name = self.fields.get(self.field).copied();
-        self.field += 1;
-        name
+    fn is_new(&mut self, number: u32) -> bool {
+        let bit = 1u64 << number;
+        let new = self.seen & bit == 0 || self.tuples;
+        self.seen |= bit;
+        new
+    }
+
+    /// The number and name of the field, if it is one: known to be text, and to the program.
+    #[inline(always)]
+    fn known(&mut self, text: &[u8]) -> Option<(usize, &'static str)> {
+        let number = match self.fields.get(self.field) {
+            Some(field) if are_equal(field.as_bytes(), text) => self.field,
+            _ => self.fields.iter().position(|field| are_equal(field.as_bytes(), text))?,
+        };
+        self.field = number + 1;
+        self.fields.get(number).map(|name| (number, *name))
+    }
+}
+
+/// Whether two names are the same: most are short, and a call costs more than two words.
+#[inline(always)]
+fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    let len = one.len();
+    if len != other.len() {
+        return false;
+    }
+    let ends = |name: &[u8]| {
+        let word = |word: &[u8; 8]| u64::from_le_bytes(*word);
+        Some((word(name.first_chunk()?), word(name.last_chunk()?)))
+    };
+    match (ends(one), ends(other)) {
+        (Some(one), Some(other)) if len <= 16 => one == other,
+        _ => one == other,
     }
 }
 
@@ -554,21 +610,32 @@ impl<'de> de::MapAccess<'de> for &mut Entries<'_, 'de> {
                 return self.reader.stop();
             }
             if !self.fields.is_empty() || self.name.is_some() {
-                let before = self.reader.pos;
+                let before = self.reader.place();
                 if let Some(text) = self.reader.atom() {
                     if let Some(name) = self.name
                         && text == STRUCT.as_bytes()
                     {
-                        let passed = self.module(name);
+                        let passed = if self.is_new(MODULE) { self.module(name) } else { None };
                         self.reader.some(passed)?;
                         continue;
                     }
-                    if let Some(field) = self.known(text) {
+                    if let Some((number, field)) = self.known(text) {
+                        match u32::try_from(number) {
+                            Ok(number) if number < MODULE => {
+                                if !self.is_new(number) {
+                                    return self.reader.stop();
+                                }
+                            }
+                            _ => self.reader.note_key(before.rest),
+                        }
                         self.value = true;
                         return seed.deserialize(StrDeserializer::new(field)).map(Some);
                     }
                 }
-                self.reader.pos = before;
+                self.reader.go_back(before);
+            }
+            if !self.tuples {
+                self.reader.note_key(self.reader.rest);
             }
             self.value = true;
             return seed.deserialize(Deserializer { reader: self.reader, depth: self.depth }).map(Some);

@@ -5,8 +5,12 @@ use serde::de::{Expected, Unexpected};
 /// A value that has no term, or a term that is not the value that was asked for.
 ///
 /// It says where inside the term: `.items[3].name: expected a string, got the atom 'x'`.
+// One word, so that passing on that there is none costs nothing.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Error {
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Inner {
     /// From the inside out.
     path: Vec<Step>,
     message: String,
@@ -24,7 +28,7 @@ pub(super) enum Step {
 impl Error {
     #[cold]
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { path: Vec::new(), message: message.into() }
+        Self(Box::new(Inner { path: Vec::new(), message: message.into() }))
     }
 
     /// Not what was expected.
@@ -36,14 +40,14 @@ impl Error {
     /// The same error, seen from one level further out.
     #[cold]
     pub(super) fn inside(mut self, step: Step) -> Self {
-        self.path.push(step);
+        self.0.path.push(step);
         self
     }
 
     /// Where inside the term: `.items[3].name`; empty for the term itself.
     pub fn path(&self) -> String {
         let mut path = String::new();
-        for step in self.path.iter().rev() {
+        for step in self.0.path.iter().rev() {
             match step {
                 Step::Key(key) => {
                     path.push('.');
@@ -57,16 +61,16 @@ impl Error {
 
     /// What is wrong there.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
+        if !self.0.path.is_empty() {
             write!(f, "{}: ", self.path())?;
         }
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 

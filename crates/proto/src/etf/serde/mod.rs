@@ -61,11 +61,16 @@ mod sink;
 mod source;
 mod types;
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Limits;
-use crate::etf::{RawTerm, Tape, Term, View};
+use crate::etf::decode::uncompressed;
+use crate::etf::{Atom, RawTerm, Tape, Term, View};
 
 pub use de::MAX_DEPTH;
 pub use error::Error;
@@ -87,9 +92,7 @@ pub fn to_term<T: Serialize + ?Sized>(value: &T) -> Result<Term, Error> {
 /// # Errors
 /// As [`to_term`]; also if the value exceeds the default [`Limits`] of what a peer would take, or has a map with a key twice.
 pub fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<RawTerm, Error> {
-    let mut encoded = sink::Encoded::default();
-    value.serialize(ser::Serializer::new(&mut encoded))?;
-    encoded.finish(&Limits::default())
+    to_scratch(value).map(Scratch::into_raw)
 }
 
 /// The value of a term.
@@ -105,7 +108,7 @@ pub fn from_term<'de, T: Deserialize<'de>>(term: &'de Term) -> Result<T, Error> 
 /// # Errors
 /// As [`from_term`].
 pub fn from_raw<T: DeserializeOwned>(raw: &RawTerm) -> Result<T, Error> {
-    if let Some(value) = direct::read(raw, 0) {
+    if let Some(value) = direct::read(raw, 0..raw.as_bytes().len()) {
         return Ok(value);
     }
     let mut tape = Tape::new();
@@ -113,12 +116,53 @@ pub fn from_raw<T: DeserializeOwned>(raw: &RawTerm) -> Result<T, Error> {
     T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }))
 }
 
+/// The value of the encoded term at the start of `bytes` (no version byte), which is checked while it is read: the quickest
+/// way from bytes to a value. What [`RawTerm::new`] and [`from_raw`] give, in one pass instead of two. `atoms` are those of
+/// the distribution header, for ATOM_CACHE_REF.
+///
+/// ```
+/// use foundation_proto::{Limits, etf::serde::from_bytes};
+///
+/// // {ok, [1, 300]}
+/// let bytes = vec![104, 2, 119, 2, b'o', b'k', 108, 0, 0, 0, 2, 97, 1, 98, 0, 0, 1, 44, 106];
+/// let (tag, numbers): (String, Vec<u32>) = from_bytes(bytes.into(), None, &Limits::default())?;
+/// assert_eq!((tag.as_str(), &numbers[..]), ("ok", &[1, 300][..]));
+/// # Ok::<(), foundation_proto::etf::serde::Error>(())
+/// ```
+///
+/// # Errors
+/// If the bytes are no term within these limits, as [`Tape::parse`] says; otherwise as [`from_term`].
+pub fn from_bytes<T: DeserializeOwned>(
+    bytes: Bytes,
+    atoms: Option<Arc<[Atom]>>,
+    limits: &Limits,
+) -> Result<T, Error> {
+    let unchecked = RawTerm::unchecked(bytes, atoms);
+    if let Some(value) = direct::read_unchecked(&unchecked, limits) {
+        return Ok(value);
+    }
+    let (bytes, atoms) = unchecked.into_parts();
+    from_raw(&RawTerm::new(bytes, atoms, limits).map_err(|error| Error::new(error.to_string()))?)
+}
+
+/// As [`from_bytes`], for a standalone term with the version byte 131, compressed or not, as `term_to_binary` writes it.
+///
+/// # Errors
+/// As [`from_bytes`], and as [`decode`](crate::etf::decode) for the version byte and what is compressed.
+pub fn from_external<T: DeserializeOwned>(bytes: &Bytes, limits: &Limits) -> Result<T, Error> {
+    let inside = match uncompressed(bytes, limits).map_err(|error| Error::new(error.to_string()))? {
+        Cow::Borrowed(inside) => bytes.slice(bytes.len() - inside.len()..),
+        Cow::Owned(inflated) => inflated.into(),
+    };
+    from_bytes(inside, None, limits)
+}
+
 /// The value of a term inside an encoded one, which `view` looks at; text and bytes can be borrowed from it.
 ///
 /// # Errors
 /// As [`from_term`].
 pub fn from_view<'de, T: Deserialize<'de>>(raw: &'de RawTerm, view: View<'de>) -> Result<T, Error> {
-    if let Some(value) = raw.place(view).and_then(|at| direct::read(raw, at)) {
+    if let Some(value) = raw.place(view).and_then(|place| direct::read(raw, place)) {
         return Ok(value);
     }
     T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }))

@@ -136,12 +136,47 @@ impl Serialize for Atom {
 
 impl<'de> Deserialize<'de> for Atom {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let convert = |term| match term {
-            Term::Atom(atom) => Ok(atom),
-            other => Err(other),
-        };
-        let visitor = NativeVisitor { expected: "an atom", convert, lifetime: PhantomData };
-        deserializer.deserialize_newtype_struct(ATOM, visitor)
+        deserializer.deserialize_newtype_struct(ATOM, AtomVisitor)
+    }
+}
+
+struct AtomVisitor;
+
+impl<'de> Visitor<'de> for AtomVisitor {
+    type Value = Atom;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an atom")
+    }
+
+    /// From terms.
+    fn visit_unit<E: de::Error>(self) -> Result<Atom, E> {
+        match take() {
+            Some(Native::Term(Term::Atom(atom))) => Ok(atom),
+            Some(Native::Term(term)) => {
+                let got = super::de::describe(&term);
+                Err(E::custom(format_args!("expected an atom, got {got}")))
+            }
+            _ => Err(E::custom("an atom can only be read from terms")),
+        }
+    }
+
+    /// From other formats: what they can say.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Atom, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Atom, E> {
+        Atom::new(text).map_err(E::custom)
+    }
+
+    /// From terms that are read straight from their bytes.
+    #[inline]
+    fn visit_bytes<E: de::Error>(self, text: &[u8]) -> Result<Atom, E> {
+        match Atom::from_short_ascii(text) {
+            Some(atom) => Ok(atom),
+            None => self.visit_str(core::str::from_utf8(text).map_err(E::custom)?),
+        }
     }
 }
 

@@ -1,14 +1,18 @@
-//! Terms read one after another from checked bytes; see [`super::direct`].
+//! Terms read one after another from their bytes; see [`super::direct`].
 
 use core::fmt;
 
 use serde::de;
 
+use super::de::MAX_DEPTH;
 use crate::Limits;
+use crate::etf::build;
+use crate::etf::keys::differ_at;
 use crate::etf::leaf::Context;
+use crate::etf::skim::skim;
 use crate::etf::tag::*;
 use crate::etf::tape::skip;
-use crate::etf::{RawTerm, Term};
+use crate::etf::{Atom, Pid, RawTerm, Tape, Term};
 
 /// The attempt has ended.
 #[derive(Debug)]
@@ -34,13 +38,117 @@ pub(super) type Result<T> = core::result::Result<T, Stop>;
 /// A place in the bytes of a term.
 pub(super) struct Reader<'de> {
     pub(super) of: &'de RawTerm,
-    pub(super) bytes: &'de [u8],
-    /// The next term.
-    pub(super) pos: usize,
+    pub(super) atoms: &'de [Atom],
+    /// From the next term on.
+    pub(super) rest: &'de [u8],
     pub(super) ended: bool,
+    /// Terms that have to come, of all the containers that were begun and of the whole.
+    pub(super) missing: u64,
+    checks: Option<Checks>,
+}
+
+/// A place in the bytes.
+pub(super) struct Place<'de> {
+    pub(super) rest: &'de [u8],
+    missing: u64,
+}
+
+/// For bytes that nobody has checked: they are while they are read. What is read is a term by the way it is read, except for
+/// what is passed over, and except that a map may have a key twice.
+struct Checks {
+    /// For a term that is passed over.
+    limits: Limits,
+    /// Where the keys of the maps around this place are, of those that may be equal to others.
+    keys: Vec<u32>,
 }
 
 impl<'de> Reader<'de> {
+    /// Reads the term at `pos` of bytes that were checked.
+    pub(super) fn checked(of: &'de RawTerm, pos: usize) -> Self {
+        let rest = of.as_bytes().get(pos..).unwrap_or_default();
+        Self { of, atoms: of.atoms(), rest, ended: false, missing: 1, checks: None }
+    }
+
+    /// Reads bytes that nobody has checked; `None` if these limits are narrower than what one who reads would notice.
+    pub(super) fn unchecked(of: &'de RawTerm, limits: &Limits) -> Option<Self> {
+        let mut limits = limits.clone();
+        // Each level of a value is two levels of terms at the most: a property list is a list of tuples.
+        limits.max_depth = limits.max_depth.checked_sub(2 * MAX_DEPTH + 2)?;
+        // Each term takes at least one byte, and what is not read here is laid out with places of 32 bits.
+        if of.as_bytes().len() > limits.max_nodes.min(u32::MAX as usize) {
+            return None;
+        }
+        let checks = Some(Checks { limits, keys: Vec::new() });
+        Some(Self { checks, ..Self::checked(of, 0) })
+    }
+
+    /// To come back to.
+    #[inline(always)]
+    pub(super) fn place(&self) -> Place<'de> {
+        Place { rest: self.rest, missing: self.missing }
+    }
+
+    #[inline(always)]
+    pub(super) fn go_back(&mut self, place: Place<'de>) {
+        (self.rest, self.missing) = (place.rest, place.missing);
+    }
+
+    /// Goes on behind a term.
+    #[inline(always)]
+    fn go_on(&mut self, rest: &'de [u8]) {
+        self.rest = rest;
+        self.missing = self.missing.wrapping_sub(1);
+    }
+
+    /// Goes on behind the head of a term with so many terms inside. Each that is missing takes at least one byte: without this,
+    /// a type that reads nothing would be made as often as a peer says, whatever there is.
+    #[inline(always)]
+    fn go_into(&mut self, rest: &'de [u8], inside: u64) -> Option<()> {
+        let missing = self.missing.wrapping_add(inside).wrapping_sub(1);
+        if missing > rest.len() as u64 {
+            return None;
+        }
+        (self.rest, self.missing) = (rest, missing);
+        Some(())
+    }
+
+    /// Where the next term is.
+    #[inline(always)]
+    pub(super) fn pos(&self) -> usize {
+        self.of.as_bytes().len() - self.rest.len()
+    }
+
+    /// Passes over a term of so many bytes.
+    #[inline(always)]
+    fn pass(&mut self, bytes: usize) -> Option<()> {
+        self.go_on(self.rest.get(bytes..)?);
+        Some(())
+    }
+
+    /// How many keys of maps around this place were noted.
+    #[inline(always)]
+    pub(super) fn noted_keys(&self) -> usize {
+        self.checks.as_ref().map_or(0, |checks| checks.keys.len())
+    }
+
+    /// Notes a key that may be equal to another one, and what is from there on.
+    #[inline(always)]
+    pub(super) fn note_key(&mut self, rest: &[u8]) {
+        if let Some(checks) = &mut self.checks {
+            checks.keys.push((self.of.as_bytes().len() - rest.len()) as u32);
+        }
+    }
+
+    /// Whether the keys that were noted since there were so many are known to differ. Forgets them.
+    #[inline(always)]
+    pub(super) fn keys_differ(&mut self, since: usize) -> bool {
+        let Some(checks) = &mut self.checks else { return true };
+        let keys = checks.keys.get(since..).unwrap_or_default();
+        let differ = keys.len() < 2 || differ_at(keys, self.of.as_bytes(), self.atoms);
+        checks.keys.truncate(since);
+        differ
+    }
+
     #[cold]
     pub(super) fn stop<T>(&mut self) -> Result<T> {
         self.ended = true;
@@ -67,70 +175,66 @@ impl<'de> Reader<'de> {
 
     #[inline(always)]
     pub(super) fn tag(&self) -> Option<u8> {
-        self.bytes.get(self.pos).copied()
+        self.rest.first().copied()
     }
 
     /// The next bytes, if there are as many.
     #[inline(always)]
     pub(super) fn start<const N: usize>(&self) -> Option<&'de [u8; N]> {
-        self.bytes.get(self.pos..)?.first_chunk()
+        self.rest.first_chunk()
     }
 
-    /// Passes over `head` bytes and takes the `len` that follow.
+    /// Takes the first `len` bytes of what is behind the head of the next term.
     #[inline(always)]
-    pub(super) fn take(&mut self, head: usize, len: usize) -> Option<&'de [u8]> {
-        let text = self.bytes.get(self.pos + head..)?.get(..len)?;
-        self.pos += head + len;
-        Some(text)
+    pub(super) fn take(&mut self, body: &'de [u8], len: usize) -> Option<&'de [u8]> {
+        let (taken, rest) = body.split_at_checked(len)?;
+        self.go_on(rest);
+        Some(taken)
     }
 
-    /// The text of an atom in UTF-8; consumed if it is one.
+    /// The text of an atom, which is only UTF-8 if the bytes were checked; consumed if it is one.
     #[inline(always)]
     pub(super) fn atom(&mut self) -> Option<&'de [u8]> {
-        match self.start()? {
-            [SMALL_ATOM_UTF8_EXT, len] => self.take(2, usize::from(*len)),
-            [ATOM_CACHE_REF, index] => {
-                let atom = self.of.atoms().get(usize::from(*index))?;
-                self.pos += 2;
+        match self.rest {
+            [SMALL_ATOM_UTF8_EXT, len, body @ ..] => self.take(body, usize::from(*len)),
+            [ATOM_CACHE_REF | ATOM_EXT, ..] => self.other_atom(),
+            _ => None,
+        }
+    }
+
+    #[inline(never)]
+    fn other_atom(&mut self) -> Option<&'de [u8]> {
+        match self.rest {
+            [ATOM_CACHE_REF, index, rest @ ..] => {
+                let atom = self.atoms.get(usize::from(*index))?;
+                self.go_on(rest);
                 Some(atom.as_bytes())
             }
-            [ATOM_EXT, 0] => {
-                let [_, _, len] = self.start()?;
-                let len = usize::from(*len);
-                let text = self.bytes.get(self.pos + 3..)?.get(..len)?;
-                // Latin-1 beyond ASCII has other bytes in UTF-8.
-                if text.is_ascii() { self.take(3, len) } else { None }
+            // Latin-1 beyond ASCII has other bytes in UTF-8.
+            [ATOM_EXT, 0, len, body @ ..] if body.get(..usize::from(*len))?.is_ascii() => {
+                self.take(body, usize::from(*len))
             }
             _ => None,
         }
     }
 
-    /// As [`atom`](Self::atom), not consumed.
-    #[inline(always)]
-    pub(super) fn peek_atom(&mut self) -> Option<&'de [u8]> {
-        let pos = self.pos;
-        let atom = self.atom();
-        self.pos = pos;
-        atom
-    }
-
     /// The bytes of a binary; consumed if it is one.
     #[inline(always)]
     pub(super) fn binary(&mut self) -> Option<&'de [u8]> {
-        let [BINARY_EXT, a, b, c, d] = self.start()? else { return None };
-        self.take(5, u32::from_be_bytes([*a, *b, *c, *d]) as usize)
+        let [BINARY_EXT, a, b, c, d, body @ ..] = self.rest else { return None };
+        self.take(body, u32::from_be_bytes([*a, *b, *c, *d]) as usize)
     }
 
     /// An integer of 64 bits; consumed if it is one.
     #[inline(always)]
     pub(super) fn integer(&mut self) -> Option<i64> {
-        match self.bytes.get(self.pos..)? {
-            [SMALL_INTEGER_EXT, byte, ..] => {
-                self.pos += 2;
+        match self.rest {
+            [SMALL_INTEGER_EXT, byte, rest @ ..] => {
+                self.go_on(rest);
                 Some(i64::from(*byte))
             }
-            [INTEGER_EXT, a, b, c, d, ..] => {
-                self.pos += 5;
+            [INTEGER_EXT, a, b, c, d, rest @ ..] => {
+                self.go_on(rest);
                 Some(i64::from(i32::from_be_bytes([*a, *b, *c, *d])))
             }
             _ => self.big(),
@@ -138,81 +242,104 @@ impl<'de> Reader<'de> {
     }
 
     #[inline(never)]
-    pub(super) fn big(&mut self) -> Option<i64> {
-        match self.bytes.get(self.pos..)? {
-            [SMALL_BIG_EXT, 8, negative, a, b, c, d, e, f, g, h, ..] => {
-                let magnitude = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-                let value = signed(*negative != 0, magnitude)?;
-                self.pos += 11;
-                Some(value)
-            }
-            [SMALL_BIG_EXT, len @ ..=7, negative, magnitude @ ..] => {
-                let mut bytes = [0; 8];
-                for (room, byte) in bytes.iter_mut().zip(magnitude.get(..usize::from(*len))?) {
-                    *room = *byte;
-                }
-                self.pos += 3 + usize::from(*len);
-                signed(*negative != 0, u64::from_le_bytes(bytes))
-            }
-            _ => None,
+    fn big(&mut self) -> Option<i64> {
+        // Less than 2^63.
+        if let [SMALL_BIG_EXT, 8, negative, a, b, c, d, e, f, g, h @ 0..=0x7F, rest @ ..] = self.rest {
+            self.go_on(rest);
+            let magnitude = i64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+            return Some(if *negative == 0 { magnitude } else { -magnitude });
         }
+        let [SMALL_BIG_EXT, len @ ..=8, negative, body @ ..] = self.rest else { return None };
+        let (magnitude, rest) = body.split_at_checked(usize::from(*len))?;
+        let mut bytes = [0; 8];
+        bytes.iter_mut().zip(magnitude).for_each(|(room, byte)| *room = *byte);
+        let value = signed(*negative != 0, u64::from_le_bytes(bytes))?;
+        self.go_on(rest);
+        Some(value)
     }
 
     /// An integer beyond `i64` that `u64` holds.
     pub(super) fn wide(&mut self) -> Option<u64> {
-        let [SMALL_BIG_EXT, 8, 0, a, b, c, d, e, f, g, h] = self.start()? else { return None };
-        self.pos += 11;
+        let [SMALL_BIG_EXT, 8, 0, a, b, c, d, e, f, g, h, rest @ ..] = self.rest else { return None };
+        self.go_on(rest);
         Some(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
     }
 
     #[inline(always)]
     pub(super) fn float(&mut self) -> Option<f64> {
-        let [NEW_FLOAT_EXT, bits @ ..] = self.start::<9>()? else { return None };
-        self.pos += 9;
-        Some(f64::from_be_bytes(*bits))
+        let ([NEW_FLOAT_EXT, bits @ ..], rest) = self.rest.split_first_chunk::<9>()? else { return None };
+        let value = f64::from_be_bytes(*bits);
+        if !value.is_finite() {
+            return None;
+        }
+        self.go_on(rest);
+        Some(value)
     }
 
     /// The number of elements of a tuple, which are next.
     #[inline(always)]
     pub(super) fn tuple(&mut self) -> Option<u32> {
-        let [SMALL_TUPLE_EXT, arity] = self.start()? else { return None };
-        self.pos += 2;
+        let [SMALL_TUPLE_EXT, arity, rest @ ..] = self.rest else { return None };
+        self.go_into(rest, u64::from(*arity))?;
         Some(u32::from(*arity))
     }
 
     /// The number of elements of a list, or of pairs of a map, which are next.
     #[inline(always)]
     pub(super) fn counted(&mut self, tag: u8) -> Option<u32> {
-        let [found, a, b, c, d] = self.start()?;
+        let [found, a, b, c, d, rest @ ..] = self.rest else { return None };
         if *found != tag {
             return None;
         }
-        self.pos += 5;
-        Some(u32::from_be_bytes([*a, *b, *c, *d]))
+        let count = u32::from_be_bytes([*a, *b, *c, *d]);
+        // A list has a tail, a map twice as many terms.
+        let inside = if tag == LIST_EXT { u64::from(count) + 1 } else { 2 * u64::from(count) };
+        self.go_into(rest, inside)?;
+        Some(count)
     }
 
     #[inline(always)]
     pub(super) fn nil(&mut self) -> Option<()> {
-        if self.tag()? != NIL_EXT {
-            return None;
-        }
-        self.pos += 1;
+        let [NIL_EXT, rest @ ..] = self.rest else { return None };
+        self.go_on(rest);
         Some(())
     }
 
     /// Where the next term is; passes over it.
     pub(super) fn skip(&mut self) -> Option<core::ops::Range<usize>> {
-        let start = self.pos;
-        self.pos = skip(self.bytes, start, self.of.atoms())?;
-        Some(start..self.pos)
+        let start = self.pos();
+        let Some(checks) = &self.checks else {
+            let end = skip(self.of.as_bytes(), start, self.atoms)?;
+            self.pass(end - start)?;
+            return Some(start..end);
+        };
+        if let Some(skimmed) = skim(self.rest, self.atoms.len(), &checks.limits) {
+            self.pass(skimmed.size)?;
+            return Some(start..start + skimmed.size);
+        }
+        let mut tape = Tape::new();
+        let span = tape.parse(self.rest, self.atoms, &checks.limits).ok()?.span();
+        self.pass(span.end)?;
+        Some(start + span.start..start + span.end)
     }
 
-    pub(super) fn pid(&mut self) -> Option<Term> {
-        let body = self.bytes.get(self.pos + 1..)?;
-        let context = Context { atoms: self.of.atoms(), max_integer_bytes: usize::MAX };
+    pub(super) fn pid(&mut self) -> Option<Pid> {
+        let body = self.rest.get(1..)?;
+        if let [SMALL_ATOM_UTF8_EXT, len, body @ ..] = body
+            && let Some((name, numbers)) = body.split_at_checked(usize::from(*len))
+            && name.is_ascii()
+            && let Some((numbers, rest)) = numbers.split_first_chunk::<12>()
+            && let [id, serial, creation] = numbers.as_chunks().0
+        {
+            self.go_on(rest);
+            let node = Atom::from_checked(body, name.len());
+            let number = |bytes: &[u8; 4]| u32::from_be_bytes(*bytes);
+            return Some(Pid { node, id: number(id), serial: number(serial), creation: number(creation) });
+        }
+        let context = Context { atoms: self.atoms, max_integer_bytes: usize::MAX };
         let (pid, size) = context.pid(NEW_PID_EXT, body, false).ok()?;
-        self.pos += 1 + size;
-        Some(Term::Pid(pid.to_pid()))
+        self.pass(1 + size)?;
+        Some(pid.to_pid())
     }
 
     /// The next term, owned.
@@ -220,16 +347,27 @@ impl<'de> Reader<'de> {
         match self.tag()? {
             SMALL_INTEGER_EXT | INTEGER_EXT => self.integer().map(Term::Integer),
             BINARY_EXT => {
-                let end = self.binary().map(|bytes| (self.pos - bytes.len())..self.pos)?;
+                let end = self.binary().map(|bytes| (self.pos() - bytes.len())..self.pos())?;
                 // However small it is: who asks for bytes without a copy gets them.
                 Some(Term::Binary(self.of.as_bytes().slice(end)))
             }
-            NEW_PID_EXT => self.pid(),
-            _ => {
-                let range = self.skip()?;
-                self.of.range(range).to_term(&Limits::unbounded_terms()).ok()
-            }
+            NEW_PID_EXT => self.pid().map(Term::Pid),
+            _ => self.any_term(),
         }
+    }
+
+    fn any_term(&mut self) -> Option<Term> {
+        let (start, before) = (self.pos(), self.place());
+        let place = if self.checks.is_some() { self.skip()? } else { start..start };
+        let source = self.of.as_bytes();
+        if let Some((term, end)) = build::read(source, place.start, self.atoms, Some(source)) {
+            self.go_back(before);
+            self.pass(end - start)?;
+            return Some(term);
+        }
+        self.go_back(before);
+        let place = self.skip()?;
+        self.of.range(place).to_term(&Limits::unbounded_terms()).ok()
     }
 }
 

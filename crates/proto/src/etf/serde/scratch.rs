@@ -28,7 +28,7 @@ std::thread_local! {
 pub fn to_scratch<T: Serialize + ?Sized>(value: &T) -> Result<Scratch, Error> {
     let mut encoded = sink::Encoded::with_memory(BYTES.take());
     value.serialize(ser::Serializer::new(&mut encoded))?;
-    Ok(Scratch { bytes: encoded.finish_bytes(&Limits::default())? })
+    Ok(Scratch { bytes: encoded.finish(&Limits::default())? })
 }
 
 impl Scratch {

@@ -9,10 +9,8 @@ use super::native::Native;
 use crate::Limits;
 use crate::etf::keys::differ_at;
 use crate::etf::tag::{LIST_EXT, MAP_EXT, SMALL_ATOM_UTF8_EXT};
-use crate::etf::{
-    Atom, RawTerm, Tape, Term, encode_term, put_atom, put_binary, put_f64, put_i64, put_nil, put_pid,
-    put_tuple_header,
-};
+use crate::etf::write::{put_integer, put_short_atom, put_short_pid};
+use crate::etf::{Atom, Tape, Term, encode_term, put_atom, put_binary, put_f64, put_nil, put_tuple_header};
 
 type Result<T> = core::result::Result<T, Error>;
 
@@ -136,14 +134,8 @@ pub(super) struct Encoded {
     unclear: bool,
 }
 
-impl Default for Encoded {
-    fn default() -> Self {
-        Self { bytes: Vec::with_capacity(ROOM), depth: 0, deepest: 0, keys: Vec::new(), unclear: false }
-    }
-}
-
-/// What a small message needs, so that it is encoded into memory that is asked for once.
-const ROOM: usize = 64;
+/// The room that a buffer begins with: enough for most messages.
+const ROOM: usize = 256;
 
 /// A tape for terms of more nodes is not kept.
 const KEPT_NODES: usize = 4096;
@@ -151,6 +143,8 @@ const KEPT_NODES: usize = 4096;
 std::thread_local! {
     /// For the check of what was encoded: making one anew cost as much as the check.
     static TAPE: Cell<Tape> = Cell::default();
+    /// Where keys are, for the next value.
+    static KEYS: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
 }
 
 impl Encoded {
@@ -158,16 +152,16 @@ impl Encoded {
     #[inline]
     pub(super) fn with_memory(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
+        bytes.reserve(ROOM);
         Self { bytes, depth: 0, deepest: 0, keys: Vec::new(), unclear: false }
     }
 
     /// The encoded term: a map with a key twice would make the peer close the connection.
-    pub(super) fn finish(self, limits: &Limits) -> Result<RawTerm> {
-        self.finish_bytes(limits).map(RawTerm::checked)
-    }
-
-    /// The same as bytes.
-    pub(super) fn finish_bytes(self, limits: &Limits) -> Result<Vec<u8>> {
+    pub(super) fn finish(mut self, limits: &Limits) -> Result<Vec<u8>> {
+        if self.keys.capacity() > 0 && self.keys.capacity() <= KEPT_NODES {
+            self.keys.clear();
+            KEYS.set(core::mem::take(&mut self.keys));
+        }
         if self.depth > 0 {
             return Err(Error::new("a part that could not be serialised was left incomplete"));
         }
@@ -200,8 +194,9 @@ impl Sink for Encoded {
         Ok(())
     }
 
+    #[inline]
     fn integer(&mut self, value: i64) -> Result<()> {
-        put_i64(&mut self.bytes, value);
+        put_integer(&mut self.bytes, value);
         Ok(())
     }
 
@@ -224,11 +219,11 @@ impl Sink for Encoded {
     fn native(&mut self, native: Native) -> Result<()> {
         match native {
             Native::Term(Term::Atom(atom)) => {
-                put_atom(&mut self.bytes, &atom);
+                put_short_atom(&mut self.bytes, &atom);
                 Ok(())
             }
             Native::Term(Term::Pid(pid)) => {
-                put_pid(&mut self.bytes, &pid);
+                put_short_pid(&mut self.bytes, &pid);
                 Ok(())
             }
             Native::Term(term) => {
@@ -250,6 +245,9 @@ impl Sink for Encoded {
 
     #[inline]
     fn key(&mut self) {
+        if self.keys.capacity() == 0 {
+            self.keys = KEYS.take();
+        }
         self.keys.push(self.bytes.len() as u32);
     }
 
@@ -287,7 +285,7 @@ impl Sink for Encoded {
                     Some((from, keys)) => {
                         // Keys that are not all in this map, as of one without a value, are elsewhere than behind it.
                         let inside = keys.first().is_none_or(|first| *first as usize == mark + 5);
-                        self.unclear |= !inside || !differ_at(keys, &self.bytes);
+                        self.unclear |= !inside || !differ_at(keys, &self.bytes, &[]);
                         self.keys.truncate(from);
                     }
                     None => self.unclear = true,

@@ -1,12 +1,15 @@
 //! Whatever is read straight from the bytes is what a view gives.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::Limits;
-use crate::etf::serde::{Binary, Charlist, OrUndefined, de, direct, source, to_raw};
+use crate::etf::serde::{
+    Binary, Charlist, OrUndefined, de, direct, from_bytes, from_external, source, to_raw,
+};
 use crate::etf::text::parse_erlang;
 use crate::etf::{Atom, Pid, RawTerm, Tape, Term};
 
@@ -76,7 +79,7 @@ fn same<T: for<'de> Deserialize<'de> + core::fmt::Debug + PartialEq>(raw: &RawTe
     let mut tape = Tape::new();
     let view = raw.view(&mut tape).unwrap();
     let slow = T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }));
-    match direct::read::<T>(raw, 0) {
+    match direct::read::<T>(raw, 0..raw.as_bytes().len()) {
         Some(value) => {
             assert_eq!(Ok(value), slow, "{raw:?}");
             1
@@ -85,10 +88,90 @@ fn same<T: for<'de> Deserialize<'de> + core::fmt::Debug + PartialEq>(raw: &RawTe
     }
 }
 
+/// Bytes that nobody has checked: a value that is made of them is that of the term that they are.
+fn same_unchecked<T: for<'de> Deserialize<'de> + core::fmt::Debug + PartialEq>(
+    bytes: &[u8],
+    atoms: &Arc<[Atom]>,
+    limits: &Limits,
+) -> usize {
+    let unchecked = RawTerm::unchecked(bytes.to_vec().into(), Some(atoms.clone()));
+    let Some(value) = direct::read_unchecked::<T>(&unchecked, limits) else { return 0 };
+    let raw = RawTerm::new(bytes.to_vec().into(), Some(atoms.clone()), limits);
+    let raw = raw.unwrap_or_else(|error| panic!("{value:?} of {bytes:?}, which is {error}"));
+    let mut tape = Tape::new();
+    let view = raw.view(&mut tape).unwrap();
+    let slow = T::deserialize(de::Deserializer::new(source::Inner { of: &raw, view }));
+    assert_eq!(Ok(value), slow, "{bytes:?}");
+    1
+}
+
+fn all_unchecked(bytes: &[u8], atoms: &Arc<[Atom]>, limits: &Limits) -> usize {
+    same_unchecked::<i64>(bytes, atoms, limits)
+        + same_unchecked::<f64>(bytes, atoms, limits)
+        + same_unchecked::<String>(bytes, atoms, limits)
+        + same_unchecked::<Vec<i64>>(bytes, atoms, limits)
+        + same_unchecked::<Vec<Lenient>>(bytes, atoms, limits)
+        + same_unchecked::<Vec<Term>>(bytes, atoms, limits)
+        + same_unchecked::<(i64, String)>(bytes, atoms, limits)
+        + same_unchecked::<(i64, RawTerm)>(bytes, atoms, limits)
+        + same_unchecked::<BTreeMap<String, i64>>(bytes, atoms, limits)
+        + same_unchecked::<HashMap<Term, Term>>(bytes, atoms, limits)
+        + same_unchecked::<Plain>(bytes, atoms, limits)
+        + same_unchecked::<Named>(bytes, atoms, limits)
+        + same_unchecked::<Flat>(bytes, atoms, limits)
+        + same_unchecked::<Vec<Choice>>(bytes, atoms, limits)
+        + same_unchecked::<Any>(bytes, atoms, limits)
+        + same_unchecked::<New>(bytes, atoms, limits)
+        + same_unchecked::<Charlist>(bytes, atoms, limits)
+        + same_unchecked::<Binary>(bytes, atoms, limits)
+        + same_unchecked::<Atom>(bytes, atoms, limits)
+        + same_unchecked::<Pid>(bytes, atoms, limits)
+        + same_unchecked::<Term>(bytes, atoms, limits)
+        + same_unchecked::<RawTerm>(bytes, atoms, limits)
+        + same_unchecked::<Blind>(bytes, atoms, limits)
+        + same_unchecked::<Vec<Blind>>(bytes, atoms, limits)
+        + same_unchecked::<(Blind, i64)>(bytes, atoms, limits)
+        + same_unchecked::<Option<Blind>>(bytes, atoms, limits)
+        + same_unchecked::<BTreeMap<i64, Blind>>(bytes, atoms, limits)
+        + same_unchecked::<Vec<TagOnly>>(bytes, atoms, limits)
+}
+
+/// Looks at nothing.
+#[derive(Debug, PartialEq)]
+struct Blind;
+
+impl<'de> Deserialize<'de> for Blind {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Ok(Self)
+    }
+}
+
+/// Looks at the tag of an enum, and not at what is behind it.
+#[derive(Debug, PartialEq)]
+struct TagOnly(String);
+
+impl<'de> Deserialize<'de> for TagOnly {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = TagOnly;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("an enum")
+            }
+
+            fn visit_enum<A: serde::de::EnumAccess<'de>>(self, access: A) -> Result<TagOnly, A::Error> {
+                Ok(TagOnly(access.variant::<String>()?.0))
+            }
+        }
+        deserializer.deserialize_enum("TagOnly", &["one", "two"], Visitor)
+    }
+}
+
 fn all(raw: &RawTerm) -> usize {
     let mut ignored = Tape::new();
     let view = raw.view(&mut ignored).unwrap();
-    let end = direct::read::<IgnoredAny>(raw, 0);
+    let end = direct::read::<IgnoredAny>(raw, 0..raw.as_bytes().len());
     let slow = IgnoredAny::deserialize(de::Deserializer::new(source::Inner { of: raw, view }));
     assert!(end.is_none() || slow.is_ok());
     same::<i64>(raw)
@@ -223,13 +306,123 @@ fn agree() {
     assert!(read > 10_000, "{read}");
 }
 
+/// The same maps and property lists as a peer might damage them: keys that come twice in the same or another form, names that
+/// are no text, counts that are not true.
+#[test]
+fn what_nobody_has_checked_agrees() {
+    let limits = Limits::default();
+    let atoms: Arc<[Atom]> = ["name", "count", "a", "b"].map(Atom::new_static).into();
+    let mut terms: Vec<Vec<u8>> = values().iter().map(|raw| raw.as_bytes().to_vec()).collect();
+    for pairs in [
+        &[&b"w\x04namem\0\0\0\x01x"[..], b"w\x05counta\x05"][..],
+        &[b"R\0m\0\0\0\x01x", b"R\x01a\x05", b"w\x01xj", b"w\x01yR\x02"],
+        &[b"w\x04namem\0\0\0\x01x", b"R\0m\0\0\0\x01x", b"R\x01a\x05"],
+        &[b"w\x04namem\0\0\0\x01x", b"d\0\x04namem\0\0\0\x01x"],
+        &[b"w\x04namem\0\0\0\x01x", b"a\x01a\x02", b"b\0\0\0\x01a\x02"],
+        &[b"w\x04namem\0\0\0\x01x", b"a\x01a\x02", b"a\x03a\x02", b"m\0\0\0\x04nam3j", b"h\0j"],
+        &[b"w\x0a__struct__w\x11Elixir.My.Struct\0", b"w\x01aw\x01b", b"w\x01bF\x40\0\0\0\0\0\0\0"],
+        &[b"w\x0a__struct__w\x10Elixir.My.Struct", b"w\x01aw\x01b", b"w\x01bF\x40\0\0\0\0\0\0\0"],
+        &[b"w\x0a__struct__w\x10Elixir.My.Struct", b"w\x0a__struct__j", b"w\x01aw\x01b", b"w\x01bj"],
+        &[b"w\x04namem\0\0\0\x01x", b"w\x0a__struct__w\x02\xC3\xA4"],
+        &[b"m\0\0\0\x01kb\0\0\x01\0", b"m\0\0\0\x01la\x01", b"w\x01ka\x01"],
+    ] {
+        let mut map = vec![b't', 0, 0, 0, pairs.len() as u8];
+        let mut list = vec![b'l', 0, 0, 0, pairs.len() as u8];
+        for pair in pairs {
+            map.extend_from_slice(pair);
+            list.extend_from_slice(b"h\x02");
+            list.extend_from_slice(pair);
+        }
+        list.push(b'j');
+        terms.extend([map, list]);
+    }
+    // Around them.
+    for term in terms.clone() {
+        terms.push([&b"h\x02a\x07"[..], &term].concat());
+        terms.push([&b"l\0\0\0\x01"[..], &term, b"j"].concat());
+        terms.push([&b"l\0\0\0\0"[..], &term].concat());
+        terms.push([&term[..], b"\x07"].concat());
+    }
+    let mut read = 0;
+    for bytes in &terms {
+        read += all_unchecked(bytes, &atoms, &limits);
+        for at in 0..bytes.len() {
+            for change in
+                [1, 2, 7, 0x80, bytes[at] ^ 0x6A, bytes[at] ^ 0x61, bytes[at] ^ 0x74, bytes[at] ^ 0x52]
+            {
+                let mut changed = bytes.clone();
+                changed[at] ^= change;
+                read += all_unchecked(&changed, &atoms, &limits);
+            }
+        }
+        for cut in 0..bytes.len() {
+            all_unchecked(&bytes[..cut], &atoms, &limits);
+        }
+    }
+    assert!(read > 20_000, "{read}");
+}
+
+#[test]
+fn limits_hold_for_what_nobody_has_checked() {
+    let nested = |levels: usize| [b"h\x01".repeat(levels), b"j".to_vec()].concat();
+    let narrow = Limits { max_depth: 300, ..Limits::default() };
+    for (levels, fits) in [(250, true), (300, true), (301, false)] {
+        for bytes in [nested(levels), [&b"l\0\0\0\x01"[..], &nested(levels - 1), b"j"].concat()] {
+            assert_eq!(
+                from_bytes::<IgnoredAny>(bytes.clone().into(), None, &narrow).is_ok(),
+                fits,
+                "{levels}"
+            );
+            assert_eq!(from_bytes::<Term>(bytes.clone().into(), None, &narrow).is_ok(), fits, "{levels}");
+            assert_eq!(from_bytes::<RawTerm>(bytes.into(), None, &narrow).is_ok(), fits, "{levels}");
+        }
+    }
+    let few = Limits { max_nodes: 3, ..Limits::default() };
+    assert_eq!(from_bytes::<Vec<u8>>(b"l\0\0\0\x02a\x01a\x02j"[..].into(), None, &few), Ok(vec![1, 2]));
+    assert!(from_bytes::<Vec<u8>>(b"l\0\0\0\x03a\x01a\x02a\x03j"[..].into(), None, &few).is_err());
+}
+
+/// Whatever a peer says how many there are: of those that are made without a look, not even as many as there are bytes.
+#[test]
+fn types_that_read_nothing_are_not_made_endlessly() {
+    let limits = Limits::default();
+    let head: &[u8] = b"l\x7F\xFF\xFF\xFF";
+    for bytes in
+        [head.to_vec(), [&b"h\x01"[..], head].concat(), head.repeat(1000), b"l\0\0\x40\0".repeat(20_000)]
+    {
+        for bytes in [bytes.clone(), [&bytes[..], &[b'j'; 20_000]].concat()] {
+            assert!(from_bytes::<Vec<Blind>>(bytes.clone().into(), None, &limits).is_err());
+            assert!(from_bytes::<Vec<Vec<Blind>>>(bytes.clone().into(), None, &limits).is_err());
+            assert!(from_bytes::<Vec<(Vec<Blind>, Vec<Blind>)>>(bytes.into(), None, &limits).is_err());
+        }
+    }
+}
+
+#[test]
+fn standalone_terms() {
+    let raw = to_raw(&plain(None)).unwrap();
+    let limits = Limits::default();
+    for bytes in [raw.to_external(), raw.to_external_compressed()] {
+        assert_eq!(from_external(&bytes, &limits), Ok(plain(None)));
+        assert!(from_external::<Plain>(&bytes.slice(1..), &limits).is_err());
+        assert!(from_external::<Plain>(&bytes.slice(..bytes.len() - 1), &limits).is_err());
+    }
+    let text = vec!["a long enough text, which is worth compressing as it is long long long".to_owned(); 9];
+    let external = to_raw(&text).unwrap().to_external_compressed();
+    assert_eq!(external[1], 80);
+    assert_eq!(from_external(&external, &limits), Ok(text));
+}
+
 #[test]
 fn the_usual_needs_no_tape() {
     let raw = to_raw(&plain(Some(Box::new(plain(None))))).unwrap();
-    assert_eq!(direct::read::<Plain>(&raw, 0), Some(plain(Some(Box::new(plain(None))))));
+    assert_eq!(
+        direct::read::<Plain>(&raw, 0..raw.as_bytes().len()),
+        Some(plain(Some(Box::new(plain(None)))))
+    );
     let raw = to_raw(&vec![Choice::One(1), Choice::Nothing]).unwrap();
-    assert!(direct::read::<Vec<Choice>>(&raw, 0).is_some());
-    assert!(direct::read::<IgnoredAny>(&raw, 0).is_some());
+    assert!(direct::read::<Vec<Choice>>(&raw, 0..raw.as_bytes().len()).is_some());
+    assert!(direct::read::<IgnoredAny>(&raw, 0..raw.as_bytes().len()).is_some());
 }
 
 #[test]
