@@ -24,7 +24,7 @@
 //! | variant `A(T)` | `{'A', T}` | |
 //! | variant `A(T, U)` | `{'A', T, U}` | |
 //! | variant `A { x: T }` | `{'A', #{x => T}}` | map: property list |
-//! | [`Atom`](crate::etf::Atom), [`Pid`](crate::etf::Pid), [`Port`](crate::etf::Port), [`Reference`](crate::etf::Reference), [`Term`], [`RawTerm`] | themselves | |
+//! | [`Atom`], [`Pid`](crate::etf::Pid), [`Port`](crate::etf::Port), [`Reference`](crate::etf::Reference), [`Term`], [`RawTerm`] | themselves | |
 //!
 //! Names of structs, fields and variants become atoms as serde gives them, so `#[serde(rename_all = "snake_case")]` makes
 //! `{set_limit, 5}` of `SetLimit(5)`. `#[serde(other)]`, `default`, `skip` and the rest work as usual; `untagged` and `flatten` go through
