@@ -44,6 +44,7 @@ defmodule Foundation.MixProject do
       coverage: [&coverage/1, "test --cover --export-coverage tests", "test.coverage"],
       sla: ["run --no-start bench/sla.exs"],
       native: ["run bench/native.exs"],
+      operations: ["run bench/operations.exs"],
       "test.unit": ["test --only unit"],
       "test.contract": ["test --only contract"],
       "test.smoke": ["test --only smoke"],
@@ -85,7 +86,7 @@ defmodule Foundation.MixProject do
   # The measurements need what the tests run on their nodes.
   defp preferred_envs do
     # The native functions are measured as a host application has them.
-    [coverage: :test, sla: :test, native: :prod] ++
+    [coverage: :test, sla: :test, native: :prod, operations: :prod] ++
       for tag <- ~w(unit contract smoke integration property stress benchmark)a,
           do: {:"test.#{tag}", :test}
   end

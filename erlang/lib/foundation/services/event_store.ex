@@ -31,8 +31,9 @@ defmodule Foundation.Services.EventStore do
   @settle_after_ms 10
   # Events that settle at a time when nothing else is to be done, some milliseconds.
   @settle_chunk 2000
-  # The most that wait until there is nothing else to do: a reader waits for as many to settle.
-  @max_recent 20_000
+  # The most that wait until there is nothing else to do. They then settle at once, which costs least for each: some 30 ms, for which one who
+  # stores waits, or a reader.
+  @max_recent 10_000
   # To look through so many costs less than to add them to a block; and to give them to who asks for more than they.
   @few 64
   @handed_out 1000
@@ -410,7 +411,7 @@ defmodule Foundation.Services.EventStore do
   defp stored(%{recent: recent, metrics: metrics} = state, count) do
     Tables.put_unsettled(state.tables, map_size(recent))
     state = %{state | metrics: %{metrics | events_stored: metrics.events_stored + count}}
-    if map_size(recent) > @max_recent, do: settle(state, @settle_chunk), else: wait(state)
+    if map_size(recent) > @max_recent, do: settle(state, :all), else: wait(state)
   end
 
   # In the order in which they came, so that a block has events of about the same time.
