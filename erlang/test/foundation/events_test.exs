@@ -107,6 +107,27 @@ defmodule Foundation.EventsTest do
     assert length(all) == 41
   end
 
+  test "a process that may not have much memory is given what fits" do
+    {:ok, _} = Events.store_batch(for n <- 1..1000, do: event(timestamp: n))
+    me = self()
+
+    limited = fn ->
+      Process.flag(:max_heap_size, %{size: 20_000, kill: false, error_logger: false})
+      {:ok, events} = Events.query(%{event_type: :x, order_by: :timestamp})
+      send(me, {:found, length(events), Process.flag(:min_heap_size, 233)})
+    end
+
+    {_, default} = :erlang.system_info(:min_heap_size)
+
+    for fun <- [
+          limited,
+          fn -> send(me, {:found, length(elem(Events.query(%{}), 1)), default}) end
+        ] do
+      spawn_link(fun)
+      assert_receive {:found, 1000, ^default}
+    end
+  end
+
   test "prunes" do
     kept = event(correlation_id: "c", timestamp: 10)
     {:ok, _} = Events.store_batch([event(correlation_id: "c", timestamp: 9), kept])
