@@ -6,7 +6,7 @@
 #   make ecosystem   the ecosystem's own libraries beside our node (sources from $FOUNDATION_ECOSYSTEM)
 #   make bench    a node beside BEAM nodes and nodes of other libraries, every line of docs/performance.md; writes benches/results/
 #   make bench-codec   the term codec beside OTP's and the field's, times and instructions (valgrind)
-#   make soak     random schedules, the message law, faults, connections and partitions, at length; leaves dated tables in interop-tests/results/
+#   make soak     random schedules, the message law, faults, connections, partitions and the simulations, at length; leaves dated tables in interop-tests/results/
 #   make fuzz     the protocol core under libFuzzer, at length (script/fuzz)
 #   make mutants  small changes of the cores, and which of them no test notices (cargo-mutants); FILES and SHARD choose a part
 #   make verify   formatting, lints, documentation, layout: read-only
@@ -60,6 +60,7 @@ SOAK_CYCLES ?= 10000
 SOAK_PARTITIONS ?= 1000
 SOAK_FAULTS ?= 10
 SOAK_DISCONNECTS ?= 300
+SOAK_SEEDS ?= 5000
 
 soak:
 	script/otp-matrix.sh
@@ -72,6 +73,11 @@ soak:
 	$(ERLANG) cargo test -p foundation-interop-tests --test it -- faults:: --nocapture
 	FOUNDATION_SOAK_LOCAL=$(SOAK_LOCAL) FOUNDATION_SOAK_CYCLES=$(SOAK_CYCLES) FOUNDATION_SOAK_PARTITIONS=$(SOAK_PARTITIONS) \
 	$(ERLANG) cargo test -p foundation-interop-tests --test it faults::soak -- --ignored --nocapture
+	FOUNDATION_SIM_SEEDS=$(SOAK_SEEDS) cargo test -p foundation-cluster --lib -- \
+	    names_converge children_run_where meshes_converge a_name_never_has_two_holders --nocapture
+	FOUNDATION_SIM_SEEDS=$(SOAK_SEEDS) cargo test -p foundation-cluster --test it maps_converge -- --nocapture
+	@# A thousand nodes that share names: a gigabyte.
+	cargo test -p foundation-cluster --lib two_halves_of_a_thousand_meet -- --ignored --nocapture
 
 fuzz:
 	script/fuzz
