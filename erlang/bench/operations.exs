@@ -1,6 +1,7 @@
 # The operations of Foundation 1.x, each by the least and the median of its rounds in microseconds: `mix operations`. It calls nothing that 1.x
 # does not have, so `elixir bench/operations.exs` with 1.x in ERL_LIBS gives the other column of the table in docs/elixir.md.
 
+Code.require_file("native/measure.exs", __DIR__)
 Logger.configure(level: :error)
 {:ok, _} = Application.ensure_all_started(:foundation)
 # For EventStore.reset_state/0. At its start 1.x would look for its own tests' modules.
@@ -11,13 +12,14 @@ alias Foundation.Services.EventStore
 
 defmodule Operations do
   @moduledoc false
+  alias Bench.Measure
 
   # Each round in a process of its own: what earlier ones have on the heap is no part of it.
   def row(name, rounds, calls, fun) do
     times =
       for _round <- 1..rounds do
-        task = Task.async(fn -> time(fun, calls) end)
-        time = Task.await(task, :infinity) / calls
+        task = Task.async(fn -> Measure.time(fun, calls) end)
+        time = div(Task.await(task, :infinity), calls)
         # The casts of one round must not burden the next.
         {:ok, _metrics} = Foundation.Telemetry.get_metrics()
         time
@@ -25,24 +27,8 @@ defmodule Operations do
 
     sorted = Enum.sort(times)
     median = Enum.at(sorted, div(rounds, 2))
-    IO.puts("| #{name} | #{us(hd(sorted))} | #{us(median)} |")
+    IO.puts("| #{name} | #{Measure.us(hd(sorted))} | #{Measure.us(median)} |")
   end
-
-  defp time(fun, calls) do
-    start = System.monotonic_time(:nanosecond)
-    repeat(fun, calls)
-    System.monotonic_time(:nanosecond) - start
-  end
-
-  defp repeat(_fun, 0), do: :ok
-
-  defp repeat(fun, calls) do
-    fun.()
-    repeat(fun, calls - 1)
-  end
-
-  defp us(nanoseconds) when nanoseconds < 100_000, do: Float.round(nanoseconds / 1000, 2)
-  defp us(nanoseconds), do: round(nanoseconds / 1000)
 end
 
 row = &Operations.row/4

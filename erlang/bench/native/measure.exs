@@ -46,7 +46,8 @@ defmodule Bench.Measure do
       else: times(fun, at_once, until, times)
   end
 
-  defp time(fun, count) do
+  @doc "Nanoseconds of so many calls."
+  def time(fun, count) do
     start = System.monotonic_time(:nanosecond)
     repeat(fun, count)
     System.monotonic_time(:nanosecond) - start
