@@ -39,6 +39,7 @@ use tokio::net::UdpSocket;
 
 use super::config::{Context, Secret};
 use super::heard::Heard;
+use super::polling::after;
 use super::{Candidate, Reports, Running, SourceError, Strategy};
 use crate::random;
 
@@ -181,11 +182,10 @@ impl Gossip {
                     if let Err(error) = self.send(&socket, key.as_ref()).await {
                         reports.failed(error).await;
                     }
-                    let pause = match pauses.next() {
+                    next = after(match pauses.next() {
                         Some(pause) => random::between(pause / 2, pause),
                         None => random::between(Duration::from_millis(1), HEARTBEAT),
-                    };
-                    next = tokio::time::Instant::now() + pause;
+                    });
                     continue;
                 }
                 received = socket.recv_from(&mut datagram) => {

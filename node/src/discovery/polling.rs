@@ -1,8 +1,10 @@
 //! Sources that are asked again and again.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Candidate, Reports, Running, SourceError, Strategy};
 use crate::random;
@@ -24,8 +26,8 @@ pub trait Poll: Send + Sync + 'static {
     fn poll(&self) -> impl Future<Output = Result<Vec<Candidate>, SourceError>> + Send;
 }
 
-/// Makes a strategy of a [`Poll`]: asks at once, then after each interval with a tenth of jitter; while it fails, ever
-/// more rarely, down to once in 30 seconds.
+/// Makes a strategy of a [`Poll`]: asks at once, then after each interval with a tenth of jitter, on the beat of one second that all sources of
+/// a process share; while it fails, ever more rarely, down to once in 30 seconds.
 #[derive(Debug)]
 pub struct Polling<P>(pub P);
 
@@ -56,9 +58,30 @@ impl<P: Poll> Strategy for Polling<P> {
     }
 }
 
-/// Waits so long, give or take a tenth: what began together need not go on so.
+/// Sources wake together: each wake-up of an idle process costs more than what a source does then (100 µs of processor time on a virtual
+/// machine), and a timer of tokio that is seconds ahead takes up to three of them.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Waits so long, give or take a tenth, until the [next beat](after): what began together on several nodes need not go on so.
 pub(super) async fn pause(duration: Duration) {
-    tokio::time::sleep(random::between(duration.mul_f64(0.9), duration.mul_f64(1.1))).await;
+    tokio::time::sleep_until(after(jitter(duration))).await;
+}
+
+/// So long, give or take a tenth.
+pub(super) fn jitter(duration: Duration) -> Duration {
+    random::between(duration.mul_f64(0.9), duration.mul_f64(1.1))
+}
+
+/// The time after this pause, moved to the nearest beat of this process if it is long enough. Each process has beats of its own.
+pub(super) fn after(pause: Duration) -> Instant {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let due = Instant::now() + pause;
+    let first = *FIRST.get_or_init(|| Instant::now() + random::between(Duration::ZERO, BEAT));
+    if pause < BEAT / 2 || due <= first {
+        return due;
+    }
+    let beats = ((due - first).as_secs_f64() / BEAT.as_secs_f64()).round();
+    first + BEAT.mul_f64(beats)
 }
 
 /// The pause after one more failure.
@@ -66,4 +89,23 @@ pub(super) fn back_off(interval: Duration, failures: &mut u32) -> Duration {
     let pause = interval.saturating_mul(1_u32 << (*failures).min(16));
     *failures = failures.saturating_add(1);
     pause.min(SLOWEST.max(interval))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_pauses_end_on_one_beat_and_short_ones_when_they_are_over() {
+        let (due, short) = (after(5 * BEAT), Instant::now() + BEAT / 4);
+        assert!(after(BEAT / 4) - short < BEAT / 10, "a short pause is no longer than asked for");
+        for pause in (1..100).map(|tenths| BEAT * tenths / 10).filter(|pause| *pause >= BEAT) {
+            let (at, asked) = (after(pause), Instant::now() + pause);
+            let apart =
+                at.saturating_duration_since(due).max(due.saturating_duration_since(at)).as_secs_f64();
+            assert!((apart - apart.round()).abs() < 1e-6, "{pause:?} ends between two beats");
+            let off = at.saturating_duration_since(asked).max(asked.saturating_duration_since(at));
+            assert!(off <= BEAT * 6 / 10, "{pause:?} is off by {off:?}");
+        }
+    }
 }

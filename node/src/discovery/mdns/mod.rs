@@ -57,6 +57,7 @@ use self::table::Table;
 use super::config::{Context, ms};
 use super::heard::Heard;
 use super::local_epmd::names_at;
+use super::polling::{after, jitter};
 use super::{Candidate, Reports, Running, SourceError, Strategy};
 use crate::random;
 
@@ -69,8 +70,8 @@ const FIRST_PAUSES: [Duration; 3] =
 const PER_NODE: Duration = Duration::from_millis(50);
 /// What it grows to at most.
 const SLOWEST: Duration = Duration::from_secs(30);
-/// How often the announcer is looked after.
-const TENDING: Duration = Duration::from_secs(1);
+/// How often the announcer is looked after, which bounds what a flood leaves in its cache. Its thread has to wake for it.
+const TENDING: Duration = Duration::from_secs(2);
 /// How long nothing is announced after a flood, so that memory that it took is not taken at once again.
 const AFTER_FLOOD: Duration = Duration::from_secs(10);
 /// Queries in a row that a node may leave without an answer before it is given up.
@@ -193,12 +194,12 @@ impl<'a> Browser<'a> {
         let mut buffers = (vec![0; MAX_MESSAGE], vec![0; MAX_MESSAGE]);
         let mut pauses = FIRST_PAUSES.into_iter();
         let mut next = tokio::time::Instant::now();
-        let mut tending = tokio::time::interval(TENDING);
-        tending.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tend_at = after(TENDING);
         loop {
             let received = tokio::select! {
-                _ = tending.tick() => {
+                () = tokio::time::sleep_until(tend_at) => {
                     self.tend();
+                    tend_at = after(TENDING);
                     continue;
                 }
                 () = tokio::time::sleep_until(next) => {
@@ -218,7 +219,7 @@ impl<'a> Browser<'a> {
                             reports.failed(SourceError::new(why)).await;
                         }
                     }
-                    next = tokio::time::Instant::now() + random::between(pause.mul_f64(0.9), pause.mul_f64(1.1));
+                    next = after(jitter(pause));
                     continue;
                 }
                 Some(found) = self.lookups.join_next(), if !self.lookups.is_empty() => {
