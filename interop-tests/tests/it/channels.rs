@@ -64,7 +64,10 @@ fn commands_on_channels_between_nodes_of_ours() {
                 beam::COOKIE,
                 &["subscribe", "rust@127.0.0.1", "events", "--count", "2", "--format", "elixir"],
             );
-            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            // It takes part a moment before it has subscribed, and says when it has.
+            let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+            assert!(said.any(|line| line.contains("subscribed")), "it ended before it had subscribed");
             eventually_true("the command takes part", WAIT, || channels.nodes(Channel::Events).0.len() == 1);
             for number in 1..=2 {
                 rust.run(channels.broadcast(Channel::Events, &("order", number))).unwrap();
