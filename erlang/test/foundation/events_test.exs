@@ -150,6 +150,36 @@ defmodule Foundation.EventsTest do
     assert {:ok, %{status: :running, event_count: 1, next_id: 42}} = Events.status()
   end
 
+  test "an id that is false gets the next one, as in 1.x" do
+    {:ok, [41, 42, 43]} =
+      Events.store_batch([
+        event(event_id: 41),
+        event(event_id: false, timestamp: 7),
+        event(event_id: false)
+      ])
+
+    assert {:ok, %{event_id: 42, timestamp: 7}} = Events.get(42)
+    assert {:ok, 44} = Events.store(event(event_id: false))
+    assert {:ok, %{event_count: 4, next_id: 45}} = Events.status()
+  end
+
+  test "the latest of several events with one id is kept, more of them than can wait" do
+    events = for n <- 1..25_000, do: event(event_id: 1 + rem(n, 20_000), timestamp: n)
+
+    for batch <- Enum.chunk_every(events, 3_000),
+        do: assert({:ok, [_ | _]} = Events.store_batch(batch))
+
+    assert {:ok, %{event_count: 20_000}} = Events.status()
+    assert {:ok, %{timestamp: 20_001}} = Events.get(2)
+    assert {:ok, %{timestamp: 6_000}} = Events.get(6_001)
+
+    for time <- 1..2,
+        do: assert({:ok, [_]} = Events.store_batch([event(event_id: 2, timestamp: time)]))
+
+    assert {:ok, %{timestamp: 2}} = Events.get(2)
+    assert {:ok, [%{timestamp: 2}]} = Events.query(%{time_range: {0, 10}})
+  end
+
   test "every raw call is answered, in any namespace" do
     namespace = {:test, make_ref()}
     {:ok, pid} = start_supervised({EventStore, namespace: namespace})

@@ -33,6 +33,17 @@ defmodule Foundation.Host.Telemetry do
   end
 
   @doc """
+  False if no handler is attached to the event, so that nothing need be measured for it. True may also mean that the library alone knows.
+  """
+  @spec heard?([atom()]) :: boolean()
+  def heard?(event) do
+    :persistent_term.get({Host, :telemetry}, :unknown) != nil or :ets.member(@table, event)
+  rescue
+    # No table yet.
+    ArgumentError -> false
+  end
+
+  @doc """
   Attaches a handler to one event.
   """
   @spec attach(term(), [atom()], handler(), term()) :: :ok | {:error, :already_exists}

@@ -27,10 +27,8 @@ defmodule Foundation.ProcessRegistry.Names do
   def choose(engine) do
     :persistent_term.put({@registry, :engine}, engine)
 
-    :persistent_term.put(
-      {@registry, :local},
-      if(engine == :horde, do: @beside_horde, else: @registry)
-    )
+    # An atom is found sooner than a tuple, and every lookup needs this.
+    :persistent_term.put(__MODULE__, if(engine == :horde, do: @beside_horde, else: @registry))
   end
 
   @doc false
@@ -40,7 +38,7 @@ defmodule Foundation.ProcessRegistry.Names do
   @doc false
   # The Registry that has this node's names.
   @spec local() :: module()
-  def local, do: :persistent_term.get({@registry, :local}, @registry)
+  def local, do: :persistent_term.get(__MODULE__, @registry)
 
   @doc false
   # The registry comes first: names are shared as soon as the scope is there.

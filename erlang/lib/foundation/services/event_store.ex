@@ -34,6 +34,8 @@ defmodule Foundation.Services.EventStore do
   # The most that wait until there is nothing else to do. They then settle at once, which costs least for each: some 30 ms, for which one who
   # stores waits, or a reader.
   @max_recent 10_000
+  # The most that wait once more have come than that, until there is nothing else to do.
+  @most_in_haste 500
   # To look through so many costs less than to add them to a block; and to give them to who asks for more than they.
   @few 64
   @handed_out 1000
@@ -236,9 +238,14 @@ defmodule Foundation.Services.EventStore do
   defp fresh(tables) do
     %{
       tables: tables,
-      # The events that have not settled, by id, and their ids, the latest first. One here hides one of the same id in the tables.
+      # The events that have not settled, the latest first, and how many.
+      pending: [],
+      held: 0,
+      # As many may wait.
+      most: @max_recent,
+      # The same by id, for who reads: as many of the first of them as were there when somebody did.
       recent: %{},
-      ids: [],
+      collected: 0,
       # What is pruned and still has to leave the indexes.
       stale: [],
       timer: nil,
@@ -251,14 +258,14 @@ defmodule Foundation.Services.EventStore do
   def handle_call({:store_event, event}, _from, state) do
     case EventValidator.validate(event) do
       :ok ->
-        state = insert(state, [event])
+        {[id], state} = insert([event], state)
 
         TelemetryService.emit_counter([:foundation, :event_store, :events_stored], 1, %{
           event_type: event.event_type,
-          event_id: event.event_id
+          event_id: id
         })
 
-        {:reply, {:ok, event.event_id}, state}
+        stored({:ok, id}, state)
 
       {:error, _reason} = error ->
         {:reply, error, state}
@@ -268,14 +275,14 @@ defmodule Foundation.Services.EventStore do
   def handle_call({:store_batch, events}, _from, state) do
     case validate_all(events) do
       :ok ->
-        state = insert(state, events)
-        count = length(events)
+        {ids, state} = insert(events, state)
+        count = length(ids)
 
         TelemetryService.emit_counter([:foundation, :event_store, :events_stored], count, %{
           batch_size: count
         })
 
-        {:reply, {:ok, Enum.map(events, & &1.event_id)}, state}
+        stored({:ok, ids}, state)
 
       {:error, _reason} = error ->
         {:reply, error, state}
@@ -283,6 +290,8 @@ defmodule Foundation.Services.EventStore do
   end
 
   def handle_call({:get_event, event_id}, _from, state) do
+    state = collect(state)
+
     event =
       with :error <- Map.fetch(state.recent, event_id), do: Tables.fetch(state.tables, event_id)
 
@@ -290,17 +299,17 @@ defmodule Foundation.Services.EventStore do
   end
 
   def handle_call({:query_events, query}, _from, state) do
-    state = settle_most(state, @handed_out)
+    state = state |> settle_most(@handed_out) |> collect()
     {:reply, {:ok, select(state.tables, state.recent, query)}, state}
   end
 
   def handle_call({__MODULE__, :recent}, _from, state) do
-    state = settle_most(state, @handed_out)
+    state = state |> settle_most(@handed_out) |> collect()
     {:reply, {:ok, state.recent}, state}
   end
 
   def handle_call({:get_by_correlation, correlation_id}, _from, state) do
-    state = settle_most(state, @few)
+    state = state |> settle_most(@few) |> collect()
     {:reply, {:ok, correlated(state.tables, state.recent, correlation_id)}, state}
   end
 
@@ -313,7 +322,7 @@ defmodule Foundation.Services.EventStore do
   end
 
   def handle_call(:get_stats, _from, state) do
-    state = settle_most(state, @few)
+    state = state |> settle_most(@few) |> collect()
     count = count(state)
 
     stats = %{
@@ -326,7 +335,7 @@ defmodule Foundation.Services.EventStore do
   end
 
   def handle_call(:get_status, _from, state) do
-    state = settle_most(state, @few)
+    state = state |> settle_most(@few) |> collect()
     {:reply, {:ok, %{status: :running, event_count: count(state), next_id: state.next_id}}, state}
   end
 
@@ -360,6 +369,12 @@ defmodule Foundation.Services.EventStore do
     {:reply, {:error, error}, state}
   end
 
+  # More come than can wait: the next ones settle while they are in the processor's cache and no garbage collection has copied them, until a quiet
+  # moment.
+  @impl GenServer
+  def handle_continue(:settle, state),
+    do: {:noreply, settle(%{state | most: @most_in_haste}, :all)}
+
   @impl GenServer
   def handle_info({:timeout, timer, stored}, %{timer: timer} = state) do
     state = %{state | timer: nil}
@@ -384,10 +399,12 @@ defmodule Foundation.Services.EventStore do
 
   # A part, then whatever requests have come meanwhile.
   defp clear_up(state) do
+    state = %{state | most: @max_recent}
+
     state =
       if state.stale == [], do: settle(state, @settle_chunk), else: forget(state, @settle_chunk)
 
-    unless state.ids == [] and state.stale == [], do: send(self(), @more)
+    unless state.pending == [] and state.stale == [], do: send(self(), @more)
     state
   end
 
@@ -399,34 +416,70 @@ defmodule Foundation.Services.EventStore do
     end)
   end
 
-  # The events are valid, so each has a positive id of its own.
-  defp insert(state, [event]), do: stored(put(event, state), 1)
-  defp insert(state, events), do: stored(Enum.reduce(events, state, &put/2), length(events))
-
-  defp put(%{event_id: id} = event, %{recent: recent} = state) do
-    ids = if is_map_key(recent, id), do: state.ids, else: [id | state.ids]
-    %{state | recent: Map.put(recent, id, event), ids: ids, next_id: max(id, state.next_id) + 1}
+  # To put each into a map would take as long as all else that is done for it: that waits until somebody reads.
+  defp insert(events, state) do
+    {ids, pending, next_id} = put(events, [], state.pending, state.next_id)
+    count = length(ids)
+    held = state.held + count
+    Tables.put_unsettled(state.tables, held)
+    metrics = %{state.metrics | events_stored: state.metrics.events_stored + count}
+    state = %{state | pending: pending, held: held, next_id: next_id, metrics: metrics}
+    {ids, wait(state)}
   end
 
-  defp stored(%{recent: recent, metrics: metrics} = state, count) do
-    Tables.put_unsettled(state.tables, map_size(recent))
-    state = %{state | metrics: %{metrics | events_stored: metrics.events_stored + count}}
-    if map_size(recent) > @max_recent, do: settle(state, :all), else: wait(state)
+  # The events are valid: an id is positive, or `false`, which gets the next one as in 1.x.
+  defp put([%{event_id: id} = event | events], ids, pending, next_id) when is_integer(id),
+    do: put(events, [id | ids], [event | pending], max(id, next_id) + 1)
+
+  defp put([event | events], ids, pending, next_id),
+    do: put([%{event | event_id: next_id} | events], ids, pending, next_id)
+
+  defp put([], ids, pending, next_id), do: {Enum.reverse(ids), pending, next_id}
+
+  # What came since the last time.
+  defp collect(%{held: held, collected: held} = state), do: state
+
+  defp collect(state) do
+    recent =
+      state.pending
+      |> Enum.take(state.held - state.collected)
+      |> List.foldr(state.recent, &Map.put(&2, &1.event_id, &1))
+
+    %{state | recent: recent, collected: state.held}
   end
+
+  # Who stores goes on while what has come settles.
+  defp stored(reply, %{held: held, most: most} = state) when held > most,
+    do: {:reply, reply, state, {:continue, :settle}}
+
+  defp stored(reply, state), do: {:reply, reply, state}
 
   # In the order in which they came, so that a block has events of about the same time.
-  defp settle(%{ids: []} = state, _count), do: state
+  defp settle(%{held: 0} = state, _count), do: state
 
   defp settle(state, count) do
     state = forget(state, :all)
-    {ids, later} = state.ids |> Enum.reverse() |> some(count)
-    Tables.insert(state.tables, for(id <- ids, do: :erlang.map_get(id, state.recent)))
-    recent = if later == [], do: %{}, else: Map.drop(state.recent, ids)
-    Tables.put_unsettled(state.tables, map_size(recent))
-    %{state | recent: recent, ids: Enum.reverse(later)}
+    {events, later} = state.pending |> Enum.reverse() |> some(count)
+
+    # Fewer at a time cost less for each.
+    for events <- Enum.chunk_every(events, @settle_chunk),
+        do: Tables.insert(state.tables, last_of_each(events))
+
+    held = length(later)
+    Tables.put_unsettled(state.tables, held)
+    %{state | pending: Enum.reverse(later), held: held, recent: %{}, collected: 0}
   end
 
-  defp settle_most(%{recent: recent} = state, few) when map_size(recent) <= few, do: state
+  # Of those with the same id.
+  defp last_of_each(events) do
+    ids = for %{event_id: id} <- events, do: id
+
+    if length(:lists.usort(ids)) == length(ids),
+      do: events,
+      else: events |> Map.new(&{&1.event_id, &1}) |> Map.values()
+  end
+
+  defp settle_most(%{held: held} = state, few) when held <= few, do: state
   defp settle_most(state, _few), do: settle(state, :all)
 
   defp forget(%{stale: []} = state, _count), do: state

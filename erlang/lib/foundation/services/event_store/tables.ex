@@ -3,14 +3,14 @@ defmodule Foundation.Services.EventStore.Tables do
   # The settled events: four tables that their owner writes and anybody reads.
   #
   #     blocks         {block, event or nil, …}                     up to @block events, in the order in which they came
-  #     keys           {block, first and last timestamp, first and last id, [key or nil, …]}, a key being
-  #                    {timestamp, id, event_type, hash of its correlation id or nil}
+  #     keys           {block, first and last timestamp, first and last id, types, timestamps, ids}: a list and two
+  #                    tuples, with nil for an event that is gone
   #     places         {id, place}                                  place: block * @block + position in it
   #     correlations   {hash of a correlation id, place}, a bag
   #
   # An object comes out of a table in one copy, so many events come out fastest in large objects; of one block a single
-  # event can be taken, too. What a query looks for is decided by the keys of the blocks, and blocks that lie outside of its
-  # range are not looked at.
+  # event can be taken, too. What a query looks for is decided by the keys of the blocks, of which it takes what it needs, and blocks
+  # that lie outside of its range are not looked at.
   #
   # What is pruned leaves the blocks at once, and its place and correlation when its owner has time: a reader that finds
   # such a place finds no event there, or another than it looks for.
@@ -41,7 +41,9 @@ defmodule Foundation.Services.EventStore.Tables do
   # copied in about 20 microseconds.
   @block 128
   # From this many on the events of a block are taken out together.
-  @together 64
+  @together 48
+  # Where the types are among the keys.
+  @types 6
   @unsettled 1
   @last_block 2
   @size 3
@@ -51,7 +53,7 @@ defmodule Foundation.Services.EventStore.Tables do
     options = [:protected, read_concurrency: true]
 
     %__MODULE__{
-      blocks: :ets.new(:foundation_events, [:ordered_set | options]),
+      blocks: :ets.new(:foundation_events, [:set | options]),
       keys: :ets.new(:foundation_event_keys, [:ordered_set | options]),
       places: :ets.new(:foundation_event_places, [:set | options]),
       correlations: :ets.new(:foundation_events_by_correlation, [:duplicate_bag | options]),
@@ -71,9 +73,13 @@ defmodule Foundation.Services.EventStore.Tables do
   # No two of them have the same id, and nothing is stale.
   @spec insert(t(), [Event.t()]) :: :ok
   def insert(tables, events) do
-    {known, new} = Enum.split_with(events, &:ets.member(tables.places, &1.event_id))
-    for event <- known, do: replace(tables, event)
-    append(tables, new)
+    unless append(tables, events) do
+      {known, new} = Enum.split_with(events, &:ets.member(tables.places, &1.event_id))
+      for event <- known, do: replace(tables, event)
+      true = append(tables, new)
+    end
+
+    :ok
   end
 
   defp replace(tables, event) do
@@ -83,29 +89,43 @@ defmodule Foundation.Services.EventStore.Tables do
     before = Enum.at(entries, position)
 
     if before.correlation_id != event.correlation_id do
-      unlink(tables, key(before), place)
-      link(tables, [{event, place}])
+      unlink(tables, hash(before), place)
+      :ets.insert(tables.correlations, links([event], place))
     end
 
     put_block(tables, block, List.replace_at(entries, position, event))
   end
 
-  defp append(_tables, []), do: :ok
+  defp append(_tables, []), do: true
 
+  # False, and nothing is done, if one of them is there already: to ask for each costs more than all else.
   defp append(tables, events) do
     {first, before} = open_block(tables)
-    entries = before ++ events
+    place = first * @block + length(before)
 
-    for {entries, block} <- entries |> Enum.chunk_every(@block) |> Enum.with_index(first) do
-      put_block(tables, block, entries)
-      :atomics.put(tables.counters, @last_block, block)
+    if :ets.insert_new(tables.places, places_of(events, place)) do
+      put_blocks(tables, first, before ++ events)
+      :ets.insert(tables.correlations, links(events, place))
+      :atomics.add(tables.counters, @size, length(events))
+      true
+    else
+      false
     end
-
-    placed = Enum.with_index(events, first * @block + length(before))
-    :ets.insert(tables.places, for({event, place} <- placed, do: {event.event_id, place}))
-    link(tables, placed)
-    :atomics.add(tables.counters, @size, length(events))
   end
+
+  defp places_of([event | events], place),
+    do: [{event.event_id, place} | places_of(events, place + 1)]
+
+  defp places_of([], _place), do: []
+
+  defp links([event | events], place) do
+    case hash(event) do
+      nil -> links(events, place + 1)
+      hash -> [{hash, place} | links(events, place + 1)]
+    end
+  end
+
+  defp links([], _place), do: []
 
   # The block that the next event goes to, and what it has. Numbers of blocks that are gone are not used again: a reader may
   # still be about to look for one.
@@ -115,34 +135,49 @@ defmodule Foundation.Services.EventStore.Tables do
     if length(before) in 1..(@block - 1), do: {last, before}, else: {last + 1, []}
   end
 
+  defp put_blocks(_tables, _block, []), do: :ok
+
+  defp put_blocks(tables, block, entries) do
+    {these, later} = Enum.split(entries, @block)
+    put_block(tables, block, these)
+    :atomics.put(tables.counters, @last_block, block)
+    put_blocks(tables, block + 1, later)
+  end
+
   defp put_block(tables, block, entries) do
-    case for(%{timestamp: timestamp, event_id: id} <- entries, do: {timestamp, id}) do
-      [] ->
+    case columns(entries) do
+      {_types, [], [], _timestamps, _ids} ->
         :ets.delete(tables.keys, block)
         :ets.delete(tables.blocks, block)
 
-      present ->
-        {first, last} = present |> Enum.map(&elem(&1, 0)) |> Enum.min_max()
-        {first_id, last_id} = present |> Enum.map(&elem(&1, 1)) |> Enum.min_max()
-        keys = Enum.map(entries, &(&1 && key(&1)))
+      {types, all_timestamps, all_ids, timestamps, ids} ->
+        {first, last} = Enum.min_max(all_timestamps)
+        {first_id, last_id} = Enum.min_max(all_ids)
         :ets.insert(tables.blocks, List.to_tuple([block | entries]))
-        :ets.insert(tables.keys, {block, first, last, first_id, last_id, keys})
+        {timestamps, ids} = {List.to_tuple(timestamps), List.to_tuple(ids)}
+        :ets.insert(tables.keys, {block, first, last, first_id, last_id, types, timestamps, ids})
     end
 
     :ok
   end
 
-  defp link(tables, placed) do
-    :ets.insert(
-      tables.correlations,
-      for({%{correlation_id: id}, place} when id != nil <- placed, do: {hash(id), place})
-    )
+  # The types, timestamps and ids of a block, and before the latter two the same without those that are gone.
+  defp columns(entries) do
+    if nil in entries do
+      present = Enum.reject(entries, &is_nil/1)
+
+      {for(entry <- entries, do: entry && entry.event_type), Enum.map(present, & &1.timestamp),
+       Enum.map(present, & &1.event_id), for(entry <- entries, do: entry && entry.timestamp),
+       for(entry <- entries, do: entry && entry.event_id)}
+    else
+      timestamps = for %{timestamp: timestamp} <- entries, do: timestamp
+      ids = for %{event_id: id} <- entries, do: id
+      {for(%{event_type: type} <- entries, do: type), timestamps, ids, timestamps, ids}
+    end
   end
 
-  defp unlink(_tables, {_timestamp, _id, _type, nil}, _place), do: true
-
-  defp unlink(tables, {_timestamp, _id, _type, hash}, place),
-    do: :ets.delete_object(tables.correlations, {hash, place})
+  defp unlink(_tables, nil, _place), do: true
+  defp unlink(tables, hash, place), do: :ets.delete_object(tables.correlations, {hash, place})
 
   @spec delete_all(t()) :: :ok
   def delete_all(tables) do
@@ -158,27 +193,20 @@ defmodule Foundation.Services.EventStore.Tables do
   @spec prune_before(t(), integer()) :: [stale()]
   def prune_before(tables, timestamp) do
     with_earlier = [
-      {{:"$1", :"$2", :"$3", :_, :_, :_}, [{:<, :"$2", timestamp}], [{{:"$1", :"$3"}}]}
+      {{:"$1", :"$2", :_, :_, :_, :_, :_, :_}, [{:<, :"$2", timestamp}], [:"$1"]}
     ]
 
     stale =
-      for {block, last} <- :ets.select(tables.keys, with_earlier), reduce: [] do
+      for block <- :ets.select(tables.keys, with_earlier), reduce: [] do
         stale ->
-          gone =
-            for {{earlier, id, _type, hash}, place} when earlier < timestamp <-
-                  places(tables, block),
-                do: {id, hash, place}
+          entries = entries(tables, block)
+          put_block(tables, block, Enum.map(entries, &since(&1, timestamp)))
 
-          if last < timestamp,
-            do: put_block(tables, block, []),
-            else:
-              put_block(
-                tables,
-                block,
-                tables |> entries(block) |> Enum.map(&since(&1, timestamp))
-              )
-
-          gone ++ stale
+          for {%{timestamp: earlier} = event, place} when earlier < timestamp <-
+                Enum.with_index(entries, block * @block),
+              reduce: stale do
+            stale -> [{event.event_id, hash(event), place} | stale]
+          end
       end
 
     :atomics.sub(tables.counters, @size, length(stale))
@@ -193,7 +221,7 @@ defmodule Foundation.Services.EventStore.Tables do
   def forget(tables, stale) do
     for {id, hash, place} <- stale do
       :ets.delete_object(tables.places, {id, place})
-      unlink(tables, {nil, id, nil, hash}, place)
+      unlink(tables, hash, place)
     end
 
     :ok
@@ -218,7 +246,10 @@ defmodule Foundation.Services.EventStore.Tables do
   # The events of a correlation id, in no order.
   @spec correlated(t(), String.t()) :: [Event.t()]
   def correlated(tables, correlation_id) do
-    for {_hash, place} <- :ets.lookup(tables.correlations, hash(correlation_id)),
+    hash = :erlang.phash2(correlation_id)
+
+    # Of equal hashes the events themselves are looked at.
+    for {_hash, place} <- :ets.lookup(tables.correlations, hash),
         %Event{correlation_id: ^correlation_id} = event <- [at(tables, place)],
         do: event
   end
@@ -228,7 +259,7 @@ defmodule Foundation.Services.EventStore.Tables do
   @spec select(t(), map(), recent()) :: [Event.t()]
   def select(tables, query, recent) do
     wanted = wanted(query)
-    unsettled = for {_id, event} <- recent, wanted?(key(event), wanted, %{}), do: event
+    unsettled = for {_id, event} <- recent, wanted?(event, wanted), do: event
 
     # From the last block on, so that each is put before what is there already.
     blocks =
@@ -237,9 +268,14 @@ defmodule Foundation.Services.EventStore.Tables do
           which != [],
           do: {block, which}
 
-    with_room(tables, blocks, fn ->
+    count =
+      for {_block, which} <- blocks, reduce: 0 do
+        count -> count + if(which == :all, do: @block, else: length(which))
+      end
+
+    with_room(tables, count, fn ->
       Enum.reduce(blocks, unsettled, fn {block, which}, found ->
-        tables |> matching(block, which, wanted, recent) |> prepend(found)
+        matching(tables, block, which, found)
       end)
     end)
   end
@@ -247,17 +283,12 @@ defmodule Foundation.Services.EventStore.Tables do
   defp which(tables, block, first, last, wanted, recent) do
     if recent == %{} and all?(wanted, first, last),
       do: :all,
-      else: places(tables, block, wanted, recent)
+      else: places(tables, block, wanted, {first, last}, recent)
   end
 
   # A heap that grows step by step is copied at each: more than half of the time that it takes to give 10,000 events. It is made large enough at
   # once; a later collection shrinks it.
-  defp with_room(tables, blocks, fun) do
-    count =
-      for {_block, which} <- blocks, reduce: 0 do
-        count -> count + if(which == :all, do: @block, else: length(which))
-      end
-
+  defp with_room(tables, count, fun) do
     size = max(size(tables), 1)
     words = div(:ets.info(tables.blocks, :memory) * min(count, size), size)
     before = if count > @together, do: min_heap_size(words)
@@ -284,17 +315,18 @@ defmodule Foundation.Services.EventStore.Tables do
   defp prepend([event | entries], found), do: [event | prepend(entries, found)]
   defp prepend([], found), do: found
 
-  defp matching(tables, block, :all, _wanted, _recent), do: entries(tables, block)
+  # Those that are gone since the keys were looked at are left out.
+  defp matching(tables, block, :all, found), do: tables |> entries(block) |> prepend(found)
 
-  defp matching(tables, block, places, wanted, recent) when length(places) >= @together do
-    for event <- entries(tables, block), event && wanted?(key(event), wanted, recent), do: event
-  end
-
-  defp matching(tables, _block, places, _wanted, _recent) do
-    for {_key, place} <- places, reduce: [] do
-      events -> [at(tables, place) | events]
+  defp matching(tables, block, places, found) when length(places) >= @together do
+    case :ets.lookup(tables.blocks, block) do
+      [row] -> Enum.reduce(places, found, &prepend([in_row(row, &1)], &2))
+      [] -> found
     end
   end
+
+  defp matching(tables, _block, places, found),
+    do: Enum.reduce(places, found, &prepend([at(tables, &1)], &2))
 
   @doc false
   # The `count` first events that match, after the `offset` first ones.
@@ -304,65 +336,87 @@ defmodule Foundation.Services.EventStore.Tables do
 
     unsettled =
       for {_id, event} <- recent,
-          key = key(event),
-          wanted?(key, wanted, %{}),
-          do: {rank(order, key), event}
+          wanted?(event, wanted),
+          do: ranked(order, event.timestamp, event.event_id, event)
 
     ranges = tables |> ranges(wanted) |> Enum.map(&{at_best(order, &1), hd(&1)}) |> Enum.sort()
     blocks = 1 + div(offset + count, @block)
 
     found =
       {tables, wanted, recent, order, offset + count}
-      |> lowest(ranges, blocks, Enum.sort(unsettled))
+      |> lowest(ranges, {blocks, blocks}, Enum.sort(unsettled))
       |> Enum.slice(offset, count)
 
-    blocks = for {_rank, place} when is_integer(place) <- found, do: div(place, @block)
+    with_room(tables, length(found), fn -> events(tables, found) end)
+  end
+
+  defp events(tables, found) do
+    blocks = for {_first, _second, place} when is_integer(place) <- found, do: div(place, @block)
 
     together =
-      for {block, count} when count >= @together <- Enum.frequencies(blocks),
+      for block <- blocks |> Enum.sort() |> often(0),
           [row] <- [:ets.lookup(tables.blocks, block)],
           into: %{},
           do: {block, row}
 
-    for {_rank, which} <- found, event = event(tables, together, which), do: event
+    for {_first, _second, which} <- found, event = event(tables, together, which), do: event
   end
 
-  # Blocks are looked at in the order of the best that they can have, more and more of them at a time, until no other can
-  # have anything better than what is found.
-  defp lowest({tables, wanted, recent, order, count} = query, ranges, blocks, found) do
-    {next, rest} = Enum.split(ranges, blocks)
+  # What is there @together times and more; `count` of the first one have been before.
+  defp often([block, block | blocks], count), do: often([block | blocks], count + 1)
+  defp often([block | blocks], count) when count + 1 >= @together, do: [block | often(blocks, 0)]
+  defp often([_few | blocks], _count), do: often(blocks, 0)
+  defp often([], _count), do: []
+
+  # Blocks are looked at in the order of the best that they can have, until no other can have anything better than what is found. `step` are the
+  # next, `seen` are all of them.
+  defp lowest({tables, wanted, recent, order, count} = query, ranges, {step, seen}, found) do
+    {next, rest} = Enum.split(ranges, step)
 
     more =
       for {_best, block} <- next,
-          {key, place} <- places(tables, block, wanted, recent),
-          do: {rank(order, key), place}
+          {timestamp, id, place} <- matching_keys(tables, block, wanted, recent),
+          do: ranked(order, timestamp, id, place)
 
-    found = (more ++ found) |> Enum.sort() |> Enum.take(count)
+    found = more |> Enum.sort() |> :lists.merge(found) |> Enum.take(count)
 
     case rest do
       [{best, _block} | _others] ->
-        if length(found) == count and elem(List.last(found), 0) < best,
-          do: found,
-          else: lowest(query, rest, 2 * blocks, found)
+        if length(found) == count and List.last(found) < best do
+          found
+        else
+          step = step(step, seen, length(found), count)
+          lowest(query, rest, {step, seen + step}, found)
+        end
 
       [] ->
         found
     end
   end
 
-  defp rank(:timestamp, {timestamp, id, _type, _hash}), do: {timestamp, id}
-  defp rank(:event_id, {_timestamp, id, _type, _hash}), do: id
-  defp rank(:latest, {timestamp, id, _type, _hash}), do: {-timestamp, -id}
+  # As many as what is missing should be in, by those that have been seen.
+  defp step(step, seen, found, count) when found > 0 and found < count,
+    do: min(1 + div((count - found) * seen, found), 4 * step)
 
-  defp at_best(:timestamp, [_block, first, _last, first_id, _last_id]), do: {first, first_id}
-  defp at_best(:event_id, [_block, _first, _last, first_id, _last_id]), do: first_id
-  defp at_best(:latest, [_block, _first, last, _first_id, last_id]), do: {-last, -last_id}
+  defp step(step, _seen, _found, _count), do: 2 * step
+
+  # What is ordered, then the place, or the event of an unsettled one: ids differ, so these are never compared. Flat, because most of the time of a
+  # query is comparing.
+  defp ranked(:timestamp, timestamp, id, which), do: {timestamp, id, which}
+  defp ranked(:event_id, _timestamp, id, which), do: {id, id, which}
+  defp ranked(:latest, timestamp, id, which), do: {-timestamp, -id, which}
+
+  # Not above the best of the block, whose first id need not be that of its first event.
+  defp at_best(:latest, [_block, _first, last, _first_id, last_id]), do: {-last, -last_id, -1}
+
+  defp at_best(order, [_block, first, _last, first_id, _last_id]),
+    do: ranked(order, first, first_id, -1)
 
   defp event(tables, together, place) when is_integer(place) do
     block = div(place, @block)
 
     case together do
-      %{^block => row} -> elem(row, 1 + rem(place, @block))
+      %{^block => row} -> in_row(row, place)
       _one_by_one -> at(tables, place)
     end
   end
@@ -373,17 +427,15 @@ defmodule Foundation.Services.EventStore.Tables do
 
   defp wanted(query), do: {query[:event_type], query[:time_range]}
 
-  defp key(%{timestamp: timestamp, event_id: id, event_type: type, correlation_id: correlation}),
-    do: {timestamp, id, type, correlation && hash(correlation)}
+  # No two of them are compared: of equal hashes the events themselves are looked at.
+  defp hash(%{correlation_id: nil}), do: nil
+  defp hash(%{correlation_id: correlation_id}), do: :erlang.phash2(correlation_id)
 
-  # Of equal hashes the events themselves are looked at.
-  defp hash(correlation_id), do: :erlang.phash2(correlation_id)
+  defp wanted?(%{event_type: type, timestamp: timestamp}, {of_type, range}),
+    do: (of_type == nil or type == of_type) and within?(timestamp, range)
 
-  defp wanted?({_timestamp, id, type, _hash}, {of_type, nil}, recent),
-    do: (of_type == nil or type == of_type) and not is_map_key(recent, id)
-
-  defp wanted?({timestamp, _id, _type, _hash} = key, {type, {from, to}}, recent),
-    do: timestamp >= from and timestamp <= to and wanted?(key, {type, nil}, recent)
+  defp within?(_timestamp, nil), do: true
+  defp within?(timestamp, {from, to}), do: timestamp >= from and timestamp <= to
 
   # [block, first and last timestamp, first and last id] of the blocks that may have something.
   defp ranges(tables, {_type, range}) do
@@ -393,33 +445,60 @@ defmodule Foundation.Services.EventStore.Tables do
         {from, to} -> [{:>=, :"$3", {:const, from}}, {:"=<", :"$2", {:const, to}}]
       end
 
-    :ets.select(tables.keys, [{{:"$1", :"$2", :"$3", :"$4", :"$5", :_}, within, [:"$$"]}])
+    :ets.select(tables.keys, [{{:"$1", :"$2", :"$3", :"$4", :"$5", :_, :_, :_}, within, [:"$$"]}])
   end
 
-  # {key, place} of what is in a block.
-  defp places(tables, block) do
-    for {key, place} when key != nil <- tables |> keys(block) |> Enum.with_index(block * @block),
-        do: {key, place}
-  end
-
-  # Of what matches, but for what has not settled; the last one first.
-  defp places(tables, block, wanted, recent),
-    do: tables |> keys(block) |> matching_places(block * @block, wanted, recent, [])
-
-  defp matching_places([], _place, _wanted, _recent, found), do: found
-
-  defp matching_places([key | keys], place, wanted, recent, found) do
-    if key != nil and wanted?(key, wanted, recent),
-      do: matching_places(keys, place + 1, wanted, recent, [{key, place} | found]),
-      else: matching_places(keys, place + 1, wanted, recent, found)
-  end
-
-  defp keys(tables, block) do
-    case :ets.lookup(tables.keys, block) do
-      [{_block, _first, _last, _first_id, _last_id, keys}] -> keys
-      [] -> []
+  # Where what matches is in a block, but for what has not settled; the last one first.
+  defp places(tables, block, {type, range} = wanted, {first, last}, recent) do
+    if recent == %{} and all?({nil, range}, first, last) do
+      types = types(tables, block)
+      # Most blocks have none of a rare type: this looks fastest.
+      if :lists.member(type, types), do: of_type(types, type, block * @block, []), else: []
+    else
+      for {_timestamp, _id, place} <- matching_keys(tables, block, wanted, recent), do: place
     end
   end
+
+  defp of_type([type | types], type, place, found),
+    do: of_type(types, type, place + 1, [place | found])
+
+  defp of_type([_other | types], type, place, found), do: of_type(types, type, place + 1, found)
+  defp of_type([], _type, _place, found), do: found
+
+  defp types(tables, block) do
+    :ets.lookup_element(tables.keys, block, @types)
+  rescue
+    ArgumentError -> gone(tables, [])
+  end
+
+  # {timestamp, id, place}, the last one first.
+  defp matching_keys(tables, block, wanted, recent) do
+    case :ets.lookup(tables.keys, block) do
+      [{_block, _first, _last, _first_id, _last_id, types, timestamps, ids}] ->
+        matching_keys(types, 0, {block * @block, timestamps, ids}, wanted, recent, [])
+
+      [] ->
+        []
+    end
+  end
+
+  defp matching_keys([other | types], n, keys, {type, _range} = wanted, recent, found)
+       when type != nil and other != type,
+       do: matching_keys(types, n + 1, keys, wanted, recent, found)
+
+  defp matching_keys([_of_type | types], n, keys, {_type, range} = wanted, recent, found) do
+    {place, timestamps, ids} = keys
+    {timestamp, id} = {elem(timestamps, n), elem(ids, n)}
+
+    if id != nil and within?(timestamp, range) and not is_map_key(recent, id) do
+      found = [{timestamp, id, place + n} | found]
+      matching_keys(types, n + 1, keys, wanted, recent, found)
+    else
+      matching_keys(types, n + 1, keys, wanted, recent, found)
+    end
+  end
+
+  defp matching_keys([], _n, _keys, _wanted, _recent, found), do: found
 
   defp entries(tables, block) do
     case :ets.lookup(tables.blocks, block) do
@@ -428,10 +507,18 @@ defmodule Foundation.Services.EventStore.Tables do
     end
   end
 
+  defp in_row(row, place), do: elem(row, 1 + rem(place, @block))
+
   # Nil if it is gone.
   defp at(tables, place) do
     :ets.lookup_element(tables.blocks, div(place, @block), 2 + rem(place, @block))
   rescue
-    ArgumentError -> nil
+    ArgumentError -> gone(tables, nil)
+  end
+
+  # Of the block, not of the table with all others: that is an error.
+  defp gone(tables, nothing) do
+    _none = :ets.member(tables.blocks, 0)
+    nothing
   end
 end
