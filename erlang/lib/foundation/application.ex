@@ -93,8 +93,9 @@ defmodule Foundation.Application do
   defp test_children do
     supervisor = Foundation.TestSupport.TestSupervisor
 
-    if Application.get_env(:foundation, :test_mode, false) and Code.ensure_loaded?(supervisor),
-      do: [supervisor],
-      else: []
+    if Application.get_env(:foundation, :test_mode, false) == true and
+         Code.ensure_loaded?(supervisor),
+       do: [supervisor],
+       else: []
   end
 end

@@ -25,6 +25,8 @@ defmodule Foundation.ClusterConfig do
   Errors are texts that name the setting, what is wrong with it and what it may be.
   """
 
+  alias Foundation.ClusterConfig.Options
+
   @enforce_keys [:tier, :strategy, :topologies, :reason]
   defstruct @enforce_keys ++ [order: []]
 
@@ -217,8 +219,9 @@ defmodule Foundation.ClusterConfig do
   defp clusters(clusters, source, defaults) when is_map(clusters) or is_list(clusters) do
     clusters
     |> Enum.sort()
-    |> Enum.reduce_while({:ok, []}, fn {name, spec}, {:ok, topologies} ->
-      with {:ok, strategy, options} <- parse(spec, "#{source} #{name}"),
+    |> Enum.reduce_while({:ok, []}, fn cluster, {:ok, topologies} ->
+      with {:ok, name, spec} <- named(cluster, source),
+           {:ok, strategy, options} <- parse(spec, "#{source} #{name}"),
            options = Keyword.drop(options, [:processes, :nodes]),
            {:ok, topology} <- translate(strategy, Keyword.merge(defaults, options)) do
         {:cont, {:ok, [{name, topology} | topologies]}}
@@ -246,6 +249,16 @@ defmodule Foundation.ClusterConfig do
 
   defp clusters(other, source, _defaults),
     do: {:error, "#{source} is #{inspect(other)}; it is a map of name => [strategy: ...]"}
+
+  defp named({name, spec}, _source) when is_atom(name), do: {:ok, name, spec}
+
+  # Not shown as a whole: there may be a secret in it.
+  defp named(other, source) do
+    name = with {name, _spec} <- other, do: name
+
+    {:error,
+     "#{source} has #{inspect(name)}; it is a map of name => [strategy: ...], with atoms for names"}
+  end
 
   defp from_variable(text) do
     values = Map.new([true, false | @strategies], &{Atom.to_string(&1), &1})
@@ -377,13 +390,17 @@ defmodule Foundation.ClusterConfig do
   ## Translations
 
   @doc """
-  The topology of a strategy. Options beyond those of the strategy's own function are passed on as they are.
+  The topology of a strategy. Options beyond those of the strategy's own function are passed on as they are; one that the strategy does not take, or of a
+  wrong type, is an error. An option that is `nil` is none. A module stands for any libcluster strategy, whose options are passed on unseen.
   """
   @spec translate(atom(), keyword()) :: {:ok, topology()} | {:error, String.t()}
   def translate(strategy, options) when strategy in @strategies do
+    options = Enum.reject(options, fn {_key, value} -> value == nil end)
+
     case missing(strategy, options) do
       [] ->
-        {:ok, apply_translation(strategy, options)}
+        with :ok <- Options.check(strategy, options),
+             do: {:ok, apply_translation(strategy, options)}
 
       keys ->
         {:error,

@@ -50,7 +50,7 @@ defmodule Foundation.Host do
     wanted? = Application.get_env(:foundation, :use_host_libraries, true)
 
     for {library, module} <- @libraries do
-      found = if wanted? and usable?(library, module), do: module
+      found = if wanted? == true and usable?(library, module), do: module
       :persistent_term.put({__MODULE__, library}, found)
     end
 

@@ -160,6 +160,55 @@ defmodule Foundation.ClusterConfigTest do
     end
   end
 
+  test "an option that a strategy does not take, or of a wrong type, is named with what would be right" do
+    for {options, parts} <- [
+          {[strategy: :gossip, secret: 5, colour: 1],
+           [
+             "strategy :gossip",
+             "secret: is not what it must be; it is a string",
+             "there is no option colour:",
+             "broadcast_only:, if_addr:"
+           ]},
+          {[strategy: :gossip, secret: ~c"hidden"], ["secret:"]},
+          {[strategy: :gossip, port: "45892"], ["port:", "\"45892\"", "1 to 65535"]},
+          {[strategy: :gossip, port: 0], ["port:"]},
+          {[strategy: :gossip, if_addr: "eth0"], ["if_addr:", "\"eth0\"", "IP address"]},
+          {[strategy: :gossip, broadcast_only: "yes"], ["broadcast_only:", "true or false"]},
+          {[strategy: :epmd, hosts: ["a@b"]], ["hosts:", "[\"a@b\"]", ":\"a@host\""]},
+          {[strategy: :epmd, hosts: :a@b], ["hosts:", ":a@b"]},
+          {[strategy: :epmd, hosts: [:a@b], timeout: -1], ["timeout:", "-1"]},
+          {[strategy: :local_epmd, interval: 5], ["interval:", "polling_interval:"]},
+          {[strategy: :dns, query: :a, app_name: "x"], ["query:", ":a"]},
+          {[strategy: :kubernetes, polling_interval: 0, app_name: "x"], ["polling_interval:"]},
+          {[strategy: :kubernetes, kubernetes_selecter: "x=y", app_name: "x"],
+           ["kubernetes_selecter:", "kubernetes_selector:"]},
+          {[strategy: :consul, app_name: "x", service: "shop"], ["service:", "[name: "]},
+          {[strategy: :consul, app_name: "x", access_token: {"hidden"}], ["access_token:"]},
+          {[strategy: :kubernetes, app_name: {1}], ["app_name:", "{1}"]}
+        ] do
+      assert {:error, message} = resolve(cluster: options)
+      for part <- parts, do: assert(message =~ part, message)
+      refute message =~ "hidden"
+      assert {:error, ^message} = resolve(clusters: %{one: options})
+    end
+
+    for options <- [
+          [
+            strategy: :gossip,
+            if_addr: {127, 0, 0, 1},
+            multicast_addr: "233.252.1.32",
+            port: 45_892
+          ],
+          [strategy: :gossip, secret: nil, prune: :never],
+          [strategy: :dns, query: "a.internal", node_basename: "a", resolver: &List.wrap/1],
+          [strategy: {Cluster.Strategy.Gossip, [secret: 5, colour: 1]}],
+          [strategy: Cluster.Strategy.Gossip, colour: 1]
+        ] do
+      assert {:ok, %{topologies: [foundation: topology]}} = resolve(cluster: options)
+      refute match?([secret: nil], topology[:config])
+    end
+  end
+
   test "secrets come from the environment" do
     settings = %{
       foundation: [security: [erlang_cookie: {:system, "ERLANG_COOKIE"}, tls_enabled: true]],
@@ -203,6 +252,13 @@ defmodule Foundation.ClusterConfigTest do
       assert {:error, message} = decide(clusters: %{})
       assert message =~ "empty"
       assert {:error, _} = decide(clusters: :ai)
+      assert {:error, message} = decide(clusters: [1])
+      assert message =~ "has 1; it is a map"
+
+      assert {:error, message} =
+               decide(clusters: %{{:a} => [strategy: :gossip, secret: "hidden"]})
+
+      assert message =~ "{:a}" and not (message =~ "hidden")
     end
   end
 end

@@ -120,7 +120,8 @@ defmodule Foundation.Cluster.CompanionTest do
     test "a configuration that the program refuses is logged, and the application runs" do
       {_cluster, call, [a]} = start(1, binary: @program)
       collected = collect(call, a)
-      cluster = [strategy: :gossip, secret: "hush", ports: 1]
+      # By its module, so that the library passes on what it does not know.
+      cluster = [strategy: {Cluster.Strategy.Gossip, [secret: "hush", ports: 1]}]
       assert {:ok, _supervisor} = call.(a, Foundation, :start_cluster, [[cluster: cluster]])
 
       eventually(fn ->

@@ -71,6 +71,8 @@ defmodule Foundation.ClusterConfig.Settings do
        "clusters: gives each cluster a way to be found, and one node may be in several"}
   }
 
+  @no_setting "it is no key with a value"
+
   @channels %{
     control: :acts,
     events: :acts,
@@ -125,7 +127,10 @@ defmodule Foundation.ClusterConfig.Settings do
         [{"messaging: compression:", {:not_offered, why}}]
 
       {key, _value} ->
-        [{"messaging: #{key}:", {:not_offered, "there is no such setting"}}]
+        [{"messaging: #{word(key)}:", {:not_offered, "there is no such setting"}}]
+
+      other ->
+        [{"messaging: #{inspect(other)}", {:not_offered, @no_setting}}]
     end)
   end
 
@@ -144,9 +149,12 @@ defmodule Foundation.ClusterConfig.Settings do
         {"processes: distribution_strategy:", {:not_offered, why}}
 
       {key, _value} ->
-        {"processes: #{key}:",
+        {"processes: #{word(key)}:",
          {:not_offered,
           "it is Horde's where the application has Horde, and the library's own where not"}}
+
+      other ->
+        {"processes: #{inspect(other)}", {:not_offered, @no_setting}}
     end)
   end
 
@@ -156,7 +164,7 @@ defmodule Foundation.ClusterConfig.Settings do
           Keyword.keyword?(spec),
           {key, _value} <- spec,
           why = of_cluster(key),
-          do: {"clusters: #{name}: #{key}:", {:not_offered, why}}
+          do: {"clusters: #{word(name)}: #{key}:", {:not_offered, why}}
 
     [{"clusters:", :acts} | named]
   end
@@ -173,6 +181,9 @@ defmodule Foundation.ClusterConfig.Settings do
         []
     end
   end
+
+  defp word(key) when is_atom(key), do: Atom.to_string(key)
+  defp word(key), do: inspect(key)
 
   defp of_cluster(:nodes), do: "how many nodes there are is up to whoever starts them"
 
