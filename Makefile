@@ -45,12 +45,12 @@ ecosystem:
 
 bench:
 	script/jinterface
-	$(ERLANG) cargo run --release --quiet -p foundation-bench-macro -- \
+	$(ERLANG) cargo run --profile dist --quiet -p foundation-bench-macro -- \
 	    --save benches/results/$$(date -u +%Y-%m-%d-%H%M).txt $(BENCH)
 
 bench-codec:
-	$(ERLANG) cargo run --release --quiet -p foundation-bench-micro
-	cargo run --release --quiet -p foundation-bench-micro -- --count
+	$(ERLANG) cargo run --profile dist --quiet -p foundation-bench-micro
+	cargo run --profile dist --quiet -p foundation-bench-micro -- --count
 
 SOAK_OPERATIONS ?= 100000
 SOAK_MESSAGES ?= 100000000

@@ -24,10 +24,20 @@ fn built(program: PathBuf) -> PathBuf {
     program
 }
 
-/// Where this process was built to: the directory above `deps`.
+/// Where this process was built to; tests and examples are in a folder of their own there.
 fn target() -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this program");
-    test.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps").to_owned()
+    let program = std::env::current_exe().expect("the path of this program");
+    let folder = program.parent().expect("programs are in folders");
+    let above = folder.ends_with("deps") || folder.ends_with("examples");
+    if above { folder.parent().expect("target/<profile>/deps").to_owned() } else { folder.to_owned() }
+}
+
+/// The argument of cargo with which this program was built; none for the profiles of development. What it starts is
+/// built in the same way.
+pub fn profile() -> Option<String> {
+    // Cargo's folders have the names of its profiles, but for `debug`.
+    let folder = target().file_name()?.to_string_lossy().into_owned();
+    (folder != "debug").then(|| format!("--profile={folder}"))
 }
 
 /// Builds what `make test` builds, and so nothing if that is what runs.
@@ -38,11 +48,10 @@ fn build() {
         if std::env::var_os("FOUNDATION_BUILT").is_some() {
             return;
         }
-        let release = target().file_name().is_some_and(|profile| profile == "release");
         let status = cargo()
             .args(["test", "--workspace", "--exclude=foundation-bench-*", "--no-run", "--quiet"])
             .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
-            .args(release.then_some("--release"))
+            .args(profile())
             .status()
             .expect("cargo can be started");
         assert!(status.success(), "the workspace does not build");
@@ -56,10 +65,9 @@ pub fn native() -> PathBuf {
         if std::env::var_os("FOUNDATION_BUILT").is_some() {
             return;
         }
-        let release = target().file_name().is_some_and(|profile| profile == "release");
         let status = cargo()
             .args(["build", "--quiet", "--features", "probe"])
-            .args(release.then_some("--release"))
+            .args(profile())
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../nif"))
             .status()
             .expect("cargo can be started");

@@ -131,6 +131,7 @@ impl NodeInner {
     }
 
     /// The node that a destination is on; `None` if it is this one.
+    #[inline]
     pub(crate) fn remote_node<'a>(&self, to: &'a Dest) -> Option<&'a Atom> {
         let node = match to {
             Dest::Pid(pid) => &pid.node,

@@ -1,6 +1,6 @@
 //! Measurements of a Rust node beside real BEAM nodes, in one run, in turns.
 //!
-//! `cargo run --release -p foundation-bench-macro -- [--long] [--otp N|all] [--rounds N] [--against PROGRAM] [--save FILE] [SUBJECT…]`; see
+//! `cargo run --profile dist -p foundation-bench-macro -- [--long] [--otp N|all] [--rounds N] [--against PROGRAM] [--save FILE] [SUBJECT…]`; see
 //! `docs/performance.md` for what each line means. Nothing here is a test: a goal that is missed is printed, not raised.
 #![allow(
     clippy::expect_used,
@@ -115,6 +115,7 @@ fn head(request: &Request, arguments: &[String]) -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let profile = foundation_interop_tests::built::profile().unwrap_or_default();
     let others: String = request.others.iter().map(|other| format!("; {}", other.version)).collect();
     let lines = [
         ("date", output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
@@ -126,7 +127,7 @@ fn head(request: &Request, arguments: &[String]) -> String {
         ("load average", load()),
         ("Erlang/OTP", format!("{}, default flags, hidden{}", request.release.version, others)),
         ("rustc", output("rustc", &["--version"])),
-        ("command", format!("cargo run --release -p foundation-bench-macro -- {}", arguments.join(" "))),
+        ("command", format!("cargo run {profile} -p foundation-bench-macro -- {}", arguments.join(" "))),
         (
             "samples",
             format!("median of {} rounds in turns, ± half of the spread, × the first", request.rounds),

@@ -30,6 +30,7 @@ impl From<Pid> for Dest {
 }
 
 impl From<&Pid> for Dest {
+    #[inline]
     fn from(pid: &Pid) -> Self {
         Self::Pid(pid.clone())
     }

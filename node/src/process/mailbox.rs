@@ -146,11 +146,13 @@ impl Mailbox {
         }
     }
 
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Messages that were not handed out, and their bytes; the receiver may have taken them over.
+    #[inline]
     fn waiting(&self) -> (usize, usize) {
         let (out, bytes_out) = self.handed_out.0.get();
         let (messages, bytes) = self.appended.get();
@@ -175,6 +177,7 @@ impl Mailbox {
         self.limit.overflow == Overflow::Block
     }
 
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         let (messages, bytes) = self.waiting();
         messages >= self.limit.messages || bytes >= self.limit.bytes
@@ -282,6 +285,7 @@ impl Mailbox {
     }
 
     /// The receiver, of which there is one, has handed out a message of this size.
+    #[inline]
     fn taken(&self, bytes: usize) {
         self.handed_out.0.add(1, bytes);
         if self.limit.overflow == Overflow::Block
@@ -382,6 +386,7 @@ impl Receiver {
     }
 
     /// A message was handed out that held this back.
+    #[inline]
     fn give_back(&mut self, credit: Option<Credit>) {
         if let Some(credit) = credit {
             match &mut self.credit {
@@ -414,6 +419,7 @@ impl Receiver {
 }
 
 /// Takes out the first message from place `scanned` on that is wanted.
+#[inline]
 fn take_first(
     queue: &mut VecDeque<Envelope>,
     scanned: &mut usize,

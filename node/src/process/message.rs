@@ -95,6 +95,7 @@ impl Message {
     }
 
     /// Bytes of encoded terms in it.
+    #[inline]
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
             Self::Term(raw) => raw.as_bytes().len(),

@@ -213,6 +213,7 @@ impl Proc {
     }
 
     /// The lane of the messages that this process sends.
+    #[inline]
     pub(crate) fn lane(&self) -> Lane {
         let class = match self.class.load(Ordering::Relaxed) {
             class if class == LaneClass::Control as u8 => LaneClass::Control,
@@ -260,6 +261,7 @@ impl Proc {
         }
     }
 
+    #[inline]
     pub(crate) fn has_calls(&self) -> bool {
         self.calls.load(Ordering::Relaxed) != 0
     }

@@ -32,6 +32,7 @@ impl ProcessTable {
         &self.shards[number as usize % SHARDS]
     }
 
+    #[inline]
     pub(crate) fn get(&self, number: u64) -> Option<Arc<Proc>> {
         self.shard(number).read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
     }
@@ -104,6 +105,7 @@ impl Default for AtomHash {
 impl BuildHasher for AtomHash {
     type Hasher = AtomHasher;
 
+    #[inline]
     fn build_hasher(&self) -> AtomHasher {
         AtomHasher(self.0)
     }
@@ -113,17 +115,20 @@ impl BuildHasher for AtomHash {
 pub(crate) struct AtomHasher(u64);
 
 impl AtomHasher {
+    #[inline]
     fn mix(&mut self, word: u64) {
         self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
 }
 
 impl Hasher for AtomHasher {
+    #[inline]
     fn finish(&self) -> u64 {
         // Tables take the index from the low bits and a tag from the high ones.
         self.0 ^ self.0 >> 32
     }
 
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         match bytes.last_chunk::<8>() {
             Some(last) => {
@@ -137,6 +142,7 @@ impl Hasher for AtomHasher {
         }
     }
 
+    #[inline]
     fn write_usize(&mut self, length: usize) {
         self.mix(length as u64);
     }

@@ -48,11 +48,13 @@ impl Undelivered {
     }
 
     /// A part of the bytes that [`Self::count`] has counted.
+    #[inline]
     pub(crate) fn counted(self: &Arc<Self>, bytes: usize) -> Credit {
         Credit { of: Arc::clone(self), bytes }
     }
 
     /// Counts bytes that are split up afterwards.
+    #[inline]
     pub(crate) fn count(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }

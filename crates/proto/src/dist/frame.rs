@@ -50,6 +50,7 @@ impl<'a> Frame<'a> {
     }
 
     /// The data from `offset` on, sharing the buffer.
+    #[inline]
     pub(crate) fn share_from(&self, offset: usize) -> Bytes {
         self.run.slice((self.start + offset).min(self.end)..self.end)
     }

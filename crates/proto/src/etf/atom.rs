@@ -161,29 +161,30 @@ impl PartialEq for Atom {
 }
 
 /// Whether the first `len` bytes are the same. A message compares the names of nodes several times, and a call for each
-/// costs more than comparing them all.
+/// costs more than comparing them all; so this names each word, where iterators become calls in a build without
+/// link-time optimisation.
 #[inline]
 fn starts_equal(one: &[u8; INLINE], other: &[u8; INLINE], len: u8) -> bool {
-    let Some(masks) = STARTS.get(usize::from(len)) else { return false };
-    let (one, other) = (words(one), words(other));
-    let differences =
-        masks.iter().zip(one.iter().zip(&other)).map(|(mask, (one, other))| (one ^ other) & mask);
-    differences.fold(0, |all, word| all | word) == 0
+    let Some([first, second, last]) = STARTS.get(usize::from(len)) else { return false };
+    (word::<{ WORDS[0] }>(one) ^ word::<{ WORDS[0] }>(other)) & first
+        | (word::<{ WORDS[1] }>(one) ^ word::<{ WORDS[1] }>(other)) & second
+        | (word::<{ WORDS[2] }>(one) ^ word::<{ WORDS[2] }>(other)) & last
+        == 0
 }
 
-/// All bytes of a text that is stored inside the value; some are in two words.
+/// Eight bytes, from `AT` on, of a text that is stored inside the value.
 #[inline]
-fn words(bytes: &[u8; INLINE]) -> [u64; 3] {
-    let word = |start: usize| {
-        bytes.get(start..).and_then(<[u8]>::first_chunk).map_or(0, |word| u64::from_le_bytes(*word))
-    };
-    WORDS.map(word)
+fn word<const AT: usize>(bytes: &[u8; INLINE]) -> u64 {
+    match bytes.split_at(AT).1.first_chunk() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => 0,
+    }
 }
 
-/// Where the [`words`] begin.
+/// Where the three words that hold a text inside the value begin; some bytes are in two.
 const WORDS: [usize; 3] = [0, 8, INLINE - 8];
 
-/// For each length the bits of the [`words`] that belong to the text.
+/// For each length the bits of these words that belong to the text.
 static STARTS: [[u64; 3]; INLINE + 1] = {
     let mut masks = [[0; 3]; INLINE + 1];
     let mut len = 0;
@@ -232,6 +233,7 @@ impl Ord for Atom {
 }
 
 impl Hash for Atom {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_bytes().hash(state);
     }
@@ -322,6 +324,7 @@ impl<'a> From<&'a Atom> for AtomRef<'a> {
 }
 
 impl PartialEq<str> for AtomRef<'_> {
+    #[inline]
     fn eq(&self, other: &str) -> bool {
         if self.latin1 { self.chars().eq(other.chars()) } else { self.bytes == other.as_bytes() }
     }

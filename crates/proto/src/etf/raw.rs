@@ -138,6 +138,7 @@ impl RawTerm {
     ///
     /// # Errors
     /// None in practice: the term was checked when this was made.
+    #[inline]
     pub fn view<'a>(&'a self, tape: &'a mut Tape) -> Result<View<'a>> {
         tape.parse_checked(&self.bytes, self.atoms(), &Limits::unbounded_terms())
     }

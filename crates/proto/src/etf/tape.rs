@@ -146,6 +146,7 @@ impl Tape {
     }
 
     /// As [`parse`](Self::parse), for bytes that it has accepted before: does not look again for keys that are equal.
+    #[inline]
     pub(super) fn parse_checked<'a>(
         &'a mut self,
         bytes: &'a [u8],
@@ -157,6 +158,7 @@ impl Tape {
     }
 
     /// As [`parse_checked`](Self::parse_checked), for a view in which no maps are compared.
+    #[inline]
     pub(super) fn parse_to_read<'a>(
         &'a mut self,
         bytes: &'a [u8],

@@ -76,8 +76,10 @@ pub(crate) fn decode_receiver(bytes: &[u8], atoms: &[Atom], local: &Atom) -> Opt
         return None;
     }
     let ([id, serial, creation], _) = numbers.as_chunks() else { return None };
-    let [id, serial, creation] = [id, serial, creation].map(|word| u32::from_be_bytes(*word));
-    Some((LocalPid { id, serial, creation }, START.len() + 2 * CACHED_PID))
+    Some((
+        LocalPid { id: number(id), serial: number(serial), creation: number(creation) },
+        START.len() + 2 * CACHED_PID,
+    ))
 }
 
 /// The bytes of a pid that names its node by the header.
@@ -89,8 +91,12 @@ fn cached_pid(bytes: &[u8; CACHED_PID], atoms: &[Atom]) -> Option<Pid> {
     let [tag::NEW_PID_EXT, tag::ATOM_CACHE_REF, index, numbers @ ..] = bytes else { return None };
     let node = atoms.get(usize::from(*index))?.clone();
     let ([id, serial, creation], _) = numbers.as_chunks() else { return None };
-    let [id, serial, creation] = [id, serial, creation].map(|word| u32::from_be_bytes(*word));
-    Some(Pid { node, id, serial, creation })
+    Some(Pid { node, id: number(id), serial: number(serial), creation: number(creation) })
+}
+
+#[inline]
+fn number(bytes: &[u8; 4]) -> u32 {
+    u32::from_be_bytes(*bytes)
 }
 
 /// Reads a control tuple.

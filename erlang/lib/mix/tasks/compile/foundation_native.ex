@@ -2,7 +2,7 @@ defmodule Mix.Tasks.Compile.FoundationNative do
   @moduledoc """
   Builds the native functions with cargo and puts them into `priv/native`.
 
-  Release profile in `:prod`, dev profile otherwise. In `:test` the crate's `probe` feature adds the function that
+  Profile `dist` in `:prod`, `dev` otherwise. In `:test` the crate's `probe` feature adds the function that
   panics on purpose.
 
   Without cargo, or without the crate's source, the task warns and compilation goes on: every pure function has an
@@ -35,7 +35,7 @@ defmodule Mix.Tasks.Compile.FoundationNative do
   end
 
   defp build(crate) do
-    {profile, folder} = if Mix.env() == :prod, do: {["--release"], "release"}, else: {[], "debug"}
+    {profile, folder} = if Mix.env() == :prod, do: {["--profile", "dist"], "dist"}, else: {[], "debug"}
     features = if Mix.env() == :test, do: ["--features", "probe"], else: []
     args = ["--quiet", "--message-format", "short"] ++ profile ++ features
 
