@@ -8,7 +8,9 @@ use core::iter::once;
 use bytes::{Bytes, BytesMut};
 
 use super::leaf::Context;
+use super::pool::{Lent, lend};
 use super::tag::*;
+use super::term::Inside;
 use super::{Atom, ExportFun, Fun, List, Map, Pid, Port, Reference, Term, Tuple};
 
 /// Levels that are built by recursion. What is nested deeper is built on a stack of values.
@@ -18,7 +20,9 @@ pub(super) const LEVELS: u32 = 32;
 /// it. And where the term ends. `None` if there is something in it that is not read here.
 pub(super) fn read(bytes: &[u8], at: usize, atoms: &[Atom], source: Option<&Bytes>) -> Option<(Term, usize)> {
     let (rest, binaries) = (bytes.get(at..)?, Binaries::new(source));
-    let mut builder = Builder { bytes, rest, atoms, long: LongAtoms::default(), binaries, failed: false };
+    let pool = lend();
+    let mut builder =
+        Builder { bytes, rest, atoms, long: LongAtoms::default(), binaries, failed: false, pool };
     let term = builder.term(LEVELS);
     if builder.failed { None } else { Some((term, builder.pos())) }
 }
@@ -33,6 +37,7 @@ struct Builder<'a> {
     binaries: Binaries<'a>,
     /// Something came that is not read here: what is made is thrown away.
     failed: bool,
+    pool: Lent,
 }
 
 impl<'a> Builder<'a> {
@@ -90,8 +95,11 @@ impl<'a> Builder<'a> {
     /// The next `count` terms.
     // `extend` instead of `push`: it makes room first and the term afterwards, in its place. A pushed term is made on the
     // stack and then copied, and the copy has to wait for the parts to be written, which costs several times as much.
-    fn elements(&mut self, count: usize, levels: u32) -> Vec<Term> {
-        let mut elements = Vec::with_capacity(count);
+    fn elements(&mut self, count: usize, levels: u32) -> Inside {
+        if count == 0 {
+            return None;
+        }
+        let mut elements = self.pool.room(count);
         let mut rest = self.rest;
         while elements.len() < count {
             match *rest {
@@ -118,14 +126,14 @@ impl<'a> Builder<'a> {
                     self.rest = rest;
                     elements.extend(once(levels).map(|levels| self.term(levels)));
                     if self.failed {
-                        return elements;
+                        return None;
                     }
                     rest = self.rest;
                 }
             }
         }
         self.rest = rest;
-        elements
+        Some(elements.into_boxed_slice())
     }
 
     fn list(&mut self, count: usize, levels: u32) -> Term {
@@ -139,7 +147,7 @@ impl<'a> Builder<'a> {
         }
         // The one frequent list of this kind is `[alias | Reference]`, in every call of a gen_server.
         let tail = self.term(levels);
-        Term::list_with_tail(elements, tail)
+        Term::list_with_tail(List(elements).into_vec(), tail)
     }
 
     fn map(&mut self, count: usize, levels: u32) -> Term {
@@ -199,8 +207,9 @@ impl<'a> Builder<'a> {
             STRING_EXT => {
                 let (len, bytes) = body.split_first_chunk()?;
                 let len = usize::from(u16::from_be_bytes(*len));
-                let integers = bytes.get(..len)?.iter().map(|byte| Term::Integer(i64::from(*byte)));
-                (Term::List(integers.collect()), 2 + len)
+                let mut integers = self.pool.room(len);
+                integers.extend(bytes.get(..len)?.iter().map(|byte| Term::Integer(i64::from(*byte))));
+                (Term::List(integers.into()), 2 + len)
             }
             NEW_PID_EXT | PID_EXT => {
                 let (pid, size) = context.pid(tag, body, false).ok()?;

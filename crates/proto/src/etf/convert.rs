@@ -119,7 +119,7 @@ macro_rules! tuple {
         impl<$($name: Into<Term>),*> From<($($name,)*)> for Term {
             #[allow(non_snake_case, reason = "the type parameters double as variables")]
             fn from(($($name,)*): ($($name,)*)) -> Self {
-                Self::Tuple(Tuple(vec![$($name.into()),*]))
+                Self::Tuple(vec![$($name.into()),*].into())
             }
         }
     };

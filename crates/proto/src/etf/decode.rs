@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::build::{Binaries, read};
 use super::tag::*;
 use super::tape::Node;
-use super::{Atom, ExportFun, Fun, ImproperList, Kind, List, Map, Record, Tape, Term, Tuple, View};
+use super::{Atom, ExportFun, Fun, ImproperList, Kind, Map, Record, Tape, Term, Tuple, View};
 use crate::error::Problem;
 use crate::{Error, Limits, Result};
 
@@ -234,14 +234,14 @@ fn finish(built: Building, whole: View<'_>, values: &mut Vec<Term>) {
         None => values.split_off(built.start),
     };
     values.push(match view.kind() {
-        Kind::Tuple => Term::Tuple(Tuple(elements)),
+        Kind::Tuple => Term::Tuple(elements.into()),
         Kind::ImproperList => {
             let tail = elements.pop().unwrap_or_default();
-            Term::ImproperList(Box::new(ImproperList { elements: List(elements), tail }))
+            Term::ImproperList(Box::new(ImproperList { elements: elements.into(), tail }))
         }
         Kind::Fun => fun(view, elements).unwrap_or_default(),
         Kind::Record => record(view, elements).unwrap_or_default(),
-        _ => Term::List(List(elements)),
+        _ => Term::List(elements.into()),
     });
 }
 
@@ -255,7 +255,7 @@ fn fun(view: View<'_>, free: Vec<Term>) -> Option<Term> {
         old_index: view.part(1)?.as_i64()?,
         old_uniq: view.part(2)?.as_i64()?,
         pid: view.part(3)?.as_pid()?,
-        free: List(free),
+        free: free.into(),
     })))
 }
 

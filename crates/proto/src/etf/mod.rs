@@ -21,6 +21,7 @@ mod narrow;
 mod nest;
 mod order;
 mod plain;
+mod pool;
 mod raw;
 #[cfg(feature = "serde")]
 pub mod serde;

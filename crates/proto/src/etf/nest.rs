@@ -5,8 +5,10 @@
 
 use core::cell::Cell;
 use core::hash::{Hash, Hasher};
-use core::mem::{discriminant, forget, take};
+use core::mem::{discriminant, take};
 
+use super::pool::{Lent, free, lend};
+use super::term::Inside;
 use super::walk::Items;
 use super::{Fun, ImproperList, List, Map, Record, Term, Tuple};
 
@@ -22,30 +24,72 @@ std::thread_local! {
 /// Lets `drop` take what is inside a container, if the recursion is not too deep for that.
 #[inline(always)]
 fn recurse(drop: impl FnOnce()) -> bool {
-    let depth = DROPPING.get();
-    if depth >= LEVELS {
-        return false;
-    }
-    DROPPING.set(depth + 1);
+    let Some(end) = recursion() else { return false };
     drop();
-    DROPPING.set(depth);
+    end();
     true
 }
 
-/// Drops the last term, of which nearly all have nothing to release. The others are dropped in their place: to move them
-/// first takes more time.
+/// Begins to drop what is inside a container, if the recursion is not too deep for that; returns what ends it.
 #[inline(always)]
-fn discard_last(elements: &mut Vec<Term>) {
-    match elements.last() {
-        Some(Term::Integer(_) | Term::Float(_)) => forget(elements.pop()),
-        Some(Term::Atom(atom)) if atom.is_plain() => forget(elements.pop()),
-        _ => elements.truncate(elements.len().saturating_sub(1)),
+fn recursion() -> Option<impl FnOnce()> {
+    let depth = DROPPING.get();
+    if depth >= LEVELS {
+        return None;
+    }
+    DROPPING.set(depth + 1);
+    Some(move || DROPPING.set(depth))
+}
+
+/// Drops a term in its place, and leaves one there that has nothing to release, as nearly all have not. What is more than
+/// `levels` deep is moved to `pending`.
+#[inline(always)]
+fn discard(term: &mut Term, levels: u32, pool: &mut Lent, pending: &mut Vec<Term>) {
+    match term {
+        Term::Integer(_) | Term::Float(_) => {}
+        Term::Atom(atom) if atom.is_plain() => {}
+        Term::Tuple(Tuple(inside)) | Term::List(List(inside)) => {
+            if let Some(elements) = inside.take() {
+                discard_inside(elements, levels, pool, pending);
+            }
+        }
+        Term::Map(Map(pairs)) => discard_pairs(take(pairs), levels, pool, pending),
+        // `[alias | Reference]`, in every call of a gen_server.
+        Term::ImproperList(list) => {
+            if let Some(elements) = list.elements.0.take() {
+                discard_inside(elements, levels, pool, pending);
+            }
+            *term = Term::Integer(0);
+        }
+        _ => *term = Term::Integer(0),
     }
 }
 
+/// Drops the elements of a container, and keeps its memory.
+fn discard_inside(mut elements: Box<[Term]>, levels: u32, pool: &mut Lent, pending: &mut Vec<Term>) {
+    let Some(levels) = levels.checked_sub(1) else {
+        pending.push(Term::List(List(Some(elements))));
+        return;
+    };
+    elements.iter_mut().for_each(|term| discard(term, levels, pool, pending));
+    pool.keep(elements);
+}
+
+fn discard_pairs(mut pairs: Vec<(Term, Term)>, levels: u32, pool: &mut Lent, pending: &mut Vec<Term>) {
+    let Some(levels) = levels.checked_sub(1) else {
+        pending.push(Term::Map(Map(pairs)));
+        return;
+    };
+    for (key, value) in &mut pairs {
+        discard(key, levels, pool, pending);
+        discard(value, levels, pool, pending);
+    }
+    free(pairs);
+}
+
 /// Drops terms with everything inside them. What is more than `levels` deep is moved to `pending`.
-fn release(elements: Vec<Term>, levels: u32, pending: &mut Vec<Term>) {
-    elements.into_iter().for_each(|term| release_one(term, levels, pending));
+fn release(elements: Inside, levels: u32, pending: &mut Vec<Term>) {
+    elements.into_iter().flatten().for_each(|term| release_one(term, levels, pending));
 }
 
 fn release_pairs(pairs: Vec<(Term, Term)>, levels: u32, pending: &mut Vec<Term>) {
@@ -97,15 +141,16 @@ macro_rules! drop_elements {
         $(
             impl Drop for $name {
                 fn drop(&mut self) {
-                    if self.0.is_empty() {
-                        return;
+                    let Some(elements) = self.0.take() else { return };
+                    let mut pending = Vec::new();
+                    match recursion() {
+                        Some(end) => {
+                            discard_inside(elements, LEVELS, &mut lend(), &mut pending);
+                            end();
+                        }
+                        None => release(Some(elements), LEVELS, &mut pending),
                     }
-                    let Self(elements) = self;
-                    if !recurse(|| while elements.last().is_some() { discard_last(elements) }) {
-                        let mut pending = Vec::new();
-                        release(take(elements), LEVELS, &mut pending);
-                        release_rest(pending);
-                    }
+                    release_rest(pending);
                 }
             }
         )*
@@ -116,12 +161,19 @@ drop_elements!(Tuple List);
 
 impl Drop for Map {
     fn drop(&mut self) {
-        let Self(pairs) = self;
-        if !recurse(|| pairs.clear()) {
-            let mut pending = Vec::new();
-            release_pairs(take(pairs), LEVELS, &mut pending);
-            release_rest(pending);
+        let pairs = take(&mut self.0);
+        if pairs.is_empty() {
+            return;
         }
+        let mut pending = Vec::new();
+        match recursion() {
+            Some(end) => {
+                discard_pairs(pairs, LEVELS, &mut lend(), &mut pending);
+                end();
+            }
+            None => release_pairs(pairs, LEVELS, &mut pending),
+        }
+        release_rest(pending);
     }
 }
 
@@ -255,10 +307,10 @@ fn finish(copy: Copying<'_>) -> Term {
         Filling::Elements(elements) => elements,
     };
     match copy.source {
-        Term::Tuple(_) => Term::Tuple(Tuple(elements)),
+        Term::Tuple(_) => Term::Tuple(elements.into()),
         Term::ImproperList(_) => {
             let tail = elements.pop().unwrap_or_default();
-            Term::ImproperList(Box::new(ImproperList { elements: List(elements), tail }))
+            Term::ImproperList(Box::new(ImproperList { elements: elements.into(), tail }))
         }
         Term::Fun(fun) => Term::Fun(Box::new(Fun {
             arity: fun.arity,
@@ -268,7 +320,7 @@ fn finish(copy: Copying<'_>) -> Term {
             old_index: fun.old_index,
             old_uniq: fun.old_uniq,
             pid: fun.pid.clone(),
-            free: List(elements),
+            free: elements.into(),
         })),
         Term::Record(record) => {
             let names = record.fields.iter().map(|(name, _)| name.clone());
@@ -279,7 +331,7 @@ fn finish(copy: Copying<'_>) -> Term {
                 fields: names.zip(elements).collect(),
             }))
         }
-        _ => Term::List(List(elements)),
+        _ => Term::List(elements.into()),
     }
 }
 
@@ -305,7 +357,7 @@ impl Hash for Term {
                 // The pairs have no order, so they cannot go through `state` one after the other.
                 Self::Map(map) => map.hash(state),
                 Self::Tuple(Tuple(elements)) | Self::List(List(elements)) => {
-                    state.write_usize(elements.len())
+                    state.write_usize(elements.as_deref().unwrap_or_default().len())
                 }
                 Self::ImproperList(list) => state.write_usize(list.elements.len()),
                 Self::Fun(fun) => (&fun.module, fun.index, fun.uniq).hash(state),

@@ -98,11 +98,16 @@ pub struct BitString {
 
 /// The elements of a tuple.
 #[derive(Clone, Default, Eq, Hash, PartialEq)]
-pub struct Tuple(pub(super) Vec<Term>);
+pub struct Tuple(pub(super) Inside);
 
 /// The elements of a proper list.
 #[derive(Clone, Default, Eq, Hash, PartialEq)]
-pub struct List(pub(super) Vec<Term>);
+pub struct List(pub(super) Inside);
+
+/// The elements of a container, `None` if there are none: a pointer and a length, which a value that was just made is moved
+/// with in two registers. A vector moves through memory, in pieces that are not those it was written in, and each such move
+/// waits until the writes have reached the cache.
+pub(super) type Inside = Option<Box<[Term]>>;
 
 /// A list with a tail other than `[]`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -184,7 +189,7 @@ impl Term {
 
     /// The empty list.
     pub const fn nil() -> Self {
-        Self::List(List(Vec::new()))
+        Self::List(List(None))
     }
 
     /// An atom of the program itself, as [`Atom::new_static`].
@@ -210,15 +215,15 @@ impl Term {
         match tail {
             Self::List(rest) => {
                 elements.extend(rest.into_vec());
-                Self::List(List(elements))
+                Self::List(elements.into())
             }
             Self::ImproperList(rest) => {
                 let (more, tail) = rest.into_parts();
                 elements.extend(more.into_vec());
-                Self::ImproperList(Box::new(ImproperList { elements: List(elements), tail }))
+                Self::ImproperList(Box::new(ImproperList { elements: elements.into(), tail }))
             }
             tail if elements.is_empty() => tail,
-            tail => Self::ImproperList(Box::new(ImproperList { elements: List(elements), tail })),
+            tail => Self::ImproperList(Box::new(ImproperList { elements: elements.into(), tail })),
         }
     }
 
@@ -328,7 +333,7 @@ impl Term {
     /// Whether other terms are inside.
     pub(super) fn is_nested(&self) -> bool {
         match self {
-            Self::Tuple(Tuple(elements)) | Self::List(List(elements)) => !elements.is_empty(),
+            Self::Tuple(Tuple(elements)) | Self::List(List(elements)) => elements.is_some(),
             Self::Map(map) => !map.is_empty(),
             Self::ImproperList(_) | Self::Fun(_) | Self::Record(_) => true,
             _ => false,
@@ -348,19 +353,20 @@ macro_rules! sequence {
             impl $name {
                 /// The elements, for keeping or changing.
                 pub fn into_vec(mut self) -> Vec<Term> {
-                    core::mem::take(&mut self.0)
+                    self.0.take().map_or_else(Vec::new, <[Term]>::into_vec)
                 }
             }
 
             impl From<Vec<Term>> for $name {
+                #[inline]
                 fn from(elements: Vec<Term>) -> Self {
-                    Self(elements)
+                    Self(if elements.is_empty() { None } else { Some(elements.into_boxed_slice()) })
                 }
             }
 
             impl FromIterator<Term> for $name {
                 fn from_iter<I: IntoIterator<Item = Term>>(elements: I) -> Self {
-                    Self(elements.into_iter().collect())
+                    elements.into_iter().collect::<Vec<_>>().into()
                 }
             }
 
@@ -368,7 +374,7 @@ macro_rules! sequence {
                 type Target = [Term];
 
                 fn deref(&self) -> &[Term] {
-                    &self.0
+                    self.0.as_deref().unwrap_or_default()
                 }
             }
         )*
