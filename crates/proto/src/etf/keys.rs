@@ -130,14 +130,32 @@ pub(super) fn differ(
     }
 }
 
-/// As [`differ`], for keys that begin at these places.
-pub(super) fn differ_at(places: &[u32], bytes: &[u8], atoms: &[Atom]) -> bool {
-    let mut hashes = places.iter().map(|place| usual_hash(bytes.get(*place as usize..)?, atoms));
-    if places.len() <= SMALL {
+/// A key of a map that is being read or written.
+#[cfg(feature = "serde")]
+#[derive(Clone, Copy)]
+pub(super) struct Key {
+    /// Where it begins.
+    pub(super) at: u32,
+    /// As [`short_hash`]; 0 if it is not known.
+    pub(super) hash: u32,
+}
+
+/// As [`differ`], for these keys.
+#[cfg(feature = "serde")]
+pub(super) fn differ_at(keys: &[Key], bytes: &[u8], atoms: &[Atom]) -> bool {
+    let hash = |key: &Key| if key.hash != 0 { Some(key.hash) } else { hash_at(key.at, bytes, atoms) };
+    let mut hashes = keys.iter().map(hash);
+    if keys.len() <= SMALL {
         bits_differ(&mut hashes)
     } else {
-        hashes_differ(&mut hashes, places.len(), &mut Vec::new())
+        hashes_differ(&mut hashes, keys.len(), &mut Vec::new())
     }
+}
+
+#[cfg(feature = "serde")]
+#[inline(never)]
+fn hash_at(at: u32, bytes: &[u8], atoms: &[Atom]) -> Option<u32> {
+    usual_hash(bytes.get(at as usize..)?, atoms)
 }
 
 /// Whether all hashes are known and differ in their last ten bits.
@@ -380,6 +398,32 @@ static FIRST: [(u64, u64); 17] = {
 #[inline(always)]
 fn of_words(first: u64, second: u64, len: usize) -> u32 {
     of_word(first.wrapping_mul(SPREAD).rotate_left(23) ^ second ^ len as u64)
+}
+
+/// A text of at most 16 bytes as two words that are filled up with zeros.
+#[cfg(feature = "serde")]
+#[inline(always)]
+pub(super) fn short_words(text: &[u8]) -> Option<(u64, u64)> {
+    let long = |word: &[u8; 8]| u64::from_le_bytes(*word);
+    let word = |word: &[u8; 4]| u64::from(u32::from_le_bytes(*word));
+    let byte = |at: usize| text.get(at).map_or(0, |byte| u64::from(*byte) << (8 * at));
+    match text.len() {
+        // The words of a text overlap unless it has all of their bytes.
+        len @ 8..=16 => {
+            let second = long(text.last_chunk()?).checked_shr(8 * (16 - len) as u32);
+            Some((long(text.first_chunk()?), second.unwrap_or_default()))
+        }
+        len @ 4..=7 => Some((word(text.first_chunk()?) | word(text.last_chunk()?) << (8 * (len - 4)), 0)),
+        0..=3 => Some((byte(0) | byte(1) | byte(2), 0)),
+        _ => None,
+    }
+}
+
+/// The hash of a text of at most 16 bytes, as [`usual_hash`] has it for an atom or binary.
+#[cfg(feature = "serde")]
+#[inline(always)]
+pub(super) fn short_hash((first, second): (u64, u64), len: usize) -> u32 {
+    of_words(first, second, len)
 }
 
 #[inline(never)]

@@ -333,7 +333,20 @@ fn put_string<O: Output>(out: &mut O, elements: &[Term]) {
 
 /// As `put_pid`, in one piece if the name of the node is inside the value.
 pub(super) fn put_short_pid<O: Output>(out: &mut O, pid: &Pid) {
-    let Some((node, len)) = pid.node.encoded() else { return super::encode::put_pid(out, pid) };
+    match short_pid(pid) {
+        Some((all, len)) => {
+            let end = out.written_len() + len;
+            out.append(&all);
+            out.cut(end);
+        }
+        None => super::encode::put_pid(out, pid),
+    }
+}
+
+/// An encoded pid and how many of the bytes count, if the name of the node is inside the value.
+#[inline]
+pub(super) fn short_pid(pid: &Pid) -> Option<([u8; 1 + Atom::ENCODED + 12], usize)> {
+    let (node, len) = pid.node.encoded()?;
     let mut all = [NEW_PID_EXT; 1 + Atom::ENCODED + 12];
     let (_, rest) = all.split_at_mut(1);
     rest.iter_mut().zip(node).for_each(|(room, byte)| *room = byte);
@@ -342,16 +355,27 @@ pub(super) fn put_short_pid<O: Output>(out: &mut O, pid: &Pid) {
             *room = number.to_be_bytes();
         }
     }
-    let end = out.written_len() + len + 13;
-    out.append(&all);
-    out.cut(end);
+    Some((all, len + 13))
 }
 
 /// As `put_reference`, in one piece if the name of the node is inside the value.
 fn put_short_reference<O: Output>(out: &mut O, reference: &Reference) {
-    let Some((node, len)) = reference.node.encoded() else {
-        return super::encode::put_reference(out, reference);
-    };
+    match short_reference(reference) {
+        Some((all, len)) => {
+            let end = out.written_len() + len;
+            out.append(&all);
+            out.cut(end);
+        }
+        None => super::encode::put_reference(out, reference),
+    }
+}
+
+/// As [`short_pid`], a reference.
+#[inline]
+pub(super) fn short_reference(
+    reference: &Reference,
+) -> Option<([u8; 3 + Atom::ENCODED + 4 + 4 * Reference::MAX_WORDS], usize)> {
+    let (node, len) = reference.node.encoded()?;
     let words = reference.words();
     let mut all = [0; 3 + Atom::ENCODED + 4 + 4 * Reference::MAX_WORDS];
     let (head, rest) = all.split_at_mut(3);
@@ -361,9 +385,7 @@ fn put_short_reference<O: Output>(out: &mut O, reference: &Reference) {
     for (room, number) in numbers.iter_mut().zip(core::iter::once(&reference.creation).chain(words)) {
         *room = number.to_be_bytes();
     }
-    let end = out.written_len() + 3 + len + 4 + 4 * words.len();
-    out.append(&all);
-    out.cut(end);
+    Some((all, 3 + len + 4 + 4 * words.len()))
 }
 
 #[cfg(test)]

@@ -116,6 +116,14 @@ fn the_ways_to_a_hash_agree() {
             let head = [BINARY_EXT, 0, 0, 0, len as u8];
             let binary = [&head[..], &text[..len], &vec![b'j'; room]].concat();
             assert_eq!(usual_hash(&binary, &[]), Some(expected), "{len}");
+            #[cfg(feature = "serde")]
+            if let Some(words) = short_words(&text[..len]) {
+                let written = [words.0.to_le_bytes(), words.1.to_le_bytes()].concat();
+                assert_eq!((&written[..len], short_hash(words, len)), (&text[..len], expected));
+                assert!(written[len..].iter().all(|byte| *byte == 0));
+            } else {
+                assert!(len > 16);
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use crate::etf::write::{short_pid, short_reference};
 use crate::etf::{Atom, Pid, Port, RawTerm, Reference, Term};
 
 /// The reserved name: any term.
@@ -41,42 +42,86 @@ pub(super) fn take() -> Option<Native> {
     SLOT.take()
 }
 
-/// Serialises `native` as itself into terms, and as `fallback` into any other format.
-fn serialize<S: Serializer>(
-    serializer: S,
-    name: &'static str,
-    native: Native,
-    fallback: &impl Serialize,
-) -> Result<S::Ok, S::Error> {
+/// In which form the other side takes a value that it knows.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(super) enum Form {
+    /// It is another format, and takes what it can say.
+    Other,
+    /// Encoded: an atom as its text.
+    Bytes,
+    /// It waits in the slot.
+    Slot,
+}
+
+std::thread_local! {
+    static FORM: Cell<Form> = const { Cell::new(Form::Other) };
+}
+
+/// Says in which form the next value is wanted, if it is one of those here.
+pub(super) fn ask(form: Form) {
+    FORM.set(form);
+}
+
+/// The form in which a value is wanted.
+fn wanted() -> Form {
+    FORM.replace(Form::Other)
+}
+
+/// Hands a value over through the slot.
+fn hand_over<S: Serializer>(serializer: S, native: Native) -> Result<S::Ok, S::Error> {
     put(native);
-    let result = serializer.serialize_newtype_struct(name, fallback);
-    // Another format has left it.
+    let result = serializer.serialize_unit();
     let _ = take();
     result
 }
 
-/// Printed as text for other formats; made only if one asks.
-struct Printed<'a>(&'a Term);
+/// A value on its way to a serialiser that said what it wants.
+struct HandOver<'a, T>(&'a T);
 
-impl Serialize for Printed<'_> {
+/// Printed as text for other formats.
+impl Serialize for HandOver<'_, Term> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self.0)
+        match wanted() {
+            Form::Other => serializer.collect_str(self.0),
+            Form::Bytes | Form::Slot => hand_over(serializer, Native::Term(self.0.clone())),
+        }
     }
 }
 
-/// The same of a part of a term.
-struct PrintedAs<'a, T>(&'a T, fn(T) -> Term);
-
-impl<T: Clone> Serialize for PrintedAs<'_, T> {
+impl Serialize for HandOver<'_, RawTerm> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(part, term) = self;
-        serializer.collect_str(&term((*part).clone()))
+        match wanted() {
+            Form::Bytes if self.0.atoms().is_empty() => serializer.serialize_bytes(self.0.as_bytes()),
+            Form::Other => serializer.serialize_bytes(self.0.as_bytes()),
+            Form::Bytes | Form::Slot => hand_over(serializer, Native::Raw(self.0.clone())),
+        }
+    }
+}
+
+impl Serialize for HandOver<'_, Bytes> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match wanted() {
+            Form::Other => serializer.serialize_bytes(self.0),
+            Form::Bytes | Form::Slot => hand_over(serializer, Native::Term(Term::Binary(self.0.clone()))),
+        }
+    }
+}
+
+/// Text for other formats.
+impl Serialize for HandOver<'_, Atom> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match wanted() {
+            Form::Other => serializer.serialize_str(self.0.as_str()),
+            // To say once more that it is text takes longer than to write it.
+            Form::Bytes | Form::Slot => serializer.serialize_bytes(self.0.as_bytes()),
+        }
     }
 }
 
 impl Serialize for Term {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize(serializer, TERM, Native::Term(self.clone()), &Printed(self))
+        serializer.serialize_newtype_struct(TERM, &HandOver(self))
     }
 }
 
@@ -88,7 +133,7 @@ impl<'de> Deserialize<'de> for Term {
 
 impl Serialize for RawTerm {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize(serializer, RAW, Native::Raw(self.clone()), &serde_bytes(self.as_bytes()))
+        serializer.serialize_newtype_struct(RAW, &HandOver(self))
     }
 }
 
@@ -115,22 +160,10 @@ impl Visitor<'_> for RawVisitor {
     }
 }
 
-struct BytesOf<'a>(&'a [u8]);
-
-fn serde_bytes(bytes: &Bytes) -> BytesOf<'_> {
-    BytesOf(bytes)
-}
-
-impl Serialize for BytesOf<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
-    }
-}
-
 /// Atoms are strings to other formats.
 impl Serialize for Atom {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(ATOM, self.as_str())
+        serializer.serialize_newtype_struct(ATOM, &HandOver(self))
     }
 }
 
@@ -181,11 +214,27 @@ impl<'de> Visitor<'de> for AtomVisitor {
 }
 
 macro_rules! identifier {
-    ($type:ident, $expected:literal, $term:expr, $pattern:pat => $value:expr) => {
+    ($type:ident, $expected:literal, $short:expr, $term:expr, $pattern:pat => $value:expr) => {
         /// Identifiers are printed for other formats, and cannot be read back from them.
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serialize(serializer, TERM, Native::Term($term(self.clone())), &PrintedAs(self, $term))
+                serializer.serialize_newtype_struct(TERM, &HandOver(self))
+            }
+        }
+
+        impl Serialize for HandOver<'_, $type> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let form = wanted();
+                if form == Form::Bytes
+                    && let Some((bytes, len)) = $short(self.0)
+                {
+                    return serializer.serialize_bytes(bytes.get(..len).unwrap_or(&bytes));
+                }
+                let term = $term(self.0.clone());
+                match form {
+                    Form::Other => serializer.collect_str(&term),
+                    Form::Bytes | Form::Slot => hand_over(serializer, Native::Term(term)),
+                }
             }
         }
 
@@ -200,14 +249,19 @@ macro_rules! identifier {
     };
 }
 
-identifier!(Pid, "a pid", Term::Pid, Term::Pid(pid) => pid);
-identifier!(Port, "a port", |port| Term::Port(Box::new(port)), Term::Port(port) => *port);
+identifier!(Pid, "a pid", short_pid, Term::Pid, Term::Pid(pid) => pid);
+identifier!(Port, "a port", no_short_form, |port| Term::Port(Box::new(port)), Term::Port(port) => *port);
 identifier!(
     Reference,
     "a reference",
+    short_reference,
     |reference| Term::Reference(Box::new(reference)),
     Term::Reference(reference) => *reference
 );
+
+fn no_short_form(_: &Port) -> Option<([u8; 0], usize)> {
+    None
+}
 
 /// Up to this size, a copy costs less than a counted reference on its way through the slot.
 const COPIED: usize = 64;
@@ -217,7 +271,7 @@ pub(super) fn serialize_binary<S: Serializer>(bytes: &Bytes, serializer: S) -> R
     if bytes.len() <= COPIED {
         return serializer.serialize_bytes(bytes);
     }
-    serialize(serializer, TERM, Native::Term(Term::Binary(bytes.clone())), &BytesOf(bytes))
+    serializer.serialize_newtype_struct(TERM, &HandOver(bytes))
 }
 
 /// Reads bytes without copying them if they come from a term that shares its buffer.

@@ -7,7 +7,7 @@ use serde::de;
 use super::de::MAX_DEPTH;
 use crate::Limits;
 use crate::etf::build;
-use crate::etf::keys::differ_at;
+use crate::etf::keys::{Key, differ_at};
 use crate::etf::leaf::Context;
 use crate::etf::skim::skim;
 use crate::etf::tag::*;
@@ -59,7 +59,7 @@ struct Checks {
     /// For a term that is passed over.
     limits: Limits,
     /// Where the keys of the maps around this place are, of those that may be equal to others.
-    keys: Vec<u32>,
+    keys: Vec<Key>,
 }
 
 impl<'de> Reader<'de> {
@@ -135,7 +135,7 @@ impl<'de> Reader<'de> {
     #[inline(always)]
     pub(super) fn note_key(&mut self, rest: &[u8]) {
         if let Some(checks) = &mut self.checks {
-            checks.keys.push((self.of.as_bytes().len() - rest.len()) as u32);
+            checks.keys.push(Key { at: (self.of.as_bytes().len() - rest.len()) as u32, hash: 0 });
         }
     }
 
@@ -243,11 +243,15 @@ impl<'de> Reader<'de> {
 
     #[inline(never)]
     fn big(&mut self) -> Option<i64> {
-        // Less than 2^63.
-        if let [SMALL_BIG_EXT, 8, negative, a, b, c, d, e, f, g, h @ 0..=0x7F, rest @ ..] = self.rest {
-            self.go_on(rest);
-            let magnitude = i64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-            return Some(if *negative == 0 { magnitude } else { -magnitude });
+        if let Some(([SMALL_BIG_EXT, 8, negative, magnitude @ ..], rest)) =
+            self.rest.split_first_chunk::<11>()
+        {
+            let magnitude = i64::from_le_bytes(*magnitude);
+            // Less than 2^63.
+            if magnitude >= 0 {
+                self.go_on(rest);
+                return Some(if *negative == 0 { magnitude } else { -magnitude });
+            }
         }
         let [SMALL_BIG_EXT, len @ ..=8, negative, body @ ..] = self.rest else { return None };
         let (magnitude, rest) = body.split_at_checked(usize::from(*len))?;

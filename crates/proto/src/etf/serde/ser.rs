@@ -1,7 +1,7 @@
 use serde::ser::{self, Serialize};
 
 use super::error::{Error, Step};
-use super::native;
+use super::native::{self, Form};
 use super::sink::{Container, Sink};
 
 type Result<T> = core::result::Result<T, Error>;
@@ -9,8 +9,16 @@ type Result<T> = core::result::Result<T, Error>;
 /// Serialises one value into a sink, under the conventions of [`crate::etf::serde`].
 pub(super) struct Serializer<'a, S> {
     sink: &'a mut S,
-    /// Text is an atom.
-    atom: bool,
+    mode: Mode,
+}
+
+/// What text and bytes are.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Mode {
+    Binary,
+    Atom,
+    /// Bytes are an encoded term, and nothing is what waits in the slot.
+    Native,
 }
 
 /// A list, tuple or map whose elements are being written.
@@ -32,7 +40,7 @@ pub(super) const STRUCT: &str = "__struct__";
 
 impl<'a, S: Sink> Serializer<'a, S> {
     pub(super) fn new(sink: &'a mut S) -> Self {
-        Self { sink, atom: false }
+        Self { sink, mode: Mode::Binary }
     }
 
     fn begin(self, container: Container) -> Compound<'a, S> {
@@ -127,11 +135,16 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
     }
 
     fn serialize_str(self, value: &str) -> Result<()> {
-        if self.atom { self.sink.atom(value) } else { self.sink.binary(value.as_bytes()) }
+        if self.mode == Mode::Atom { self.sink.atom(value) } else { self.sink.binary(value.as_bytes()) }
     }
 
+    #[inline]
     fn serialize_bytes(self, value: &[u8]) -> Result<()> {
-        self.sink.binary(value)
+        match self.mode {
+            Mode::Binary => self.sink.binary(value),
+            Mode::Atom => self.sink.atom_of(value),
+            Mode::Native => self.sink.encoded(value),
+        }
     }
 
     fn serialize_none(self) -> Result<()> {
@@ -143,6 +156,11 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
     }
 
     fn serialize_unit(self) -> Result<()> {
+        if self.mode == Mode::Native
+            && let Some(native) = native::take()
+        {
+            return self.sink.native(native);
+        }
         self.sink.atom("nil")
     }
 
@@ -155,12 +173,18 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<()> {
-        if (name == native::TERM || name == native::RAW)
-            && let Some(native) = native::take()
-        {
-            return self.sink.native(native);
-        }
-        value.serialize(Serializer { atom: name == native::ATOM, ..self })
+        let Some(mode) = (match name {
+            native::ATOM => Some(Mode::Atom),
+            native::TERM | native::RAW => Some(Mode::Native),
+            _ => None,
+        }) else {
+            return value.serialize(self);
+        };
+        native::ask(if S::ENCODES { Form::Bytes } else { Form::Slot });
+        let written = value.serialize(Serializer { mode, ..self });
+        // A type that took one of our names has not noticed.
+        native::ask(Form::Other);
+        written
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -210,8 +234,7 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Compound<'a, S>> {
         let mut map = self.begin(Container::Map);
         if name.starts_with(ELIXIR) {
-            map.sink.key();
-            map.sink.atom(STRUCT)?;
+            map.sink.key_atom(STRUCT)?;
             map.sink.atom(name)?;
             map.count = 1;
         }
@@ -239,8 +262,7 @@ impl<S: Sink> Compound<'_, S> {
     }
 
     fn field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<()> {
-        self.sink.key();
-        self.sink.atom(key)?;
+        self.sink.key_atom(key)?;
         value
             .serialize(Serializer::new(&mut *self.sink))
             .map_err(|error| error.inside(Step::Key(key.to_owned())))?;

@@ -7,10 +7,12 @@ use bytes::{BufMut, Bytes};
 use super::error::Error;
 use super::native::Native;
 use crate::Limits;
-use crate::etf::keys::differ_at;
-use crate::etf::tag::{LIST_EXT, MAP_EXT, SMALL_ATOM_UTF8_EXT};
-use crate::etf::write::{put_integer, put_short_atom, put_short_pid};
-use crate::etf::{Atom, Tape, Term, encode_term, put_atom, put_binary, put_f64, put_nil, put_tuple_header};
+use crate::etf::keys::{Key, differ_at, short_hash, short_words};
+use crate::etf::tag::{BINARY_EXT, LIST_EXT, MAP_EXT, SMALL_ATOM_UTF8_EXT};
+use crate::etf::write::put_integer;
+use crate::etf::{
+    Atom, RawTerm, Tape, Term, encode_term, put_atom, put_binary, put_f64, put_nil, put_tuple_header,
+};
 
 type Result<T> = core::result::Result<T, Error>;
 
@@ -34,6 +36,19 @@ pub(super) trait Sink {
     fn native(&mut self, native: Native) -> Result<()>;
     /// A key of the map that was begun last comes next.
     fn key(&mut self);
+    /// A key that is an atom.
+    fn key_atom(&mut self, text: &str) -> Result<()> {
+        self.key();
+        self.atom(text)
+    }
+    /// The text of an atom, known to be one.
+    fn atom_of(&mut self, atom: &[u8]) -> Result<()> {
+        self.atom(core::str::from_utf8(atom).map_err(|error| Error::new(error.to_string()))?)
+    }
+    /// One encoded term, checked, without references into an atom cache.
+    fn encoded(&mut self, term: &[u8]) -> Result<()>;
+    /// Whether [`encoded`](Self::encoded) is the quickest way for terms that have their encoding.
+    const ENCODES: bool;
     /// Begins a container; `end` wants the mark back.
     fn begin(&mut self, container: Container) -> usize;
     fn end(&mut self, container: Container, mark: usize, count: usize) -> Result<()>;
@@ -56,6 +71,13 @@ impl Terms {
 }
 
 impl Sink for Terms {
+    const ENCODES: bool = false;
+
+    fn encoded(&mut self, term: &[u8]) -> Result<()> {
+        let raw = RawTerm::new(Bytes::copy_from_slice(term), None, &Limits::unbounded_terms());
+        self.native(Native::Raw(raw.map_err(|error| Error::new(error.to_string()))?))
+    }
+
     fn atom(&mut self, text: &str) -> Result<()> {
         self.stack.push(Term::Atom(make_atom(text)?));
         Ok(())
@@ -129,7 +151,7 @@ pub(super) struct Encoded {
     /// Their greatest number, or more.
     deepest: usize,
     /// Where the keys of the maps around this place are.
-    keys: Vec<u32>,
+    keys: Vec<Key>,
     /// Something may be wrong.
     unclear: bool,
 }
@@ -144,7 +166,7 @@ std::thread_local! {
     /// For the check of what was encoded: making one anew cost as much as the check.
     static TAPE: Cell<Tape> = Cell::default();
     /// Where keys are, for the next value.
-    static KEYS: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
+    static KEYS: Cell<Vec<Key>> = const { Cell::new(Vec::new()) };
 }
 
 impl Encoded {
@@ -154,6 +176,46 @@ impl Encoded {
         bytes.clear();
         bytes.reserve(ROOM);
         Self { bytes, depth: 0, deepest: 0, keys: Vec::new(), unclear: false }
+    }
+
+    #[inline(always)]
+    fn note_key(&mut self, hash: u32) {
+        if self.keys.capacity() == 0 {
+            self.keys = KEYS.take();
+        }
+        self.keys.push(Key { at: self.bytes.len() as u32, hash });
+    }
+
+    #[inline(always)]
+    fn short_atom(&mut self, words: (u64, u64), len: usize) {
+        self.short_text(u64::from(SMALL_ATOM_UTF8_EXT) | (len as u64) << 8, 2, words, len);
+    }
+
+    /// Appends the first `head` bytes of a word and the first `len` bytes of two others, in one piece of fixed size if that is
+    /// enough, of which the rest is cut off: the call for a copy costs more.
+    #[inline(always)]
+    fn short_text(&mut self, start: u64, head: usize, (first, second): (u64, u64), len: usize) {
+        let end = self.bytes.len() + head + len;
+        let bits = 8 * head as u32;
+        let text = u128::from(first) | u128::from(second) << 64;
+        self.bytes.extend_from_slice(&(u128::from(start) | text << bits).to_le_bytes());
+        if head + len > 16 {
+            let rest = second >> (64 - bits);
+            self.bytes.extend_from_slice(&rest.to_le_bytes());
+        }
+        self.bytes.truncate(end);
+    }
+
+    #[inline(never)]
+    fn long_atom(&mut self, text: &str) -> Result<()> {
+        match u8::try_from(text.len()) {
+            Ok(len) => {
+                self.bytes.extend_from_slice(&[SMALL_ATOM_UTF8_EXT, len]);
+                self.bytes.extend_from_slice(text.as_bytes());
+            }
+            Err(_) => put_atom(&mut self.bytes, &make_atom(text)?),
+        }
+        Ok(())
     }
 
     /// The encoded term: a map with a key twice would make the peer close the connection.
@@ -183,14 +245,48 @@ impl Encoded {
 }
 
 impl Sink for Encoded {
+    const ENCODES: bool = true;
+
+    #[inline]
     fn atom(&mut self, text: &str) -> Result<()> {
-        match u8::try_from(text.len()) {
-            Ok(len) => {
-                self.bytes.extend_from_slice(&[SMALL_ATOM_UTF8_EXT, len]);
-                self.bytes.extend_from_slice(text.as_bytes());
-            }
-            Err(_) => put_atom(&mut self.bytes, &make_atom(text)?),
+        match short_words(text.as_bytes()) {
+            Some(words) => self.short_atom(words, text.len()),
+            None => self.long_atom(text)?,
         }
+        Ok(())
+    }
+
+    #[inline]
+    fn key_atom(&mut self, text: &str) -> Result<()> {
+        let Some(words) = short_words(text.as_bytes()) else {
+            self.key();
+            return self.long_atom(text);
+        };
+        self.note_key(short_hash(words, text.len()));
+        self.short_atom(words, text.len());
+        Ok(())
+    }
+
+    #[inline]
+    fn atom_of(&mut self, atom: &[u8]) -> Result<()> {
+        match short_words(atom) {
+            Some(words) if (words.0 | words.1) & 0x8080_8080_8080_8080 == 0 => {
+                self.short_atom(words, atom.len());
+                Ok(())
+            }
+            _ if atom.is_ascii() && atom.len() <= Atom::MAX_CHARACTERS => {
+                self.bytes.extend_from_slice(&[SMALL_ATOM_UTF8_EXT, atom.len() as u8]);
+                self.bytes.extend_from_slice(atom);
+                Ok(())
+            }
+            _ => self.atom(core::str::from_utf8(atom).map_err(|error| Error::new(error.to_string()))?),
+        }
+    }
+
+    fn encoded(&mut self, term: &[u8]) -> Result<()> {
+        // Each level takes more than one byte.
+        self.deepest = self.deepest.max(self.depth + term.len() / 2 + 1);
+        self.bytes.put_slice(term);
         Ok(())
     }
 
@@ -210,45 +306,37 @@ impl Sink for Encoded {
         Ok(())
     }
 
+    #[inline]
     fn binary(&mut self, bytes: &[u8]) -> Result<()> {
-        count(bytes.len())?;
-        put_binary(&mut self.bytes, bytes);
+        let len = count(bytes.len())?;
+        match short_words(bytes) {
+            Some(words) => {
+                // A key of a map, as of one with strings.
+                if let Some(key) = self.keys.last_mut()
+                    && key.at as usize == self.bytes.len()
+                {
+                    key.hash = short_hash(words, bytes.len());
+                }
+                self.short_text(u64::from(BINARY_EXT) | u64::from(len) << 32, 5, words, bytes.len());
+            }
+            None => put_binary(&mut self.bytes, bytes),
+        }
         Ok(())
     }
 
     fn native(&mut self, native: Native) -> Result<()> {
         match native {
-            Native::Term(Term::Atom(atom)) => {
-                put_short_atom(&mut self.bytes, &atom);
-                Ok(())
-            }
-            Native::Term(Term::Pid(pid)) => {
-                put_short_pid(&mut self.bytes, &pid);
-                Ok(())
-            }
             Native::Term(term) => {
                 self.unclear |= term.is_nested() || matches!(term, Term::BigInteger(_) | Term::Local(_));
                 encode_term(&term, &mut self.bytes).map_err(|error| Error::new(error.to_string()))
             }
-            Native::Raw(raw) => {
-                // It was checked, and each level takes more than one byte.
-                self.deepest = self.deepest.max(self.depth + raw.as_bytes().len() / 2 + 1);
-                if raw.atoms().is_empty() {
-                    self.bytes.put_slice(raw.as_bytes());
-                } else {
-                    self.bytes.put_slice(raw.to_plain().as_bytes());
-                }
-                Ok(())
-            }
+            Native::Raw(raw) => self.encoded(raw.to_plain().as_bytes()),
         }
     }
 
     #[inline]
     fn key(&mut self) {
-        if self.keys.capacity() == 0 {
-            self.keys = KEYS.take();
-        }
-        self.keys.push(self.bytes.len() as u32);
+        self.note_key(0);
     }
 
     #[inline]
@@ -284,7 +372,7 @@ impl Sink for Encoded {
                 match keys.and_then(|from| Some((from, self.keys.get(from..)?))) {
                     Some((from, keys)) => {
                         // Keys that are not all in this map, as of one without a value, are elsewhere than behind it.
-                        let inside = keys.first().is_none_or(|first| *first as usize == mark + 5);
+                        let inside = keys.first().is_none_or(|first| first.at as usize == mark + 5);
                         self.unclear |= !inside || !differ_at(keys, &self.bytes, &[]);
                         self.keys.truncate(from);
                     }
