@@ -10,6 +10,7 @@
 mod beam;
 mod instructions;
 mod operation;
+mod plain;
 mod table;
 mod typed;
 

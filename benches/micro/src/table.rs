@@ -20,7 +20,7 @@ fn goal(term: &str, operation: &str) -> Option<f64> {
         ("look" | "owned", "bin1m") => Some(1.0),
         ("look", _) => Some(if integers { 3.5 } else { 8.0 }),
         ("owned", _) => Some(if integers { 0.8 } else { 1.0 }),
-        ("typed", _) => Some(3.0),
+        ("typed" | "typed by view", _) => Some(3.0),
         // Bound by the copy of a mebibyte on both sides.
         ("encode", "bin1m") => None,
         ("encode typed", "bin1m") => None,

@@ -350,6 +350,14 @@ impl PartialEq for AtomRef<'_> {
 
 impl Eq for AtomRef<'_> {}
 
+/// As [`Atom`]'s.
+impl Hash for AtomRef<'_> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.utf8_bytes(&mut String::new()).hash(state);
+    }
+}
+
 impl Ord for AtomRef<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         if self.latin1 == other.latin1 {

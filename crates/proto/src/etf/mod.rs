@@ -10,6 +10,7 @@ mod convert;
 mod debug;
 mod decode;
 mod encode;
+mod from_view;
 mod hash;
 mod identifier;
 mod inflate;
@@ -42,6 +43,7 @@ pub use encode::{
     encode, encode_term, encoded_len, put_atom, put_binary, put_binary_header, put_f64, put_i64,
     put_list_header, put_map_header, put_nil, put_pid, put_port, put_reference, put_tuple_header, put_u64,
 };
+pub use from_view::{FromView, Mismatch};
 pub use hash::{phash2, phash2_range};
 pub use identifier::{Pid, Port, Reference};
 pub use integer::BigInteger;
