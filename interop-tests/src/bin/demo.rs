@@ -347,7 +347,7 @@ async fn eval(node: &Node, code: &str) -> Result<String, String> {
 
 fn exit_reason(message: foundation_node::Result<Message>) -> Result<String, String> {
     let reason = match message.map_err(|error| error.to_string())? {
-        Message::Exit { reason, .. } => reason,
+        Message::Exit(exit) => exit.reason,
         Message::Down(down) => down.reason,
         other => return Err(format!("instead of an exit: {other:?}")),
     };

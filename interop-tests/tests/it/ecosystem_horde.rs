@@ -232,8 +232,8 @@ fn horde_registry_visible() {
             let mut loser = rust.node.process_opt(&SpawnOptions::default().trap_exit()).unwrap();
             registers(&one, "fight1");
             rust.run(registry.register(Term::from("fight1"), Term::atom("ours"), loser.pid())).unwrap();
-            let Message::Exit { reason, .. } = rust.run(loser.recv()).unwrap() else { panic!("no exit") };
-            let reason = shown(&reason.to_term(&Limits::default()).unwrap());
+            let Message::Exit(exit) = rust.run(loser.recv()).unwrap() else { panic!("no exit") };
+            let reason = shown(&exit.reason.to_term(&Limits::default()).unwrap());
             assert!(reason.starts_with("{name_conflict,{<<\"fight1\">>,ours},'Elixir.MyReg',<"), "{reason}");
             // Whichever member sees it first sends the signal.
             eventually_true("the other has the name", WAIT, || {

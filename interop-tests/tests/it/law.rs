@@ -161,7 +161,7 @@ async fn receive(mut process: Process, sender: Pid, seat: Arc<Seat>) -> Reason {
                 monitor = process.monitor(&sender).await.unwrap();
                 let _ = process.send_term(&sender, &go).await;
             }
-            Message::Exit { from, reason } if linked && from == sender && reason.is("noconnection") => {
+            Message::Exit(exit) if linked && exit.from == sender && exit.reason.is("noconnection") => {
                 seat.ready.store(false, Relaxed);
                 seat.exits.fetch_add(1, Relaxed);
                 (relink, linked) = (true, false);

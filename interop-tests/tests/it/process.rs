@@ -19,7 +19,7 @@ async fn sleeper(inbox: &mut Process, beam: &Beam) -> Pid {
 
 async fn exit_of(process: &mut Process) -> (Pid, String) {
     match process.recv().await.expect("alive") {
-        Message::Exit { from, reason } => (from, shown(&reason.to_term(&Limits::default()).unwrap())),
+        Message::Exit(exit) => (exit.from, shown(&exit.reason.to_term(&Limits::default()).unwrap())),
         other => panic!("{other:?}"),
     }
 }
@@ -209,7 +209,7 @@ fn noconnection() {
                 // The link that this side made, the one that the BEAM made, and two monitors.
                 for _ in 0..4 {
                     reasons.push(match inbox.recv().await.unwrap() {
-                        Message::Exit { reason, .. } => ("EXIT", reason.is("noconnection")),
+                        Message::Exit(exit) => ("EXIT", exit.reason.is("noconnection")),
                         Message::Down(down) => ("DOWN", down.reason.is("noconnection")),
                         other => panic!("{other:?}"),
                     });

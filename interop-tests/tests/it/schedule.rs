@@ -91,7 +91,7 @@ impl Actor {
                     let size = Term::Integer(body.as_binary().unwrap().len() as i64);
                     self.seen([what.clone(), from.clone(), number.clone(), size]).await;
                 }
-                (Message::Exit { .. }, [_, from, reason]) => {
+                (Message::Exit(_), [_, from, reason]) => {
                     self.seen([Term::atom("exit"), from.clone(), reason.clone()]).await;
                 }
                 (Message::Down(down), [_, _, _, object, reason]) => {

@@ -250,8 +250,8 @@ fn priority_messages() {
             for expected in ["p1", "bye", "p2", "n1", "n2", "n3", "n4", "last"] {
                 let message = inbox.recv().await.unwrap();
                 match message {
-                    foundation_node::process::Message::Exit { reason, .. } => {
-                        assert!(reason.is(expected), "{reason}")
+                    foundation_node::process::Message::Exit(exit) => {
+                        assert!(exit.reason.is(expected), "{}", exit.reason)
                     }
                     message => assert_eq!(shown(&message.to_term(&Default::default()).unwrap()), expected),
                 }

@@ -60,8 +60,8 @@ impl Scene {
 /// What a process receives, in words.
 fn said(message: &Message) -> String {
     match message {
-        Message::Exit { reason, .. } => {
-            format!("exit {}", shown(&reason.to_term(&Limits::default()).unwrap()))
+        Message::Exit(exit) => {
+            format!("exit {}", shown(&exit.reason.to_term(&Limits::default()).unwrap()))
         }
         Message::Down(down) => format!("down {}", shown(&down.reason.to_term(&Limits::default()).unwrap())),
         other => shown(&other.to_term(&Limits::default()).unwrap()),

@@ -249,8 +249,8 @@ async fn serve<S: GenServer>(server: &mut S, process: &mut Process) -> Reason {
             }
             Incoming::System(from, request) => sys::handle(server, from, request, process).await,
             // A parent that ends takes its server with it, trapping or not.
-            Incoming::Info(Message::Exit { from, reason }) if parent.as_ref() == Some(&from) => {
-                Next::Stop(reason)
+            Incoming::Info(Message::Exit(exit)) if parent.as_ref() == Some(&exit.from) => {
+                Next::Stop(exit.reason)
             }
             Incoming::Info(message) => server.handle_info(message, process).await,
         };

@@ -31,7 +31,7 @@ async fn suspended<S: GenServer>(server: &mut S, process: &mut Process) -> Next 
     let parent = process.parent();
     loop {
         let is_system = |message: &Message| match message {
-            Message::Exit { from, .. } => parent.as_ref() == Some(from),
+            Message::Exit(exit) => parent.as_ref() == Some(&exit.from),
             message => matches!(Incoming::<Never, Never>::read(message.clone()), Incoming::System(..)),
         };
         let message = match process.recv_match(is_system).await {
@@ -40,7 +40,7 @@ async fn suspended<S: GenServer>(server: &mut S, process: &mut Process) -> Next 
         };
         let step = match Incoming::<Never, Never>::read(message) {
             Incoming::System(from, request) => step(server, from, request, process, true).await,
-            Incoming::Info(Message::Exit { reason, .. }) => Step::Stop(reason),
+            Incoming::Info(Message::Exit(exit)) => Step::Stop(exit.reason),
             _ => Step::Continue,
         };
         match step {

@@ -10,7 +10,7 @@ use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
 
 use super::id::RefWords;
 use super::mailbox::{Envelope, Push};
-use super::message::{Down, Message, Monitored};
+use super::message::{Down, Exit, Message, Monitored};
 use super::proc::{AliasKind, Answer, Entry, Monitor, Proc, State, WatcherKind};
 use super::reason::Reason;
 use crate::net::{Link, SendError};
@@ -296,7 +296,8 @@ fn act_on_exit(
     }
     if state.trap_exit {
         let priority = matches!(kind, ExitKind::Exit2 { priority: true });
-        return overflow(to, Message::Exit { from: from.clone(), reason: reason.clone() }, priority);
+        let exit = Exit { from: from.clone(), reason: reason.clone() };
+        return overflow(to, Message::Exit(Box::new(exit)), priority);
     }
     // `exit(self(), normal)` is the one case in which `normal` ends a process.
     if reason.is("normal") && !(exit2 && *from == to.pid) {

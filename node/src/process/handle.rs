@@ -672,7 +672,7 @@ impl Process {
         self.handle.unlink(peer);
         self.receiver.flush(
             &self.handle.proc.mailbox,
-            |message| matches!(message, Message::Exit { from, .. } if from == peer),
+            |message| matches!(message, Message::Exit(exit) if exit.from == *peer),
         );
     }
 }

@@ -12,14 +12,18 @@ pub enum Message {
     /// An ordinary message, still encoded.
     Term(RawTerm),
     /// `{'EXIT', From, Reason}`: an exit signal that the process traps.
-    Exit {
-        /// The process that ended, or that called `exit/2`.
-        from: Pid,
-        /// Why.
-        reason: Reason,
-    },
+    Exit(Box<Exit>),
     /// `{'DOWN', Ref, process, Object, Reason}`: a process that is monitored has ended.
     Down(Box<Down>),
+}
+
+/// A linked process has ended, or one has called `exit/2`.
+#[derive(Clone, Debug)]
+pub struct Exit {
+    /// The process that ended, or that called `exit/2`.
+    pub from: Pid,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// A monitored process has ended, could not be found, or cannot be reached any more.
@@ -55,10 +59,10 @@ impl Message {
     pub fn to_term(&self, limits: &Limits) -> Result<Term, Error> {
         Ok(match self {
             Self::Term(raw) => return raw.to_term(limits),
-            Self::Exit { from, reason } => tuple([
+            Self::Exit(exit) => tuple([
                 Term::Atom(Atom::new_static("EXIT")),
-                Term::Pid(from.clone()),
-                reason.to_term(limits)?,
+                Term::Pid(exit.from.clone()),
+                exit.reason.to_term(limits)?,
             ]),
             Self::Down(down) => tuple([
                 Term::Atom(Atom::new_static("DOWN")),
@@ -99,7 +103,7 @@ impl Message {
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
             Self::Term(raw) => raw.as_bytes().len(),
-            Self::Exit { reason, .. } => reason.encoded_len(),
+            Self::Exit(exit) => exit.reason.encoded_len(),
             Self::Down(down) => down.reason.encoded_len(),
         }
     }

@@ -23,7 +23,7 @@ mod undelivered;
 pub use dest::Dest;
 pub use handle::{Handle, Process};
 pub use mailbox::{MailboxLimit, Overflow};
-pub use message::{Down, Message, Monitored};
+pub use message::{Down, Exit, Message, Monitored};
 pub use mon_lnk_dist::MonLnkDist;
 pub use proc::AliasKind;
 pub use reason::Reason;

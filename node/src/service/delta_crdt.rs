@@ -325,7 +325,7 @@ impl Host {
                 self.forget(monitor);
                 Event::Down(monitor)
             }
-            Message::Exit { .. } => return,
+            Message::Exit(_) => return,
         };
         self.handle(event).await;
     }

@@ -218,7 +218,7 @@ impl Host {
                 let Some(monitor) = self.monitors.fired(&down.reference) else { return };
                 Event::Down { monitor, noconnection: down.reason.is("noconnection") }
             }
-            Message::Exit { .. } => return,
+            Message::Exit(_) => return,
         };
         self.handle(event).await;
     }

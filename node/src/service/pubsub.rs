@@ -326,7 +326,7 @@ impl Shared {
                             self.write().down(&pid);
                         }
                     }
-                    Ok(Message::Exit { .. }) => {}
+                    Ok(Message::Exit(_)) => {}
                     Err(_) => return,
                 },
                 Some(pid) = watch => {

@@ -256,7 +256,7 @@ impl Host {
                 Some(pid) => Event::Down(pid),
                 None => return,
             },
-            Message::Exit { .. } => return,
+            Message::Exit(_) => return,
         };
         self.slot.write().handle(self.slot.clock.now(), event);
     }

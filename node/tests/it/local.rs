@@ -424,7 +424,7 @@ async fn priority_messages_go_before_others() {
         let mut texts = Vec::new();
         while let Ok(message) = process.recv_timeout(Duration::from_millis(20)).await {
             texts.push(match message {
-                Message::Exit { reason, .. } => format!("EXIT {reason}"),
+                Message::Exit(exit) => format!("EXIT {}", exit.reason),
                 Message::Down(down) => format!("DOWN {}", down.reason),
                 message => message.to_value::<String>().unwrap(),
             });

@@ -59,7 +59,7 @@ pub(crate) async fn recv_down(process: &mut Process) -> Down {
 
 pub(crate) async fn recv_exit(process: &mut Process) -> (Pid, Reason) {
     match recv(process).await {
-        Message::Exit { from, reason } => (from, reason),
+        Message::Exit(exit) => (exit.from, exit.reason),
         other => panic!("expected EXIT, not {other:?}"),
     }
 }

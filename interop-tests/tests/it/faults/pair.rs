@@ -129,9 +129,9 @@ impl Pair {
         rust.run(async {
             while exits.len() + downs.len() < 2 * EACH {
                 match inbox.recv().await.unwrap() {
-                    Message::Exit { from, reason } => {
-                        assert_eq!(shown(&reason.to_term(&Limits::default()).unwrap()), "noconnection");
-                        exits.push(from);
+                    Message::Exit(exit) => {
+                        assert_eq!(shown(&exit.reason.to_term(&Limits::default()).unwrap()), "noconnection");
+                        exits.push(exit.from);
                     }
                     Message::Down(down) => {
                         assert_eq!(shown(&down.reason.to_term(&Limits::default()).unwrap()), "noconnection");

@@ -195,9 +195,13 @@ fn one_side_out_of_reach() {
                     let mut fired = Vec::new();
                     for _ in 0..3 {
                         fired.push(match to_far.recv().await.unwrap() {
-                            Message::Exit { from, reason } => {
-                                assert!(reason.is("noconnection"), "{reason:?}");
-                                if from == sleeper { "exit of the sleeper" } else { "exit of the watcher" }
+                            Message::Exit(exit) => {
+                                assert!(exit.reason.is("noconnection"), "{exit:?}");
+                                if exit.from == sleeper {
+                                    "exit of the sleeper"
+                                } else {
+                                    "exit of the watcher"
+                                }
                             }
                             Message::Down(down) => {
                                 assert!(down.reason.is("noconnection"), "{down:?}");

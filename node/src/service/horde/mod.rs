@@ -279,7 +279,7 @@ impl Host {
                 Some(pid) => Event::Down(pid),
                 None => return Ok(()),
             },
-            Message::Exit { .. } => return Ok(()),
+            Message::Exit(_) => return Ok(()),
         };
         self.handle(event).await
     }

@@ -160,7 +160,7 @@ impl Host {
                 let Some(monitor) = self.monitors.fired(&down.reference) else { return };
                 Event::Down(monitor)
             }
-            Message::Exit { .. } => return,
+            Message::Exit(_) => return,
         };
         self.handle(event);
     }
