@@ -16,6 +16,7 @@
 //! | [`pubsub`] | topics, shared with Phoenix.PubSub |
 //! | [`registry`] | names between our own nodes, with values, unique or duplicate |
 //! | [`supervisor`] | children that run once in the cluster, once a node, or in parts |
+//! | [`table`] | what is found under the keys of a registry, read without a lock |
 //! | [`tracker`] | presences, shared with Phoenix.Tracker and Phoenix.Presence |
 
 pub mod changes;
@@ -30,6 +31,7 @@ pub mod pg;
 pub mod pubsub;
 pub mod registry;
 pub mod supervisor;
+mod table;
 pub mod tracker;
 
 use std::collections::BTreeMap;

@@ -24,7 +24,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use foundation_cluster::Key;
 use foundation_cluster::registry::Change;
-use foundation_cluster::registry::horde::{Action, Event, HordeRegistry as Machine, Member, map_name};
+use foundation_cluster::registry::horde::{Action, Event, Found, HordeRegistry as Machine, Member, map_name};
 use foundation_proto::etf::{Atom, Pid, Term};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
@@ -34,6 +34,7 @@ pub use foundation_cluster::registry::horde::Registration;
 use super::changes::Changes;
 use super::delta_crdt::{DeltaCrdt, Monitor, Notice};
 use super::monitors::Monitors;
+use super::table::{Item, Table, Write};
 use crate::error::{Error, Result};
 use crate::event;
 use crate::node::Node;
@@ -48,6 +49,7 @@ pub struct HordeRegistry {
     node: Node,
     pid: Pid,
     machine: Arc<RwLock<Machine>>,
+    table: Arc<Table<Registration>>,
     map: DeltaCrdt,
     commands: mpsc::Sender<Command>,
 }
@@ -77,6 +79,7 @@ impl HordeRegistry {
         process.register(name.clone())?;
         let pid = process.pid().clone();
         let machine = Arc::new(RwLock::new(Machine::new(name.clone(), pid.clone())));
+        let table = Arc::default();
         // Listening before the first look, so that no change is missed.
         let changes = map.monitor();
         let notices = map.notices();
@@ -84,11 +87,12 @@ impl HordeRegistry {
             node: node.clone(),
             process,
             machine: Arc::clone(&machine),
+            table: Arc::clone(&table),
             map: map.clone(),
             monitors: Monitors::default(),
         };
         node.inner().runtime.spawn(host.run(inbox, changes, notices));
-        Ok(Self { node: node.clone(), pid, machine, map, commands })
+        Ok(Self { node: node.clone(), pid, machine, table, map, commands })
     }
 
     /// The registry's process.
@@ -141,9 +145,9 @@ impl HordeRegistry {
         self.command(Event::Unregister { name, pid: pid.clone() }).await.map(drop)
     }
 
-    /// Who has a name; `None` also if its node is not connected, or is no member any more.
-    pub fn lookup(&self, name: &Term) -> Option<Registration> {
-        let found = self.read().lookup(name).cloned()?;
+    /// Who has a name; `None` also if its node is not connected, or is no member any more. It takes no lock and waits for nobody.
+    pub fn lookup(&self, name: &Term) -> Option<Arc<Registration>> {
+        let found = self.table.first(name)?;
         let here = found.pid.node == *self.node.name();
         (here || self.node.inner().net_kernel.link(&found.pid.node).is_some()).then_some(found)
     }
@@ -154,8 +158,8 @@ impl HordeRegistry {
     }
 
     /// All names, in Erlang's order.
-    pub fn select(&self) -> Vec<(Term, Registration)> {
-        self.read().names().map(|(name, found)| (name.clone(), found.clone())).collect()
+    pub fn select(&self) -> Vec<Arc<Registration>> {
+        self.read().names().cloned().collect()
     }
 
     /// How many names there are.
@@ -181,7 +185,7 @@ impl HordeRegistry {
     /// # Errors
     /// [`Error::NoProc`] if nobody has it; as [`Handle::send_raw`](crate::Handle::send_raw).
     pub async fn send(&self, name: &Term, message: &Term) -> Result<()> {
-        let to = self.lookup(name).ok_or(Error::NoProc)?.pid;
+        let to = self.lookup(name).ok_or(Error::NoProc)?.pid.clone();
         let sender = self.node.process()?;
         sender.send_term(to, message).await
     }
@@ -201,6 +205,7 @@ struct Host {
     node: Node,
     process: Process,
     machine: Arc<RwLock<Machine>>,
+    table: Arc<Table<Registration>>,
     map: DeltaCrdt,
     monitors: Monitors<Pid>,
 }
@@ -249,9 +254,9 @@ impl Host {
 
     async fn look_again(&mut self) -> Result<()> {
         let there = self.map.to_vec();
-        let names: Vec<Term> = self.with(|machine| machine.names().map(|(name, _)| name.clone()).collect());
-        for name in names {
-            let key = Term::tuple([Term::atom("key"), name]);
+        let names: Vec<Arc<Registration>> = self.with(|machine| machine.names().cloned().collect());
+        for found in names {
+            let key = Term::tuple([Term::atom("key"), found.name.0.clone()]);
             if self.map.get(&key).is_none() {
                 self.handle(Event::Changed(Change::Removed(Key(key)))).await?;
             }
@@ -303,7 +308,11 @@ impl Host {
     }
 
     async fn handle(&mut self, event: Event) -> Result<()> {
-        self.with(|machine| machine.handle(event));
+        let found = self.with(|machine| {
+            machine.handle(event);
+            machine.take_found()
+        });
+        self.table.apply(found.into_iter().map(write).collect());
         while let Some(action) = self.with(Machine::poll_action) {
             match action {
                 Action::Put(key, value) => match self.map.put(key.0, value).await {
@@ -323,5 +332,24 @@ impl Host {
             }
         }
         Ok(())
+    }
+}
+
+impl Item for Registration {
+    type Id<'a> = &'a Key;
+
+    fn key(&self) -> &Term {
+        &self.name.0
+    }
+
+    fn id(&self) -> Self::Id<'_> {
+        &self.name
+    }
+}
+
+fn write(found: Found) -> Write<Registration> {
+    match found {
+        Found::There(registration) => Write::Put(registration),
+        Found::Gone(registration) => Write::Remove(registration),
     }
 }

@@ -24,14 +24,12 @@
 //!
 //! Several processes share a key in a registry of [`Keys::Duplicate`]: [`Node::registry_with`].
 
-mod table;
-
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use foundation_cluster::Machine;
 use foundation_cluster::names::{Action, Command, Event, MonitorId, Names, Outcome};
+use foundation_cluster::{Key, Machine};
 use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, Term};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -41,13 +39,13 @@ pub use foundation_cluster::names::{Change, Config, Entry, Keys, OnConflict, Sta
 
 use super::changes::Changes;
 use super::monitors::Monitors;
+use super::table::{Item, Table, Write};
 use crate::error::{Error, Result};
 use crate::event;
 use crate::net::Clock;
 use crate::net_kernel::NodeType;
 use crate::node::Node;
 use crate::process::{Message, Process};
-use table::Table;
 
 /// Commands that wait for the registry before their callers do.
 const COMMANDS: usize = 1024;
@@ -60,7 +58,7 @@ pub struct Registry {
     pid: Pid,
     keys: Keys,
     machine: Arc<RwLock<Names>>,
-    table: Arc<Table>,
+    table: Arc<Table<Entry>>,
     clock: Clock,
     commands: mpsc::Sender<Request>,
     changes: broadcast::Sender<Change>,
@@ -230,7 +228,7 @@ impl Registry {
 
     /// The process that has a key.
     pub fn whereis_name(&self, key: &Term) -> Option<Pid> {
-        Some(self.lookup(key)?.pid.clone())
+        self.table.with_first(key, |entry| entry.pid.clone())
     }
 
     /// The keys of a process.
@@ -280,7 +278,7 @@ impl Registry {
 
 struct Shared {
     machine: Arc<RwLock<Names>>,
-    table: Arc<Table>,
+    table: Arc<Table<Entry>>,
     clock: Clock,
     changes: broadcast::Sender<Change>,
 }
@@ -378,7 +376,7 @@ impl Host {
                     self.process.exit(&to, reason).await;
                 }
                 Action::Changed(changes) => {
-                    self.registry.table.apply(&changes);
+                    self.registry.table.apply(changes.iter().filter_map(write).collect());
                     for change in changes {
                         // Nobody has to listen.
                         let _ = self.registry.changes.send(change);
@@ -399,6 +397,26 @@ impl Host {
         if !self.monitors.begin(monitor, &pid.node, pid, &self.node, &self.process).await {
             self.handle(Event::Down(monitor));
         }
+    }
+}
+
+impl Item for Entry {
+    type Id<'a> = (&'a Pid, &'a Atom, &'a Key);
+
+    fn key(&self) -> &Term {
+        &self.key.0
+    }
+
+    fn id(&self) -> Self::Id<'_> {
+        (&self.pid, &self.node, &self.key)
+    }
+}
+
+fn write(change: &Change) -> Option<Write<Entry>> {
+    match change {
+        Change::Added(entry) | Change::Updated(entry) => Some(Write::Put(Arc::clone(entry))),
+        Change::Removed(entry) => Some(Write::Remove(Arc::clone(entry))),
+        _ => None,
     }
 }
 

@@ -29,6 +29,7 @@ pub mod distribution;
 pub mod supervisor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use foundation_proto::etf::{Atom, Pid, Term};
 
@@ -77,12 +78,23 @@ pub fn map_name(registry: &Atom) -> Option<Atom> {
 /// A registered name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Registration {
+    /// The name.
+    pub name: Arc<Key>,
     /// The member that registered it.
     pub member: Member,
     /// The process.
     pub pid: Pid,
     /// What it was registered with.
     pub value: Term,
+}
+
+/// What has become of what is found under a name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// It is this.
+    There(Arc<Registration>),
+    /// It was this at most, and is nothing now.
+    Gone(Arc<Registration>),
 }
 
 /// What happens to a registry.
@@ -168,13 +180,14 @@ pub struct HordeRegistry {
     /// The registry's process: what callers that register get back.
     pid: Pid,
     members: BTreeSet<Member>,
-    names: BTreeMap<Key, Registration>,
+    names: BTreeMap<Arc<Key>, Arc<Registration>>,
     /// The names of each process.
-    pids: BTreeMap<Pid, BTreeSet<Key>>,
+    pids: BTreeMap<Pid, BTreeSet<Arc<Key>>>,
     /// The processes that have registered here.
     monitored: BTreeSet<Pid>,
     meta: BTreeMap<Key, Term>,
     actions: VecDeque<Action>,
+    found: Vec<Found>,
 }
 
 impl HordeRegistry {
@@ -191,17 +204,23 @@ impl HordeRegistry {
             monitored: BTreeSet::new(),
             meta: BTreeMap::new(),
             actions,
+            found: Vec::new(),
         }
     }
 
     /// Who has a name, as far as it is known here. The names of nodes that are no members are not found.
-    pub fn lookup(&self, name: &Term) -> Option<&Registration> {
+    pub fn lookup(&self, name: &Term) -> Option<&Arc<Registration>> {
         self.names.get(&Key(name.clone())).filter(|found| self.members.contains(&found.member))
     }
 
     /// All names, in Erlang's order.
-    pub fn names(&self) -> impl Iterator<Item = (&Term, &Registration)> {
-        self.names.iter().map(|(name, registration)| (&name.0, registration))
+    pub fn names(&self) -> impl Iterator<Item = &Arc<Registration>> {
+        self.names.values()
+    }
+
+    /// How what [`lookup`](Self::lookup) finds has changed since the last call, for readers that keep a copy of it.
+    pub fn take_found(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.found)
     }
 
     /// How many names there are.
@@ -239,8 +258,8 @@ impl HordeRegistry {
         match event {
             Event::SetMembers(members) => self.set_members(members),
             Event::Register { name, value, pid } => {
-                let registration = Registration { member: self.me.clone(), pid, value };
-                self.write(Key(name), registration);
+                let name = Arc::new(Key(name));
+                self.write(Registration { name, member: self.me.clone(), pid, value });
             }
             Event::Unregister { name, pid } => self.unregister(&Key(name), &pid),
             Event::Meta { key, value } => self.set_meta(Key(key), value),
@@ -324,8 +343,10 @@ impl HordeRegistry {
             self.actions.push_back(Action::Put(new.key(), Term::Integer(1)));
         }
         let left: Vec<Member> = self.members.difference(&wanted).cloned().collect();
+        let new: Vec<Member> = wanted.difference(&self.members).cloned().collect();
         self.members = wanted;
         left.iter().for_each(|member| self.forget(member));
+        new.iter().for_each(|member| self.show(member));
         self.neighbours();
     }
 
@@ -339,19 +360,25 @@ impl HordeRegistry {
         self.actions.push_back(Action::SetNeighbours(others.collect()));
     }
 
+    /// A member has come: names of it that were known before are found now.
+    fn show(&mut self, member: &Member) {
+        let theirs = self.names.values().filter(|found| found.member == *member);
+        self.found.extend(theirs.cloned().map(Found::There));
+    }
+
     /// A member is gone: its names go with it.
     fn forget(&mut self, member: &Member) {
-        let theirs = self.names.iter().filter(|(_, found)| found.member == *member);
-        let theirs: Vec<Key> = theirs.map(|(name, _)| name.clone()).collect();
+        let theirs = self.names.values().filter(|found| found.member == *member);
+        let theirs: Vec<Arc<Key>> = theirs.map(|found| Arc::clone(&found.name)).collect();
         for name in theirs {
             self.drop_name(&name);
             self.actions.push_back(Action::Remove(entry(&name)));
         }
     }
 
-    fn write(&mut self, name: Key, registration: Registration) {
-        self.actions.push_back(Action::Put(entry(&name), value_of(&registration)));
-        self.insert(name, registration);
+    fn write(&mut self, registration: Registration) {
+        self.actions.push_back(Action::Put(entry(&registration.name), value_of(&registration)));
+        self.insert(registration);
     }
 
     fn unregister(&mut self, name: &Key, pid: &Pid) {
@@ -375,29 +402,35 @@ impl HordeRegistry {
         }
     }
 
-    fn insert(&mut self, name: Key, registration: Registration) {
-        let Registration { member, pid, .. } = &registration;
+    fn insert(&mut self, registration: Registration) {
+        let registration = Arc::new(registration);
+        let Registration { name, member, pid, .. } = &*registration;
         if *member == self.me && self.monitored.insert(pid.clone()) {
             self.actions.push_back(Action::Monitor(pid.clone()));
         }
-        self.pids.entry(pid.clone()).or_default().insert(name.clone());
-        let pid = pid.clone();
-        if let Some(before) = self.names.insert(name.clone(), registration).filter(|before| before.pid != pid)
-        {
-            self.forget_name(&name, &before.pid);
+        self.pids.entry(pid.clone()).or_default().insert(Arc::clone(name));
+        let before = self.names.insert(Arc::clone(name), Arc::clone(&registration));
+        self.found.push(if self.members.contains(member) {
+            Found::There(Arc::clone(&registration))
+        } else {
+            Found::Gone(Arc::clone(&registration))
+        });
+        if let Some(before) = before.filter(|before| before.pid != *pid) {
+            self.forget_name(name, &before.pid);
         }
     }
 
     fn drop_name(&mut self, name: &Key) {
         if let Some(found) = self.names.remove(name) {
             self.forget_name(name, &found.pid);
+            self.found.push(Found::Gone(found));
         }
     }
 
     fn forget_name(&mut self, name: &Key, pid: &Pid) {
         let Some(names) = self.pids.get_mut(pid) else { return };
         names.remove(name);
-        let mine = |name: &Key| self.names.get(name).is_some_and(|found| found.member == self.me);
+        let mine = |name: &Arc<Key>| self.names.get(name).is_some_and(|found| found.member == self.me);
         if !names.iter().any(mine) && self.monitored.remove(pid) {
             self.actions.push_back(Action::Demonitor(pid.clone()));
         }
@@ -411,7 +444,9 @@ impl HordeRegistry {
         let [tag, what] = tuple::<2>(key.0)?;
         match (tag.as_atom()?.as_str(), value) {
             ("member", Some(_)) => {
-                if self.members.insert(Member::from_term(what, &self.me.node)?) {
+                let member = Member::from_term(what, &self.me.node)?;
+                if self.members.insert(member.clone()) {
+                    self.show(&member);
                     self.neighbours();
                 }
             }
@@ -457,7 +492,7 @@ impl HordeRegistry {
             let reason = tuple_of([atom("name_conflict"), lost, registry, Term::Pid(pid.clone())]);
             self.actions.push_back(Action::Exit { to: loser.pid.clone(), reason });
         }
-        self.insert(name, Registration { member, pid, value });
+        self.insert(Registration { name: Arc::new(name), member, pid, value });
         Some(())
     }
 
@@ -479,7 +514,7 @@ fn entry(name: &Key) -> Key {
 }
 
 fn value_of(registration: &Registration) -> Term {
-    let Registration { member, pid, value } = registration;
+    let Registration { member, pid, value, .. } = registration;
     tuple_of([member.to_term(), Term::Pid(pid.clone()), value.clone()])
 }
 

@@ -130,3 +130,45 @@ fn callers_register_as_with_horde() {
     assert_eq!(ask(atom("nonsense")), Some(tuple_of([atom("error"), atom("badarg")])));
     assert_eq!((registry.names().count(), registry.meta(&atom("k"))), (0, Some(&atom("v"))));
 }
+
+/// Readers keep a copy of what is found.
+#[test]
+fn replaying_what_is_told_of_names_gives_what_is_found() {
+    let mut registry = registry();
+    let mut copy = BTreeMap::new();
+    let put = |n, node, id| Event::Changed(Change::Put(name(n), entry_of(node, id)));
+    let joins = |node| Event::Changed(Change::Put(member(node).key(), Term::Integer(1)));
+    let leaves = |node| Event::Changed(Change::Removed(member(node).key()));
+    let register =
+        |n, id| Event::Register { name: Term::Integer(n), value: atom("v"), pid: pid("rust@h", id) };
+    let events = [
+        register(1, 5),
+        put(2, "beam@h", 7),
+        put(3, "stranger@h", 8),
+        put(1, "beam@h", 7),
+        joins("stranger@h"),
+        put(2, "stranger@h", 8),
+        register(4, 5),
+        Event::Down(pid("rust@h", 5)),
+        put(2, "nobody@h", 9),
+        leaves("beam@h"),
+        Event::SetMembers(vec![member("nobody@h")]),
+        Event::Changed(Change::Removed(name(2))),
+    ];
+    let mut seen = 0;
+    for event in events {
+        registry.handle(event);
+        for found in registry.take_found() {
+            match found {
+                Found::There(registration) => copy.insert(Arc::clone(&registration.name), registration),
+                Found::Gone(registration) => copy.remove(&registration.name),
+            };
+        }
+        for n in 1..5 {
+            let found = registry.lookup(&Term::Integer(n));
+            assert_eq!(copy.get(&Key(Term::Integer(n))), found);
+            seen += usize::from(found.is_some());
+        }
+    }
+    assert_eq!((seen, copy.len()), (24, 0));
+}
