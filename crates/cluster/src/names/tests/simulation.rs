@@ -68,7 +68,7 @@ fn scenarios_of_files_hold() {
 
 /// Half a million pairs of members, each of which knows the other.
 #[test]
-#[ignore = "a gigabyte and minutes: cargo test -p foundation-cluster --lib names:: -- --ignored"]
+#[ignore = "three gigabytes and a quarter of an hour: cargo test -p foundation-cluster --lib names:: -- --ignored"]
 fn two_halves_of_a_thousand_meet() {
     let found = committed().into_iter().find(|(file, _)| file == "halves.scenario");
     let (file, scenario) = found.expect("the file");

@@ -227,6 +227,35 @@ pub struct CausalCrdt {
     cursor: Option<Address>,
     actions: VecDeque<Action>,
     stats: Stats,
+    #[cfg(test)]
+    mutant: Option<Mutant>,
+}
+
+/// A rule that is left out on purpose, to see that the simulation notices.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mutant {
+    /// The dots of others are adopted from whoever starts a comparison, whether or not the trees are equal.
+    AdoptFromAll,
+    /// The dots of others are never adopted.
+    NeverAdopt,
+    /// The context of an answer is taken for that of its keys alone.
+    ClaimAll,
+    /// What the sender of an answer has seen and does not have stays.
+    IgnoreSeen,
+    /// Of a key of which a later write is here nothing is taken in.
+    LatestOnly,
+    /// Of the keys that differ only the first five are sent, with the dots of all.
+    Truncate,
+    /// What others wrote does not go into the hash trees.
+    StaleTree,
+    /// What a join has removed is not told.
+    KeepQuiet,
+    /// A neighbour that is lost is not looked for until its node comes back.
+    NoRetry,
+    /// There is no timed comparison.
+    NoBeat,
+    /// The time between two comparisons is that after a change, always.
+    NeverIdle,
 }
 
 impl CausalCrdt {
@@ -255,7 +284,20 @@ impl CausalCrdt {
             cursor: None,
             actions: VecDeque::new(),
             stats: Stats::default(),
+            #[cfg(test)]
+            mutant: None,
         }
+    }
+
+    #[cfg(test)]
+    fn mutant(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "as the version of tests")]
+    const fn mutant(&self, _: Mutant) -> bool {
+        false
     }
 
     /// The map.
@@ -493,6 +535,9 @@ impl CausalCrdt {
         // A process, not a name: what it is answered must not reach one that was started since.
         let me = Address::Pid(self.me.clone());
         let shape = self.shape_of(&peer);
+        if first && self.mutant(Mutant::AdoptFromAll) {
+            self.adopt(&diff.dots);
+        }
         let tree = self.tree(shape);
         if let [(_, theirs)] = diff.trees.as_slice()
             && first
@@ -574,6 +619,9 @@ impl CausalCrdt {
             return;
         }
         let mut keys: BTreeSet<Key> = keys.into_iter().collect();
+        if self.mutant(Mutant::Truncate) {
+            keys = keys.into_iter().take(5).collect();
+        }
         if keys.len() >= WHOLE_FROM {
             keys.extend(self.map.iter().map(|(key, _)| key.clone()));
         }
@@ -604,6 +652,14 @@ impl CausalCrdt {
             fits
         });
         self.stats.refused += refused;
+        delta.exact |= self.mutant(Mutant::ClaimAll);
+        if self.mutant(Mutant::IgnoreSeen) {
+            delta.context = Context::default();
+        }
+        if self.mutant(Mutant::LatestOnly) {
+            let latest = |elements: &[super::Element]| elements.iter().map(|e| e.timestamp).max();
+            delta.entries.retain(|key, theirs| latest(theirs) >= latest(self.map.elements(key)));
+        }
         if delta.exact {
             let mut context = Context::default();
             let upto = delta.context.compact().filter(|(r, _)| *r != replica);
@@ -613,9 +669,12 @@ impl CausalCrdt {
         }
         let before: Vec<(Key, Vec<super::Element>)> =
             delta.entries.keys().map(|key| (key.clone(), self.map.elements(key).to_vec())).collect();
-        let changes = self.map.join(delta);
+        let mut changes = self.map.join(delta);
+        if self.mutant(Mutant::KeepQuiet) {
+            changes.retain(|change| matches!(change, Change::Put(..)));
+        }
         for (key, elements) in before {
-            if self.map.elements(&key) != elements {
+            if self.map.elements(&key) != elements && !self.mutant(Mutant::StaleTree) {
                 self.touch(now, &key);
             }
         }
@@ -640,7 +699,7 @@ impl CausalCrdt {
 
     /// Takes over the dots of a member that holds the same elements, or has just sent all that were missing.
     fn adopt(&mut self, dots: &BTreeMap<i64, i64>) {
-        if dots.len() > MAX_REPLICAS {
+        if dots.len() > MAX_REPLICAS || self.mutant(Mutant::NeverAdopt) {
             return;
         }
         let mut context = Context::default();

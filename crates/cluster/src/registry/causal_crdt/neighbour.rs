@@ -8,7 +8,7 @@ use foundation_proto::etf::{Atom, Pid};
 
 use super::{
     Action, CausalCrdt, FAN_OUT, LEVELS, MAX_GAP, MAX_NEIGHBOURS, MAX_ROUND_TIMEOUT, MIN_GAP, MonitorId,
-    PROBE_LEVELS, ROUND_TIMEOUT, TIMEOUT_OF_A_KEY,
+    Mutant, PROBE_LEVELS, ROUND_TIMEOUT, TIMEOUT_OF_A_KEY,
 };
 use crate::Key;
 use crate::registry::wire::{self, Address, Diff};
@@ -173,10 +173,11 @@ impl CausalCrdt {
 
     pub(super) fn down(&mut self, now: Mono, monitor: MonitorId) {
         let Some(address) = self.monitors.remove(&monitor) else { return };
+        let retries = !self.mutant(Mutant::NoRetry);
         let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
         let pause = neighbour.pause;
         *neighbour = Neighbour { pause: (pause * 2).min(RETRY_MAX), ..Neighbour::new(&address, 0) };
-        neighbour.retry_at = Some(now + pause);
+        neighbour.retry_at = retries.then_some(now + pause);
         self.wake_at(now + pause);
         let foreign = |n: &Neighbour| n.pid.is_some() && !n.exact;
         let own = self.config.replica;
@@ -446,7 +447,7 @@ impl CausalCrdt {
     }
 
     fn beat(&mut self, now: Mono) {
-        if self.neighbours.is_empty() {
+        if self.neighbours.is_empty() || self.mutant(Mutant::NoBeat) {
             self.beat = None;
             return;
         }
@@ -478,7 +479,8 @@ impl CausalCrdt {
             self.cursor = chosen.last().cloned().or(self.cursor.take());
         }
         chosen.dedup();
-        let pause = if self.heat > 0 { self.config.interval } else { self.config.idle_interval };
+        let hurries = self.heat > 0 || self.mutant(Mutant::NeverIdle);
+        let pause = if hurries { self.config.interval } else { self.config.idle_interval };
         self.beat = Some(now + pause);
         for address in chosen {
             self.originate(now, &address);

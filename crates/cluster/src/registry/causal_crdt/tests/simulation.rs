@@ -13,18 +13,21 @@
 //! 6. Bounded traffic: with nothing to say, a node sends no more than its beat allows.
 //! 7. Nothing that a member sends is ignored by another.
 //!
-//! A seed that fails prints what happened as a scenario (`foundation_cluster::sim::scenario`); the files of `scenarios` are run too.
+//! A seed that fails prints what happened as a scenario ([`crate::sim::scenario`]); the files of `crates/cluster/scenarios` are run
+//! too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use foundation_cluster::registry::causal_crdt::{Action, Config, Event, MonitorId};
-use foundation_cluster::registry::{Address, CausalCrdt, Change, Dot, MapSetShape};
-use foundation_cluster::sim::scenario::{Between, Keys, Nodes, Scenario, Step, Who};
-use foundation_cluster::sim::{Conditions, Host, Io, Network, NodeId, Random};
-use foundation_cluster::{Key, Machine};
 use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, Term};
+
+use super::super::{Action, CausalCrdt, Config, Event, MonitorId, Mutant};
+use crate::registry::{Address, Change, Dot, MapSetShape};
+use crate::seeds::seeds;
+use crate::sim::scenario::{Between, Keys, Nodes, Scenario, Step, Who, committed};
+use crate::sim::{Conditions, Host, Io, Network, NodeId, Random};
+use crate::{Key, Machine};
 
 /// What nodes of the simulation send each other.
 #[derive(Clone, Debug)]
@@ -49,6 +52,8 @@ struct Node {
     watched_by: BTreeSet<(NodeId, u64)>,
     watching: BTreeMap<MonitorId, NodeId>,
     replay: BTreeMap<Key, Term>,
+    /// What went wrong with what it said had changed.
+    broken: Option<String>,
 }
 
 fn name() -> Atom {
@@ -72,12 +77,14 @@ fn neighbours(size: usize) -> Vec<Address> {
 }
 
 impl Node {
-    fn new(id: NodeId, incarnation: i64, ahead: Duration) -> Self {
+    fn new(id: NodeId, incarnation: i64, ahead: Duration, mutant: Option<Mutant>) -> Self {
         let pid = Pid { node: node_name(id), id: incarnation as u32, serial: 0, creation: 4 };
+        let mut crdt = CausalCrdt::new(pid.clone(), Config::new(incarnation));
+        crdt.mutant = mutant;
         Self {
             id,
             incarnation,
-            crdt: CausalCrdt::new(pid.clone(), Config::new(incarnation)),
+            crdt,
             pid,
             peers: BTreeSet::new(),
             muted: BTreeSet::new(),
@@ -85,6 +92,7 @@ impl Node {
             watched_by: BTreeSet::new(),
             watching: BTreeMap::new(),
             replay: BTreeMap::new(),
+            broken: None,
         }
     }
 
@@ -135,14 +143,12 @@ impl Node {
     }
 
     fn note(&mut self, change: Change) {
-        match change {
-            Change::Put(key, value) => {
-                let old = self.replay.insert(key, value.clone());
-                assert_ne!(old, Some(value), "invariant 4: nothing changed");
-            }
-            Change::Removed(key) => {
-                assert!(self.replay.remove(&key).is_some(), "invariant 4: removed what was not there");
-            }
+        let told = match change {
+            Change::Put(key, value) => self.replay.insert(key, value.clone()) != Some(value),
+            Change::Removed(key) => self.replay.remove(&key).is_some(),
+        };
+        if !told {
+            self.broken = Some("invariant 4: a change that changes nothing".to_owned());
         }
     }
 
@@ -155,7 +161,7 @@ impl Node {
             self.say(io, node, Wire::Demonitor { id });
         }
         let (peers, muted) = (std::mem::take(&mut self.peers), std::mem::take(&mut self.muted));
-        *self = Self::new(self.id, incarnation, ahead);
+        *self = Self::new(self.id, incarnation, ahead, self.crdt.mutant);
         (self.peers, self.muted) = (peers, muted);
         self.event(io, Event::SetNeighbours(neighbours(size)));
     }
@@ -260,13 +266,32 @@ struct Run {
     ahead: BTreeMap<NodeId, Duration>,
     /// What has happened so far.
     steps: Vec<(Duration, Step)>,
+    mutant: Option<Mutant>,
+}
+
+type Checked = Result<(), String>;
+
+/// A run that went wrong, and how to see it again.
+struct Failed {
+    what: String,
+    scenario: Box<Scenario>,
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\nas a file of crates/cluster/scenarios:\n{}", self.what, self.scenario)
+    }
+}
+
+fn holds(condition: bool, what: impl FnOnce() -> String) -> Checked {
+    if condition { Ok(()) } else { Err(what()) }
 }
 
 /// Clocks are ahead by this if nothing is said, so that they can be behind that too.
 const AHEAD: Duration = Duration::from_secs(3600);
 
 impl Run {
-    fn new(seed: u64, size: usize, keys: usize) -> Self {
+    fn new(seed: u64, size: usize, keys: usize, mutant: Option<Mutant>) -> Self {
         let mut run = Self {
             network: Network::new(seed, Conditions::default()),
             oracle: Oracle::default(),
@@ -279,6 +304,7 @@ impl Run {
             paused: BTreeMap::new(),
             ahead: BTreeMap::new(),
             steps: Vec::new(),
+            mutant,
         };
         for id in 0..size {
             run.start(id);
@@ -297,7 +323,7 @@ impl Run {
 
     fn start(&mut self, id: NodeId) {
         self.incarnations += 1;
-        self.network.start(id, Node::new(id, self.incarnations, self.ahead_of(id)));
+        self.network.start(id, Node::new(id, self.incarnations, self.ahead_of(id), self.mutant));
         let all = neighbours(self.size);
         self.network.with(id, |node, io| node.event(io, Event::SetNeighbours(all)));
     }
@@ -460,73 +486,70 @@ impl Run {
         self.network.run_for(time);
     }
 
-    /// What must hold after a time of rest; prints how to see it again if it does not.
-    fn check(&mut self) {
-        let scenario = Unless(self.scenario().to_string());
-        self.invariants();
-        scenario.holds();
+    /// Rests, and says what must hold then and does not.
+    fn end(mut self) -> Result<(u64, Scenario), Failed> {
+        self.rest(rest_of(self.size));
+        let scenario = self.scenario();
+        match self.check() {
+            Ok(()) => Ok((self.network.delivered(), scenario)),
+            Err(what) => Err(Failed { what, scenario: Box::new(scenario) }),
+        }
     }
 
-    fn invariants(&mut self) {
+    fn check(&mut self) -> Checked {
         let seed = self.seed;
-        let words: BTreeSet<&String> = self.oracle.written.values().collect();
+        self.agreed()?;
         let nodes: Vec<&Node> = self.network.nodes().map(|(_, node)| node).collect();
         for node in &nodes {
             let id = node.id;
-            for word in &words {
-                assert_eq!(
-                    node.crdt.map().elements(&key(word)),
-                    nodes[0].crdt.map().elements(&key(word)),
-                    "seed {seed}: invariant 1, node {id}, key {word}"
-                );
-            }
             for (dot, n) in &self.oracle.written {
                 let there = node.dots(&key(n)).contains(dot);
                 if let Some(stands) = self.oracle.stands(*dot) {
                     let which = if stands { 2 } else { 3 };
-                    assert_eq!(there, stands, "seed {seed}: invariant {which}, node {id}, key {n}, {dot:?}");
+                    holds(there == stands, || {
+                        format!("seed {seed}: invariant {which}, node {id}, key {n}, {dot:?}")
+                    })?;
                 }
             }
             let map: BTreeMap<Key, Term> =
                 node.crdt.map().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-            assert_eq!(node.replay, map, "seed {seed}: invariant 4, node {id}");
+            holds(node.replay == map, || format!("seed {seed}: invariant 4, node {id}"))?;
+            holds(node.broken.is_none(), || format!("seed {seed}: {:?}, node {id}", node.broken))?;
             let context = node.crdt.map().context();
             let writers: BTreeSet<i64> = self.oracle.written.keys().map(|dot| dot.replica).collect();
-            let (size, open) =
-                (context.size(), context.beyond().filter(|dot| !self.oracle.dead.contains(&dot.replica)));
-            assert_eq!(open.count(), 0, "seed {seed}: invariant 5, node {id}: {context:?}");
-            assert!(size <= writers.len() * 3, "seed {seed}: invariant 5, node {id}: {context:?}");
-            assert_eq!(node.crdt.stats().ignored, 0, "seed {seed}: invariant 7, node {id}");
+            let mut open = context.beyond().filter(|dot| !self.oracle.dead.contains(&dot.replica));
+            holds(open.next().is_none() && context.size() <= writers.len() * 3, || {
+                format!("seed {seed}: invariant 5, node {id}: {context:?}")
+            })?;
+            holds(node.crdt.stats().ignored == 0, || format!("seed {seed}: invariant 7, node {id}"))?;
         }
         let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
         let mut roots = BTreeSet::new();
         for id in ids {
             roots.extend(self.network.with(id, |node, _| node.crdt.root_hash(MapSetShape::Plain)));
         }
-        assert_eq!(roots.len(), 1, "seed {seed}: invariant 1, roots");
+        holds(roots.len() == 1, || format!("seed {seed}: invariant 1, roots"))?;
         // Four comparisons of two messages each, every 30 s, from each node.
         let before = self.network.delivered();
         self.network.run_for(Duration::from_secs(300));
         let quiet = self.network.delivered() - before;
         let allowed = self.size as u64 * 4 * 2 * 11;
-        assert!(quiet <= allowed, "seed {seed}: invariant 6, {quiet} messages, {allowed} allowed");
+        holds(quiet <= allowed, || format!("seed {seed}: invariant 6, {quiet} messages, {allowed} allowed"))
     }
-}
 
-/// Prints a scenario when it is dropped before what was to hold has held.
-struct Unless(String);
-
-impl Unless {
-    fn holds(mut self) {
-        self.0.clear();
-    }
-}
-
-impl Drop for Unless {
-    fn drop(&mut self) {
-        if !self.0.is_empty() {
-            println!("as a file of crates/cluster/scenarios:\n{}", self.0);
+    /// All members hold equal elements.
+    fn agreed(&self) -> Checked {
+        let seed = self.seed;
+        let words: BTreeSet<&String> = self.oracle.written.values().collect();
+        let nodes: Vec<&Node> = self.network.nodes().map(|(_, node)| node).collect();
+        for (node, word) in nodes.iter().flat_map(|node| words.iter().map(move |word| (node, word))) {
+            let (here, there) =
+                (node.crdt.map().elements(&key(word)), nodes[0].crdt.map().elements(&key(word)));
+            holds(here == there, || {
+                format!("seed {seed}: invariant 1, node {}, key {word}: {here:?} and {there:?}", node.id)
+            })?;
         }
+        Ok(())
     }
 }
 
@@ -539,77 +562,103 @@ fn rest_of(size: usize) -> Duration {
     Duration::from_secs(if size <= 10 { 120 + 30 * size as u64 } else { 360 + 8 * size as u64 })
 }
 
-fn run(seed: u64, size: usize, keys: usize, steps: i64) -> (u64, Scenario) {
-    let mut run = Run::new(seed, size, keys);
+fn run(
+    seed: u64,
+    size: usize,
+    keys: usize,
+    steps: i64,
+    mutant: Option<Mutant>,
+) -> Result<(u64, Scenario), Failed> {
+    let mut run = Run::new(seed, size, keys, mutant);
     for _ in 0..steps {
         run.step();
     }
-    run.rest(rest_of(size));
-    run.check();
-    (run.network.delivered(), run.scenario())
+    run.end()
 }
 
-fn replay(scenario: &Scenario, size: usize) -> u64 {
-    let mut run = Run::new(scenario.seed, size, 0);
+fn replay(scenario: &Scenario, size: usize, mutant: Option<Mutant>) -> Result<u64, Failed> {
+    let mut run = Run::new(scenario.seed, size, 0, mutant);
     for (at, step) in &scenario.steps {
         run.network.run_until(Mono::ZERO + *at);
         run.apply(step.clone());
     }
-    run.rest(rest_of(size));
-    run.check();
-    run.network.delivered()
+    Ok(run.end()?.0)
+}
+
+/// One of many short runs.
+fn short(seed: u64, mutant: Option<Mutant>) -> Result<(u64, Scenario), Failed> {
+    run(seed, 2 + (seed % 6) as usize, 12, 250, mutant)
 }
 
 #[test]
 fn maps_converge_and_no_name_is_lost_or_comes_back() {
-    let delivered: u64 = super::seeds(60).map(|seed| run(seed, 2 + (seed % 6) as usize, 12, 250).0).sum();
+    let delivered: u64 =
+        seeds(60).map(|seed| short(seed, None).unwrap_or_else(|failed| panic!("{failed}")).0).sum();
     println!("causal_crdt: {delivered} messages delivered");
 }
 
 #[test]
 fn many_keys_go_through_several_levels_of_the_tree() {
-    for seed in super::seeds(2) {
-        run(seed, 3, 2000, 4000);
+    for seed in seeds(2) {
+        run(seed, 3, 2000, 4000, None).unwrap_or_else(|failed| panic!("{failed}"));
     }
 }
 
 #[test]
 fn a_seed_runs_the_same_way_twice() {
-    let (delivered, scenario) = run(7, 4, 12, 300);
-    assert_eq!(run(7, 4, 12, 300).0, delivered);
+    let run = || run(7, 4, 12, 300, None).unwrap_or_else(|failed| panic!("{failed}"));
+    let (delivered, scenario) = run();
+    assert_eq!(run().0, delivered);
     // And what it prints does too.
     let scenario = Scenario::parse(&scenario.to_string()).unwrap();
-    assert_eq!(replay(&scenario, 4), delivered);
+    assert_eq!(replay(&scenario, 4, None).ok(), Some(delivered));
 }
 
 #[test]
 fn scenarios_of_files_hold() {
-    for (file, scenario) in super::scenarios().into_iter().filter(|(_, scenario)| scenario.is_for("map")) {
+    for (file, scenario) in committed().into_iter().filter(|(_, scenario)| scenario.is_for("map")) {
         let wanted = |size: &&usize| **size <= 10 || LARGE.contains(&file.as_str());
         for size in scenario.nodes.iter().filter(wanted) {
-            println!("causal_crdt: {file}, {size} nodes");
-            let delivered = replay(&scenario, *size);
+            let delivered = replay(&scenario, *size, None);
+            let delivered = delivered.unwrap_or_else(|failed| panic!("{file}, {size} nodes: {failed}"));
             println!("causal_crdt: {file}, {size} nodes: {delivered} messages delivered");
         }
     }
 }
 
 #[test]
+fn a_rule_that_is_left_out_is_noticed() {
+    let mutants = [
+        Mutant::AdoptFromAll,
+        Mutant::NeverAdopt,
+        Mutant::ClaimAll,
+        Mutant::IgnoreSeen,
+        Mutant::LatestOnly,
+        Mutant::Truncate,
+        Mutant::StaleTree,
+        Mutant::KeepQuiet,
+        Mutant::NoRetry,
+        Mutant::NoBeat,
+        Mutant::NeverIdle,
+    ];
+    for mutant in mutants {
+        let caught = (0..300).find_map(|seed| short(seed, Some(mutant)).err());
+        let caught = caught.unwrap_or_else(|| panic!("{mutant:?} was not noticed"));
+        // What is printed runs the same way again.
+        let scenario = Scenario::parse(&caught.scenario.to_string()).unwrap();
+        let again = replay(&scenario, scenario.nodes[0], Some(mutant)).err().map(|failed| failed.what);
+        assert_eq!(again.as_ref(), Some(&caught.what), "{caught}");
+        println!("causal_crdt: without {mutant:?}: {}", caught.what);
+    }
+}
+
+#[test]
 fn two_hundred_members_converge() {
-    let mut run = Run::new(1, 200, 100);
+    let mut run = Run::new(1, 200, 100, None);
     for _ in 0..100 {
         run.step();
     }
     run.rest(Duration::from_secs(60));
-    let nodes: Vec<&Node> = run.network.nodes().map(|(_, node)| node).collect();
-    for node in &nodes {
-        for word in run.oracle.written.values() {
-            assert_eq!(
-                node.crdt.map().elements(&key(word)),
-                nodes[0].crdt.map().elements(&key(word)),
-                "invariant 1"
-            );
-        }
-    }
+    run.agreed().unwrap_or_else(|what| panic!("{what}"));
     println!("causal_crdt: {} messages delivered among 200", run.network.delivered());
 }

@@ -1,3 +1,7 @@
+//! The member by hand, and in the simulator.
+
+mod simulation;
+
 use super::*;
 use crate::registry::{Element, elements_term};
 
