@@ -279,6 +279,7 @@ pub struct AtomRef<'a> {
 
 impl<'a> AtomRef<'a> {
     /// Checked UTF-8 of at most 255 characters.
+    #[inline]
     pub(super) fn utf8(bytes: &'a [u8]) -> Self {
         Self { bytes, latin1: false }
     }

@@ -74,7 +74,8 @@ pub struct Mismatch {
 
 impl Mismatch {
     /// The view is not what was expected.
-    #[cold]
+    // Always inline: a view that is handed on as a whole, even where that never happens, is kept in memory from the start.
+    #[inline(always)]
     pub fn new(expected: &'static str, view: View<'_>) -> Self {
         Self { expected, key: None, got: view.kind(), at: view.span().start }
     }
@@ -159,7 +160,7 @@ impl<'a> View<'a> {
             Some([SMALL_ATOM_UTF8_EXT, len, text @ ..]) if !self.byte => {
                 usize::from(*len) == name.len() && text.starts_with(name.as_bytes())
             }
-            _ => self.is_atom(name),
+            _ => self.as_atom().is_some_and(|atom| atom == name),
         }
     }
 }
@@ -248,12 +249,12 @@ impl<'a, T: FromView<'a>> FromView<'a> for Vec<T> {
         }
         // Each takes at least one byte that is there, so that memory is no larger than what came times what an element takes.
         let mut values = Self::with_capacity(view.len());
-        let mut index = view.index + 1;
+        let (nodes, mut index) = (view.tape.nodes(), view.index + 1);
         while index < view.node.next
-            && let Some(element) = view.sibling(index)
+            && let Some(&node) = nodes.get(index as usize)
         {
-            values.push(T::from_view(element)?);
-            index = element.node.next;
+            values.push(T::from_view(View { node, index, byte: false, ..view })?);
+            index = node.next;
         }
         Ok(values)
     }
@@ -265,13 +266,15 @@ fn pairs<'a, K: FromView<'a>, V: FromView<'a>>(
     view: View<'a>,
     mut insert: impl FnMut(K, V),
 ) -> Result<(), Mismatch> {
-    let mut index = view.index + 1;
+    let (nodes, mut index) = (view.tape.nodes(), view.index + 1);
     while index < view.node.next
-        && let Some(key) = view.sibling(index)
-        && let Some(value) = view.sibling(key.node.next)
+        && let Some(&key) = nodes.get(index as usize)
+        && let Some(&value) = nodes.get(key.next as usize)
     {
-        insert(K::from_view(key)?, V::from_view(value)?);
-        index = value.node.next;
+        let (key_view, value_view) =
+            (View { node: key, index, ..view }, View { node: value, index: key.next, ..view });
+        insert(K::from_view(key_view)?, V::from_view(value_view)?);
+        index = value.next;
     }
     Ok(())
 }

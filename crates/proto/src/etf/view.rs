@@ -78,14 +78,8 @@ impl<'a> View<'a> {
                 let value = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
                 if *negative != 0 { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
             }
-            _ => self.wide_integer(),
+            _ => wide_integer(self.encoded()),
         }
-    }
-
-    #[inline(never)]
-    fn wide_integer(self) -> Option<i64> {
-        let (negative, magnitude) = self.big()?;
-        to_i64(negative, magnitude)
     }
 
     /// The integer, if it is one of 128 bits.
@@ -99,12 +93,7 @@ impl<'a> View<'a> {
 
     /// Sign and little-endian magnitude of an integer in a BIG form.
     pub(super) fn big(self) -> Option<(bool, &'a [u8])> {
-        let (negative, magnitude) = match self.tag_and_body()? {
-            (SMALL_BIG_EXT, [_, negative, magnitude @ ..]) => (negative, magnitude),
-            (LARGE_BIG_EXT, [_, _, _, _, negative, magnitude @ ..]) => (negative, magnitude),
-            _ => return None,
-        };
-        Some((*negative != 0, trimmed(magnitude)))
+        big(self.encoded())
     }
 
     /// The float, if it is one. An integer is none.
@@ -124,10 +113,10 @@ impl<'a> View<'a> {
         if self.node.kind != Kind::Atom {
             return None;
         }
-        match self.tag_and_body()? {
+        match self.bytes.get(self.node.at as usize..)? {
             // Checked while parsing.
-            (SMALL_ATOM_UTF8_EXT, [_, text @ ..]) => Some(AtomRef::utf8(text)),
-            (tag, body) => self.context().atom(tag, body).ok().map(|(atom, _)| atom),
+            [SMALL_ATOM_UTF8_EXT, len, text @ ..] => text.get(..usize::from(*len)).map(AtomRef::utf8),
+            rest => rare_atom(rest, self.context()),
         }
     }
 
@@ -163,9 +152,9 @@ impl<'a> View<'a> {
         if self.node.kind != Kind::Binary {
             return None;
         }
-        match self.tag_and_body()? {
-            (BINARY_EXT, body) => body.get(4..),
-            (_, body) => body.get(5..),
+        match self.encoded() {
+            [BINARY_EXT, _, _, _, _, bytes @ ..] => Some(bytes),
+            other => other.get(6..),
         }
     }
 
@@ -390,6 +379,31 @@ impl<'a> View<'a> {
     pub fn to_term(self) -> Term {
         super::decode::build(self, None)
     }
+}
+
+// What is rare, of the parts of a view that it needs: a view that is handed on as a whole is kept in memory.
+
+/// Sign and little-endian magnitude of an integer in a BIG form.
+fn big(encoded: &[u8]) -> Option<(bool, &[u8])> {
+    let (negative, magnitude) = match encoded {
+        [SMALL_BIG_EXT, _, negative, magnitude @ ..] => (negative, magnitude),
+        [LARGE_BIG_EXT, _, _, _, _, negative, magnitude @ ..] => (negative, magnitude),
+        _ => return None,
+    };
+    Some((*negative != 0, trimmed(magnitude)))
+}
+
+#[inline(never)]
+fn wide_integer(encoded: &[u8]) -> Option<i64> {
+    let (negative, magnitude) = big(encoded)?;
+    to_i64(negative, magnitude)
+}
+
+/// The atom at the front, in any form.
+#[inline(never)]
+fn rare_atom<'a>(rest: &'a [u8], context: Context<'a>) -> Option<AtomRef<'a>> {
+    let (tag, body) = rest.split_first()?;
+    context.atom(*tag, body).ok().map(|(atom, _)| atom)
 }
 
 /// The fixed fields of a local fun.
