@@ -35,7 +35,9 @@ defmodule Mix.Tasks.Compile.FoundationNative do
   end
 
   defp build(crate) do
-    {profile, folder} = if Mix.env() == :prod, do: {["--profile", "dist"], "dist"}, else: {[], "debug"}
+    {profile, folder} =
+      if Mix.env() == :prod, do: {["--profile", "dist"], "dist"}, else: {[], "debug"}
+
     features = if Mix.env() == :test, do: ["--features", "probe"], else: []
     args = ["--quiet", "--message-format", "short"] ++ profile ++ features
 
