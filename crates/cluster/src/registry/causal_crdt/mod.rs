@@ -19,8 +19,9 @@
 //! * **Push.** A write goes to all neighbours at once, as a delta that nobody asked for. DeltaCrdt keeps one number for each
 //!   replica and takes it to mean "all up to here", so a push must leave no gap: it starts once a first comparison with the
 //!   neighbour is over, ends with the connection, goes to the process that was compared with and not to its name, and speaks
-//!   of this member's own dots alone. What replaces or removes the writes of others is repaired by a comparison that starts
-//!   at once. Members of this kind are told exactly which dots they are, and need none.
+//!   of this member's own dots, and of those of others that the neighbour has said it has seen. What replaces or removes
+//!   other writes is repaired by a comparison that starts at once. Members of this kind are told exactly which dots they
+//!   are, and need none.
 //! * **Quiet.** Comparisons start with the root alone (`{Hash, {:partial, _}, {:partial, _}}`), run only after something
 //!   changed, with a few neighbours in turn, and otherwise every [`Config::idle_interval`].
 //! * **Silence.** A DeltaCrdt that compared with this member and has not for 5 s may have been told to leave it out. This member then
@@ -32,7 +33,8 @@
 //!   down with all its leaves first. What a DeltaCrdt has neither got nor seen is not asked for. One that has seen thousands of
 //!   writes more is answered once, until its data come: each answer makes it send its whole tree, and it asks at each beat.
 //! * **Dots.** The dots of others are adopted from whoever has the same root, and from an answer of a member of this kind,
-//!   which is complete.
+//!   which is complete. Before, the numbers of a comparison cannot say what was replaced or removed here since the start; a
+//!   DeltaCrdt that shows such writes is told of them one by one.
 //!
 //! Members of this kind know each other by a field that DeltaCrdt does not look at: `beyond`, in the `Diff` with which one
 //! starts a comparison (`true`) and in the `%AWLWWMap{}` of an answer (a set of the dots that the sender has seen beyond the
@@ -343,6 +345,9 @@ impl CausalCrdt {
         }
         let timestamp = MONOTONIC_START.saturating_add(now.0).max(self.last_timestamp.saturating_add(1));
         self.last_timestamp = timestamp;
+        // Of what it replaces, too: whoever still holds both reads the later one, and clocks begin anew with each start.
+        let replaced = self.map.elements(&key).iter().map(|element| element.timestamp).max();
+        let timestamp = replaced.map_or(timestamp, |replaced| timestamp.max(replaced.saturating_add(1)));
         let before = self.map.get(&key).cloned();
         let delta = self.map.put(key.clone(), value.clone(), self.config.replica, timestamp);
         self.own += 1;
@@ -371,8 +376,8 @@ impl CausalCrdt {
         let mut groups: BTreeMap<(MapSetShape, bool), Vec<Address>> = BTreeMap::new();
         let mut lacking = Vec::new();
         for (address, neighbour) in &self.neighbours {
-            // DeltaCrdt would take the dots of others for all that came before them.
-            let exact = neighbour.exact || others.is_empty();
+            // DeltaCrdt would take the dots of others for all that came before them, unless it has seen these anyway.
+            let exact = neighbour.exact || others.iter().all(|dot| neighbour.has_seen(*dot));
             match &neighbour.pid {
                 Some(pid) if neighbour.synced => {
                     let group = groups.entry((self.shape_of(address.node()), exact)).or_default();
@@ -461,6 +466,7 @@ impl CausalCrdt {
             Message::Delta { mut delta, beyond } => {
                 if !delta.exact {
                     self.has_data();
+                    self.tell_removed(&delta);
                 }
                 // It does not say who sent it; it is right for those of whom nothing is known yet.
                 self.default_shape = shape.unwrap_or(self.default_shape);
@@ -530,7 +536,7 @@ impl CausalCrdt {
             self.learn(&peer, shape);
         }
         if first {
-            self.met(now, &diff.originator, diff.exact);
+            self.met(now, &diff.originator, diff.exact, &diff.dots);
         }
         // A process, not a name: what it is answered must not reach one that was started since.
         let me = Address::Pid(self.me.clone());

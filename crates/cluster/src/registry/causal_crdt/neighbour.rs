@@ -7,12 +7,12 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid};
 
 use super::{
-    Action, CausalCrdt, FAN_OUT, LEVELS, MAX_GAP, MAX_NEIGHBOURS, MAX_ROUND_TIMEOUT, MIN_GAP, MonitorId,
-    Mutant, PROBE_LEVELS, ROUND_TIMEOUT, TIMEOUT_OF_A_KEY,
+    Action, CausalCrdt, FAN_OUT, LEVELS, MAX_GAP, MAX_NEIGHBOURS, MAX_REPLICAS, MAX_ROUND_TIMEOUT, MIN_GAP,
+    MonitorId, Mutant, PROBE_LEVELS, ROUND_TIMEOUT, TIMEOUT_OF_A_KEY,
 };
 use crate::Key;
 use crate::registry::wire::{self, Address, Diff};
-use crate::registry::{Dot, Location};
+use crate::registry::{Delta, Dot, Element, Location};
 
 /// The first pause before a neighbour that is not there is looked for again; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -41,6 +41,9 @@ pub(super) struct Neighbour {
     pub(super) pid: Option<Pid>,
     /// Whether it takes a set of dots for these dots alone, as members of this kind do.
     pub(super) exact: bool,
+    /// What it said it had seen when it last started a comparison, unless it is of this kind. For one process of a DeltaCrdt
+    /// this only grows.
+    seen: BTreeMap<i64, i64>,
     /// When to look for it again.
     pub(super) retry_at: Option<Mono>,
     pause: Duration,
@@ -85,6 +88,11 @@ pub(super) struct Round {
 }
 
 impl Neighbour {
+    /// Whether it has said that it has seen a write. To hear of it once more then makes it take nothing else for seen.
+    pub(super) fn has_seen(&self, dot: Dot) -> bool {
+        self.seen.get(&dot.replica).is_some_and(|upto| dot.number <= *upto)
+    }
+
     /// When it has been silent for too long.
     fn silent_at(&self) -> Option<Mono> {
         self.heard.map(|at| at + SILENCE)
@@ -104,6 +112,7 @@ impl Neighbour {
             monitor: None,
             pid,
             exact: false,
+            seen: BTreeMap::new(),
             retry_at: None,
             pause: RETRY_MIN,
             synced: false,
@@ -282,13 +291,18 @@ impl CausalCrdt {
         pid.map_or(from, Address::Pid)
     }
 
-    /// A process has started a comparison.
-    pub(super) fn met(&mut self, now: Mono, pid: &Pid, exact: bool) {
+    /// A process has started a comparison, and has seen so much.
+    pub(super) fn met(&mut self, now: Mono, pid: &Pid, exact: bool, dots: &BTreeMap<i64, i64>) {
         let Some(address) = self.only(&pid.node) else { return };
         let Some(neighbour) = self.neighbours.get_mut(&address).filter(|n| n.monitor.is_some()) else {
             return;
         };
         neighbour.heard = (!exact).then_some(now);
+        if exact || dots.len() > MAX_REPLICAS {
+            neighbour.seen.clear();
+        } else if neighbour.seen != *dots {
+            neighbour.seen.clone_from(dots);
+        }
         if neighbour.pid.as_ref() != Some(pid) {
             neighbour.pid = Some(pid.clone());
             neighbour.exact = exact;
@@ -329,6 +343,39 @@ impl CausalCrdt {
     /// An answer of a DeltaCrdt has come, so that the next comparison finds another difference.
     pub(super) fn has_data(&mut self) {
         self.neighbours.values_mut().for_each(|neighbour| neighbour.passed_over = 0);
+    }
+
+    /// A DeltaCrdt holds writes that were replaced or removed here, and the numbers of a comparison do not say so: they have
+    /// gaps. Whoever has seen these writes is told of each of them; nothing says which of the neighbours has sent this.
+    pub(super) fn tell_removed(&mut self, delta: &Delta) {
+        let context = self.map.context();
+        let gone = |key: &Key, dot: &Dot| {
+            let held = |element: &Element| element.dots.contains(dot);
+            dot.number > context.upto(dot.replica)
+                && context.contains(*dot)
+                && !self.map.elements(key).iter().any(held)
+        };
+        let mut removed: Vec<(&Key, Dot)> = Vec::new();
+        for (key, elements) in &delta.entries {
+            let dots = elements.iter().flat_map(|element| &element.dots);
+            removed.extend(dots.filter(|dot| gone(key, dot)).map(|dot| (key, *dot)));
+        }
+        if removed.is_empty() {
+            return;
+        }
+        let mut messages = Vec::new();
+        for neighbour in self.neighbours.values().filter(|n| n.monitor.is_some()) {
+            let (keys, dots): (BTreeSet<&Key>, Vec<Dot>) =
+                removed.iter().filter(|(_, dot)| neighbour.has_seen(*dot)).copied().unzip();
+            if let Some(pid) = neighbour.pid.clone().filter(|_| !dots.is_empty()) {
+                let shape = self.shape_of(&pid.node);
+                let entries = keys.into_iter().map(|key| (key, &[][..]));
+                messages.push((pid, wire::delta(wire::dots_term(&dots, shape), entries, shape, None)));
+            }
+        }
+        for (pid, message) in messages {
+            self.send(Address::Pid(pid), message);
+        }
     }
 
     /// A comparison that this member has started found a difference.

@@ -103,11 +103,78 @@ fn the_writes_of_others_are_never_claimed_towards_a_beam() {
     member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
     sent(&mut member);
     put(&mut member, 1, 2);
-    for (_, message) in sent(&mut member) {
-        let Some([_, map, _]) = message.as_tuple() else { continue };
-        let dots = map.as_map().unwrap().get_atom("dots").unwrap();
-        assert_eq!(dots, &wire::dots_term(&[Dot { replica: 77, number: 1 }], MapSetShape::Plain));
-    }
+    // It has said that it has seen it itself, so that it may be told what was replaced.
+    assert_eq!(claimed(&mut member), [(vec![dot(77, 1), dot(5, 3)], vec![1])]);
+    // Another write came from elsewhere: to claim it would mean all before it, too.
+    let other = Element { value: Term::Integer(2), timestamp: MONOTONIC_START, dots: vec![dot(6, 8)] };
+    let key = Key(Term::Integer(2));
+    let delta = wire::delta(
+        wire::dots_term(&[dot(6, 8)], MapSetShape::Plain),
+        [(&key, &[other][..])],
+        MapSetShape::Plain,
+        None,
+    );
+    member.handle(SECOND, Event::Message(delta));
+    sent(&mut member);
+    put(&mut member, 2, 3);
+    assert_eq!(claimed(&mut member), [(vec![dot(77, 2)], vec![2])]);
+}
+
+fn dot(replica: i64, number: i64) -> Dot {
+    Dot { replica, number }
+}
+
+/// The dots of the deltas that are sent, and their keys.
+fn claimed(member: &mut CausalCrdt) -> Vec<(Vec<Dot>, Vec<i64>)> {
+    let deltas = sent(member).into_iter().filter_map(|(_, message)| {
+        match wire::read(message, &Atom::new_static("rust@h"))?.message {
+            Message::Delta { delta, .. } => {
+                let keys = delta.entries.keys().filter_map(|key| key.0.as_i64()).collect();
+                let upto = delta
+                    .context
+                    .compact()
+                    .flat_map(|(replica, upto)| (1..=upto).map(move |number| dot(replica, number)));
+                let mut dots: Vec<Dot> = upto.chain(delta.context.beyond()).collect();
+                dots.sort_unstable_by_key(|dot| std::cmp::Reverse(dot.replica));
+                Some((dots, keys))
+            }
+            _ => None,
+        }
+    });
+    deltas.collect()
+}
+
+#[test]
+fn a_beam_that_shows_what_was_removed_here_is_told_of_it_by_its_dots() {
+    let mut member = member();
+    let dots = || wire::numbers_term(&BTreeMap::from([(5, 3)]));
+    let element = Element {
+        value: Term::Integer(1),
+        timestamp: MONOTONIC_START + 10_000_000_000,
+        dots: vec![dot(5, 3)],
+    };
+    let key = Key(Term::Integer(1));
+    let shown = || wire::delta(dots(), [(&key, std::slice::from_ref(&element))], MapSetShape::Plain, None);
+    // Its dots from 1 to 2 are not known here, as after a restart.
+    member.handle(SECOND, Event::Message(shown()));
+    put(&mut member, 1, 2);
+    assert!(
+        member.map().elements(&key)[0].timestamp > element.timestamp,
+        "whoever holds both reads the later write"
+    );
+    sent(&mut member);
+    // It has said nothing yet of what it has seen.
+    member.handle(SECOND, Event::Message(shown()));
+    assert_eq!(claimed(&mut member), []);
+    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    sent(&mut member);
+    member.handle(SECOND, Event::Message(shown()));
+    assert_eq!(claimed(&mut member), [(vec![dot(5, 3)], vec![1])]);
+    assert_eq!(member.map().get(&key), Some(&Term::Integer(2)));
+    member.handle(SECOND, Event::Remove(key.clone()));
+    sent(&mut member);
+    member.handle(SECOND, Event::Message(shown()));
+    assert_eq!(claimed(&mut member), [(vec![dot(5, 3)], vec![1])], "a removal as well");
 }
 
 #[test]
