@@ -474,10 +474,12 @@ impl CausalCrdt {
                 // speaks of these keys alone.
                 let complete = beyond.is_some().then(|| delta.context.compact().collect());
                 beyond.into_iter().flatten().for_each(|dot| delta.context.insert(dot));
+                let refused = self.stats.refused;
                 self.join(now, delta);
                 // It lacks what the question said was here. After forgetting, equal roots tell what has been seen.
                 if let Some(dots) = complete
                     && !self.forgot
+                    && self.stats.refused == refused
                 {
                     self.adopt(&dots);
                 }
@@ -658,6 +660,8 @@ impl CausalCrdt {
             fits
         });
         self.stats.refused += refused;
+        // What was not taken in has not been seen: to say so would remove it elsewhere.
+        delta.exact &= refused == 0;
         delta.exact |= self.mutant(Mutant::ClaimAll);
         if self.mutant(Mutant::IgnoreSeen) {
             delta.context = Context::default();

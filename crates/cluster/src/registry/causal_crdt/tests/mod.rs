@@ -236,6 +236,30 @@ fn what_cannot_be_understood_is_counted_and_a_full_map_takes_no_more() {
     assert_eq!(member.map().get(&Key(Term::Integer(1))), Some(&Term::Integer(2)));
 }
 
+#[test]
+fn what_a_full_map_has_not_taken_in_counts_as_not_seen() {
+    let config = Config { max_keys: 1, ..Config::new(1) };
+    let mut member = CausalCrdt::new(pid("rust@h", 1), config);
+    put(&mut member, 0, 1);
+    let element = Element { value: Term::Integer(1), timestamp: MONOTONIC_START, dots: vec![dot(5, 1)] };
+    let key = Key(Term::Integer(1));
+    let shown = |dots, complete: Option<&Context>| {
+        wire::delta(dots, [(&key, std::slice::from_ref(&element))], MapSetShape::Plain, complete)
+    };
+    let pushed = shown(wire::dots_term(&[dot(5, 1)], MapSetShape::Plain), None);
+    let answered = shown(wire::numbers_term(&BTreeMap::from([(5, 1)])), Some(&Context::default()));
+    for message in [pushed, answered] {
+        member.handle(SECOND, Event::Message(message));
+        assert!(!member.map().context().contains(dot(5, 1)), "it would be removed elsewhere");
+    }
+    assert_eq!((member.stats().refused, member.map().len()), (2, 1));
+    // Once there is room, it comes in.
+    member.handle(SECOND, Event::Remove(Key(Term::Integer(0))));
+    let again = shown(wire::dots_term(&[dot(5, 1)], MapSetShape::Plain), None);
+    member.handle(SECOND, Event::Message(again));
+    assert_eq!(member.map().get(&key), Some(&Term::Integer(1)));
+}
+
 fn told(member: &mut CausalCrdt) -> Vec<Action> {
     std::iter::from_fn(|| member.poll_action())
         .filter(|action| !matches!(action, Action::Send { .. }))
