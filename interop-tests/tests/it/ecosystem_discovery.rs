@@ -371,11 +371,13 @@ fn consul() {
         TOPIC,
         "unmodified libcluster_consul and ours form one cluster; a critical instance and a Consul that is gone disconnect nobody",
         |release| {
-            let mut cluster = Cluster::start(release, &libraries)?;
-            let mut consul = Consul::start();
-            consul.register("web-1", "127.0.0.1");
-            let url = format!("http://127.0.0.1:{}", consul.port);
-            cluster.rust(
+            // Each beginning anew: what the Rust nodes have heard last decides whom they connect while Consul is gone.
+            for goes in [false, true] {
+                let mut cluster = Cluster::start(release, &libraries)?;
+                let mut consul = Consul::start();
+                consul.register("web-1", "127.0.0.1");
+                let url = format!("http://127.0.0.1:{}", consul.port);
+                cluster.rust(
                 "Cluster.Strategy.Consul",
                 |name| {
                     format!(
@@ -385,11 +387,11 @@ fn consul() {
                 &NAMES,
                 "disconnect",
             );
-            // The agent answers with an error as soon as an instance is critical; the other way leaves that instance out.
-            let using =
-                ["Cluster.Strategy.Consul.Agent", "{Cluster.Strategy.Consul.Health, [passing: true]}"];
-            for (beam, using) in cluster.beams.iter().zip(using) {
-                let topologies: Vec<String> = NAMES
+                // The agent answers with an error as soon as an instance is critical; the other way leaves that instance out.
+                let using =
+                    ["Cluster.Strategy.Consul.Agent", "{Cluster.Strategy.Consul.Health, [passing: true]}"];
+                for (beam, using) in cluster.beams.iter().zip(using) {
+                    let topologies: Vec<String> = NAMES
                     .iter()
                     .map(|name| {
                         format!(
@@ -398,32 +400,38 @@ fn consul() {
                         )
                     })
                     .collect();
-                beam.elixir(&format!(
-                    "{{:ok, _}} = Cluster.Supervisor.start_link([[{}], [name: Clusters]])\n:ok",
-                    topologies.join(", ")
-                ));
+                    beam.elixir(&format!(
+                        "{{:ok, _}} = Cluster.Supervisor.start_link([[{}], [name: Clusters]])\n:ok",
+                        topologies.join(", ")
+                    ));
+                }
+                cluster.becomes_complete("by Consul");
+                if goes {
+                    consul.stop();
+                    for rust in &cluster.rust {
+                        rust.logs(&["no answer; what it said before stands"]);
+                    }
+                    cluster.becomes_complete("while Consul is gone");
+                    cluster.kept_ours();
+                    continue;
+                }
+                let theirs = || -> usize {
+                    cluster
+                        .beams
+                        .iter()
+                        .map(|beam| beam.eval("ets:info(lost, size)").parse::<usize>().unwrap())
+                        .sum()
+                };
+                // Once: whether a library has heard that all is well again cannot be seen, as the Rust nodes may connect everybody before it does.
+                let before = theirs();
+                consul.put("/v1/agent/check/fail/service:web-1", "");
+                eventually_true("the library has taken that for an empty answer", 3 * WAIT, || {
+                    theirs() > before
+                });
+                consul.put("/v1/agent/check/pass/service:web-1", "");
+                cluster.becomes_complete("when it is well again");
+                cluster.kept_ours();
             }
-            cluster.becomes_complete("by Consul");
-            let theirs = || -> usize {
-                cluster
-                    .beams
-                    .iter()
-                    .map(|beam| beam.eval("ets:info(lost, size)").parse::<usize>().unwrap())
-                    .sum()
-            };
-            // Once: whether a library has heard that all is well again cannot be seen, as the Rust nodes connect everybody before it does.
-            let before = theirs();
-            consul.put("/v1/agent/check/fail/service:web-1", "");
-            eventually_true("the library has taken that for an empty answer", 3 * WAIT, || theirs() > before);
-            consul.put("/v1/agent/check/pass/service:web-1", "");
-            cluster.becomes_complete("when it is well again");
-            cluster.kept_ours();
-            consul.stop();
-            for rust in &cluster.rust {
-                rust.logs(&["no answer; what it said before stands"]);
-            }
-            cluster.becomes_complete("while Consul is gone");
-            cluster.kept_ours();
             Ok(())
         },
     );
