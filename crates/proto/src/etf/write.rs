@@ -334,13 +334,17 @@ fn put_string<O: Output>(out: &mut O, elements: &[Term]) {
 /// As `put_pid`, in one piece if the name of the node is inside the value.
 pub(super) fn put_short_pid<O: Output>(out: &mut O, pid: &Pid) {
     match short_pid(pid) {
-        Some((all, len)) => {
-            let end = out.written_len() + len;
-            out.append(&all);
-            out.cut(end);
-        }
+        Some((all, len)) => put_start(out, &all, len),
         None => super::encode::put_pid(out, pid),
     }
+}
+
+/// Appends the first `len` bytes of an array: all of them in one piece, of which the rest is cut off.
+#[inline(always)]
+fn put_start<O: Output, const N: usize>(out: &mut O, all: &[u8; N], len: usize) {
+    let end = out.written_len() + len;
+    out.append(all);
+    out.cut(end);
 }
 
 /// An encoded pid and how many of the bytes count, if the name of the node is inside the value.
@@ -361,11 +365,7 @@ pub(super) fn short_pid(pid: &Pid) -> Option<([u8; 1 + Atom::ENCODED + 12], usiz
 /// As `put_reference`, in one piece if the name of the node is inside the value.
 fn put_short_reference<O: Output>(out: &mut O, reference: &Reference) {
     match short_reference(reference) {
-        Some((all, len)) => {
-            let end = out.written_len() + len;
-            out.append(&all);
-            out.cut(end);
-        }
+        Some((all, len)) => put_start(out, &all, len),
         None => super::encode::put_reference(out, reference),
     }
 }
