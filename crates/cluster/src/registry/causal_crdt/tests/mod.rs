@@ -37,18 +37,21 @@ fn sent(member: &mut CausalCrdt) -> Vec<(Vec<Address>, Term)> {
 
 /// What a BEAM with one key that this member lacks starts a comparison with.
 fn from_beam(key: i64, shape: MapSetShape) -> Term {
-    let element = Element {
-        value: Term::Integer(1),
-        timestamp: MONOTONIC_START,
-        dots: vec![Dot { replica: 5, number: 3 }],
-    };
+    let element = Element { value: Term::Integer(1), timestamp: MONOTONIC_START, dots: vec![dot(5, 3)] };
+    first_step([(key, element)], 3, shape)
+}
+
+/// What a BEAM with these elements starts a comparison with, which has seen the writes of replica 5 up to a number.
+fn first_step(elements: impl IntoIterator<Item = (i64, Element)>, upto: i64, shape: MapSetShape) -> Term {
     let mut tree = MerkleMap::default();
-    tree.put(Key(Term::Integer(key)), elements_term(&[element], shape));
+    for (key, element) in elements {
+        tree.put(Key(Term::Integer(key)), elements_term(&[element], shape));
+    }
     let _ = tree.root_hash();
     wire::diff(&Diff {
         trees: vec![(Location::ROOT, tree.subtree(Location::ROOT, LEVELS))],
         keys: Vec::new(),
-        dots: BTreeMap::from([(5, 3)]),
+        dots: BTreeMap::from([(5, upto)]),
         originator: pid("beam@h", 9),
         from: Address::Pid(pid("beam@h", 9)),
         to: Address::Name { name: Atom::new_static("map"), node: Atom::new_static("rust@h") },
@@ -367,22 +370,11 @@ fn a_neighbour_that_falls_silent_is_compared_with() {
 
 /// What a BEAM with these keys starts a comparison with.
 fn question(keys: std::ops::Range<i64>) -> Term {
-    let mut tree = MerkleMap::default();
-    for key in keys {
-        let dots = vec![Dot { replica: 5, number: key + 1 }];
-        let element = Element { value: Term::Integer(key), timestamp: MONOTONIC_START, dots };
-        tree.put(Key(Term::Integer(key)), elements_term(&[element], MapSetShape::Plain));
-    }
-    let _ = tree.root_hash();
-    wire::diff(&Diff {
-        trees: vec![(Location::ROOT, tree.subtree(Location::ROOT, LEVELS))],
-        keys: Vec::new(),
-        dots: BTreeMap::from([(5, 1)]),
-        originator: pid("beam@h", 9),
-        from: Address::Pid(pid("beam@h", 9)),
-        to: Address::Name { name: Atom::new_static("map"), node: Atom::new_static("rust@h") },
-        exact: false,
-    })
+    let element = |key| {
+        let dots = vec![dot(5, key + 1)];
+        (key, Element { value: Term::Integer(key), timestamp: MONOTONIC_START, dots })
+    };
+    first_step(keys.map(element), 1, MapSetShape::Plain)
 }
 
 /// How many parts of the tree are sent in answer.
