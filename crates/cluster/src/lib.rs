@@ -38,6 +38,7 @@ mod key;
 pub mod lease;
 pub mod mesh;
 mod message;
+mod mutant;
 pub mod names;
 pub mod pg;
 pub mod pubsub;

@@ -40,6 +40,7 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, Term, encoded_len, phash2};
 
 use crate::message::{list_of, tuple_of};
+use crate::mutant::LeftOut;
 use crate::random::Random;
 use crate::{Key, Machine};
 use voter::Voter;
@@ -244,8 +245,7 @@ pub struct Leases {
     next: u64,
     actions: VecDeque<Action>,
     ignored: u64,
-    #[cfg(test)]
-    mutant: Option<Mutant>,
+    mutant: LeftOut<Mutant>,
 }
 
 /// A rule that is left out on purpose, to see that the simulation notices.
@@ -280,20 +280,8 @@ impl Leases {
             next: 0,
             actions: VecDeque::new(),
             ignored: 0,
-            #[cfg(test)]
-            mutant: None,
+            mutant: LeftOut::default(),
         }
-    }
-
-    #[cfg(test)]
-    fn mutant(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self, reason = "as the version of tests")]
-    const fn mutant(&self, _: Mutant) -> bool {
-        false
     }
 
     /// Whether a process of this node has a name at `now`: until when.
@@ -366,7 +354,7 @@ impl Leases {
         // Votes take a moment; a lost question is asked again well before a held lease ends.
         let patience =
             duration / 6 + Duration::from_nanos(self.random.below_u64(duration.as_nanos() as u64 / 6));
-        let forget = !self.mutant(Mutant::AnyRound);
+        let forget = !self.mutant.is(Mutant::AnyRound);
         let Some(lease) = self.leases.get_mut(key) else { return };
         (lease.round, lease.asked, lease.next) = (round, self.now, self.now + patience);
         if forget {
@@ -399,11 +387,11 @@ impl Leases {
 
     /// A member has voted.
     fn voted(&mut self, key: &Key, claim: u64, round: u64, voter: &Atom, granted: bool) {
-        let any = self.mutant(Mutant::AnyRound);
+        let any = self.mutant.is(Mutant::AnyRound);
         let majority =
-            if self.mutant(Mutant::Half) { self.config.members.len() / 2 } else { self.config.majority() };
+            if self.mutant.is(Mutant::Half) { self.config.members.len() / 2 } else { self.config.majority() };
         let members = self.config.members.len();
-        let from_votes = self.mutant(Mutant::CountFromVotes);
+        let from_votes = self.mutant.is(Mutant::CountFromVotes);
         let (now, duration) = (self.now, self.config.duration());
         if !self.config.members.contains(voter) {
             return;
@@ -526,9 +514,10 @@ impl Leases {
             && ask.duration <= self.config.duration()
             && self.config.members.contains(&self.me.node)
             && encoded_len(&ask.name.0).is_ok_and(|bytes| bytes <= self.config.max_bytes);
-        let hold = if self.mutant(Mutant::NoDrift) { ask.duration } else { self.config.hold(ask.duration) };
-        let at_once = self.mutant(Mutant::VoteAtOnce);
-        let twice = self.mutant(Mutant::GrantTwice);
+        let hold =
+            if self.mutant.is(Mutant::NoDrift) { ask.duration } else { self.config.hold(ask.duration) };
+        let at_once = self.mutant.is(Mutant::VoteAtOnce);
+        let twice = self.mutant.is(Mutant::GrantTwice);
         acceptable && self.voter.vote(self.now, ask, hold, self.config.max_leases, (at_once, twice))
     }
 

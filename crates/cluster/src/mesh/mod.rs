@@ -36,6 +36,7 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, Term};
 
 use crate::message::atom;
+use crate::mutant::LeftOut;
 use crate::names::{self, Entry, Keys, Names, OnConflict};
 use crate::{Key, Machine};
 pub use check::{Check, HealthCheck, OnFailure, Rules};
@@ -73,8 +74,7 @@ pub struct Mesh {
     /// Entries of the registry that are not understood.
     ignored: u64,
     actions: VecDeque<Action>,
-    #[cfg(test)]
-    mutant: Option<Mutant>,
+    mutant: LeftOut<Mutant>,
 }
 
 /// A rule that is left out on purpose, to see that the simulation notices.
@@ -114,20 +114,8 @@ impl Mesh {
             ignored: 0,
             actions: VecDeque::new(),
             config,
-            #[cfg(test)]
-            mutant: None,
+            mutant: LeftOut::default(),
         }
-    }
-
-    #[cfg(test)]
-    fn mutant(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self, reason = "as the version of tests")]
-    const fn mutant(&self, _: Mutant) -> bool {
-        false
     }
 
     /// The registry below.
@@ -174,7 +162,7 @@ impl Mesh {
     /// [`RouteError`].
     pub fn pick(&mut self, name: &Term, routing: &Routing, random: u64) -> Result<Arc<Service>, RouteError> {
         let found = self.index.of_name(name).filter(|one| routing.query.matches_but_name(one)).cloned();
-        let candidates = if self.mutant(Mutant::ChooseUnhealthy) {
+        let candidates = if self.mutant.is(Mutant::ChooseUnhealthy) {
             found.collect()
         } else {
             route::candidates(found, &routing.constraints, &self.loads)?
@@ -235,7 +223,7 @@ impl Mesh {
             health: health.unwrap_or_default(),
         };
         let id = (Key(service.name.clone()), service.pid.clone());
-        if self.mutant(Mutant::KeepFirst) && self.own(&id).is_some() {
+        if self.mutant.is(Mutant::KeepFirst) && self.own(&id).is_some() {
             return Outcome::Done;
         }
         let outcome = self.write(&service, wall);
@@ -273,7 +261,7 @@ impl Mesh {
     fn mark(&mut self, name: &Term, pid: &Pid, health: Health) -> Outcome {
         match self.index.registered_by(name, pid, &self.me.node) {
             None => Outcome::NotRegistered,
-            Some(service) if service.health == health || self.mutant(Mutant::ForgetMarks) => Outcome::Done,
+            Some(service) if service.health == health || self.mutant.is(Mutant::ForgetMarks) => Outcome::Done,
             Some(service) => {
                 let service = Service { health, ..Service::clone(service) };
                 self.write(&service, 0)
@@ -348,7 +336,7 @@ impl Mesh {
             (Some(before), Some(after)) if before != after => {
                 let same = Service { health: after.health, ..Service::clone(&before) };
                 let health = same == *after;
-                (!health || !self.mutant(Mutant::UntoldHealth))
+                (!health || !self.mutant.is(Mutant::UntoldHealth))
                     .then(|| if health { Change::Health(after) } else { Change::Updated(after) })
             }
             _ => None,
@@ -424,7 +412,7 @@ impl Mesh {
     fn measured(&mut self, sample: Sample, wall: i64) {
         let load = Load::measured(self.sample.replace(sample), &sample);
         let differs = self.told.map_or(load.is_known(), |told| load.differs(&told, self.config.load_step));
-        if differs || self.mutant(Mutant::TellAll) {
+        if differs || self.mutant.is(Mutant::TellAll) {
             // No room in the registry: it is tried again with the next measurement.
             if self.put(atom("load"), self.me.clone(), load.term(), wall) == Outcome::Done {
                 self.told = Some(load);
@@ -435,7 +423,7 @@ impl Mesh {
     fn time(&mut self) {
         while let Some(probe) = self.checks.late(self.now) {
             self.actions.push_back(Action::Abandon(probe));
-            self.probed(probe, self.mutant(Mutant::TrustLate));
+            self.probed(probe, self.mutant.is(Mutant::TrustLate));
         }
         self.start_checks();
         if let (Some(at), Some(interval)) = (self.measure_at, self.config.load_interval)

@@ -53,6 +53,7 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, Term, encoded_len};
 
 use crate::message::{atom, tuple_of};
+use crate::mutant::LeftOut;
 use crate::{Key, Machine};
 pub use config::Config;
 use entry::Id;
@@ -115,8 +116,7 @@ pub struct Names {
     asking: bool,
     actions: VecDeque<Action>,
     stats: Stats,
-    #[cfg(test)]
-    mutant: Option<Mutant>,
+    mutant: LeftOut<Mutant>,
 }
 
 /// A rule that is left out on purpose, to see that the simulation notices.
@@ -167,20 +167,8 @@ impl Names {
             actions: VecDeque::new(),
             stats: Stats::default(),
             config,
-            #[cfg(test)]
-            mutant: None,
+            mutant: LeftOut::default(),
         }
-    }
-
-    #[cfg(test)]
-    fn mutant(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self, reason = "as the version of tests")]
-    const fn mutant(&self, _: Mutant) -> bool {
-        false
     }
 
     /// The name of the registry.
@@ -394,7 +382,7 @@ impl Names {
                 continue;
             }
             changes.push(Change::Conflict { winner: Arc::clone(winner), loser: Arc::clone(loser) });
-            if loser.node == self.me.node && !self.mutant(Mutant::PreferOwn) {
+            if loser.node == self.me.node && !self.mutant.is(Mutant::PreferOwn) {
                 lost.push((Arc::clone(loser), Arc::clone(winner)));
             }
         }
@@ -409,7 +397,7 @@ impl Names {
         }
         let notified = self.notified.contains(&id);
         self.stats.conflicts += 1;
-        if !self.mutant(Mutant::KeepLost) {
+        if !self.mutant.is(Mutant::KeepLost) {
             self.take_back(&id);
         }
         let reason = tuple_of([
@@ -512,7 +500,7 @@ impl Names {
         match self.monitors.remove(&monitor) {
             Some(Watched::Process(pid)) => {
                 self.processes.remove(&pid);
-                if !self.mutant(Mutant::IgnoreExit) {
+                if !self.mutant.is(Mutant::IgnoreExit) {
                     for id in self.own.of_pid(&pid) {
                         self.take_back(&id);
                     }

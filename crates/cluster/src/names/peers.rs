@@ -200,7 +200,7 @@ impl Names {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.hello = None;
         }
-        let keep_old = self.mutant(super::Mutant::KeepOldIncarnation);
+        let keep_old = self.mutant.is(super::Mutant::KeepOldIncarnation);
         match self.held.get_mut(&node) {
             Some(held) if held.incarnation == pid => held.lost = None,
             Some(held) if keep_old => {
@@ -230,7 +230,7 @@ impl Names {
         held.lost = Some(expires);
         if std::mem::take(&mut held.visible) {
             let gone = held.iter().cloned().collect();
-            if !self.mutant(super::Mutant::ShowLost) {
+            if !self.mutant.is(super::Mutant::ShowLost) {
                 self.apply(Effect { gone, come: Vec::new() });
             }
         }
@@ -257,7 +257,7 @@ impl Names {
     // -- taking in -----------------------------------------------------------------------------------------------------
 
     fn tell(&mut self, node: &Atom, want: Want) {
-        let version = match (self.held.get(node), self.mutant(super::Mutant::AckTarget)) {
+        let version = match (self.held.get(node), self.mutant.is(super::Mutant::AckTarget)) {
             (_, true) => {
                 self.peers.get(node).and_then(|peer| peer.following.as_ref()).map_or(0, |f| f.target)
             }
@@ -320,8 +320,8 @@ impl Names {
     ) -> Option<()> {
         let node = &incarnation.node;
         let room = self.room();
-        let gaps = self.mutant(super::Mutant::IgnoreGap);
-        let forget = self.mutant(super::Mutant::ForgetRemovals);
+        let gaps = self.mutant.is(super::Mutant::IgnoreGap);
+        let forget = self.mutant.is(super::Mutant::ForgetRemovals);
         let (now, keys) = (self.now, self.config.keys);
         let Some((following, held)) = self.followed(incarnation) else { return Some(()) };
         let fits = |pid: bool| pid == (keys == Keys::Duplicate);
@@ -382,7 +382,7 @@ impl Names {
     /// All that the peer had written when it was asked is known.
     fn caught_up(&mut self, node: &Atom) {
         let target = self.peers.get(node).and_then(|peer| peer.following.as_ref()).map_or(0, |f| f.target);
-        let sweeps = !self.mutant(super::Mutant::NoSweep);
+        let sweeps = !self.mutant.is(super::Mutant::NoSweep);
         let Some(held) = self.held.get_mut(node) else { return };
         if held.version < target || held.scan.is_some() {
             return;
@@ -573,7 +573,7 @@ impl Names {
                 self.acknowledge(&node);
             }
         }
-        if self.mutant(super::Mutant::NoProbe) {
+        if self.mutant.is(super::Mutant::NoProbe) {
             self.asking = false;
             self.peers.values_mut().filter_map(|peer| peer.follower.as_mut()).for_each(|f| f.ask = false);
         }

@@ -168,7 +168,7 @@ impl Supervisor {
             return self.claim(child);
         }
         self.acquire(child);
-        if self.mutant(Mutant::StartWithoutLease) {
+        if self.mutant.is(Mutant::StartWithoutLease) {
             self.claim(child);
         }
     }
@@ -205,7 +205,7 @@ impl Supervisor {
         if *outcome == lease::Outcome::Done {
             let done =
                 |running: &Running| running.handed.is_none() && self.specs.is_done(&running.dot, &child.part);
-            if !self.running.get(&child).is_some_and(done) || self.mutant(Mutant::StartAgain) {
+            if !self.running.get(&child).is_some_and(done) || self.mutant.is(Mutant::StartAgain) {
                 return self.claim(&child);
             }
             // Another node has started it, and that was known only after the majority was asked.
@@ -362,7 +362,7 @@ impl Supervisor {
                 if let Some(start) = running.start {
                     self.actions.push_back(Action::Stop { start, how });
                 }
-                if self.mutant(Mutant::ReleaseEarly) {
+                if self.mutant.is(Mutant::ReleaseEarly) {
                     self.give_lease_back(child);
                 }
                 self.publish(child);
@@ -439,7 +439,7 @@ impl Supervisor {
 
     fn ended_by_itself(&mut self, child: &Child, reason: Term) {
         let now = self.now;
-        let unbounded = self.mutant(Mutant::NoBudget);
+        let unbounded = self.mutant.is(Mutant::NoBudget);
         let Some(running) = self.running.get_mut(child) else { return };
         let again = match running.spec.restart {
             Restart::Permanent => true,
@@ -525,7 +525,7 @@ impl Supervisor {
         }
         self.stats.leases_lost += 1;
         self.report(Report::LeaseLost { child: child.clone() });
-        if !self.mutant(Mutant::IgnoreLost) {
+        if !self.mutant.is(Mutant::IgnoreLost) {
             self.stop(child, Why::LeaseLost);
         }
     }
@@ -535,7 +535,7 @@ impl Supervisor {
         let Some([_, named, ..]) = message.as_tuple() else { return };
         let Some(child) = named.as_tuple().and_then(|named| Child::from_term(named.first()?)) else { return };
         self.stats.conflicts += 1;
-        if !self.mutant(Mutant::IgnoreConflict) {
+        if !self.mutant.is(Mutant::IgnoreConflict) {
             self.stop(&child, Why::Withdrawn);
         }
         self.report(Report::Conflict { child });
@@ -626,7 +626,7 @@ impl Supervisor {
         self.send(&pid, message);
         self.stats.handed_off += 1;
         self.report(Report::HandedOff { child: child.clone(), to: outgoing.to.clone() });
-        if !self.mutant(Mutant::ForgetHandOff) {
+        if !self.mutant.is(Mutant::ForgetHandOff) {
             self.outgoing.insert(child.clone(), outgoing);
         }
     }

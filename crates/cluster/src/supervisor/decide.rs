@@ -83,7 +83,7 @@ impl Supervisor {
     fn unclaimed(&mut self, child: &Child, dot: Dot, spec: Arc<ChildSpec>) {
         self.refuse_unless_of(child, &dot);
         let incoming = self.incoming.contains_key(child);
-        if !incoming && self.specs.is_done(&dot, &child.part) && !self.mutant(Mutant::StartAgain) {
+        if !incoming && self.specs.is_done(&dot, &child.part) && !self.mutant.is(Mutant::StartAgain) {
             return self.collect(child, &dot, &spec);
         }
         if self.ended.get(child).is_some_and(|ended| *ended == dot) {
@@ -164,7 +164,7 @@ impl Supervisor {
     /// This node has it.
     fn keep(&mut self, child: &Child, spec: Option<(Dot, Arc<ChildSpec>)>) {
         let Some((dot, spec)) = spec else {
-            if !self.mutant(Mutant::KeepTerminated) {
+            if !self.mutant.is(Mutant::KeepTerminated) {
                 self.stop(child, Why::Terminated);
             }
             return;

@@ -93,7 +93,7 @@ impl Supervisor {
         } else if let Some(member) = read_member(entry) {
             let node = entry.node.clone();
             let met = self.members.get(&node).is_none_or(|before| before.pid != member.pid);
-            if met && node != self.me.node && !self.mutant(Mutant::NoExchange) {
+            if met && node != self.me.node && !self.mutant.is(Mutant::NoExchange) {
                 let context = wire::context(&self.me, self.specs.context());
                 self.send(&member.pid, context);
             }
@@ -244,7 +244,7 @@ impl Supervisor {
     /// somebody wrote who is not in reach may be known to some and not to others.
     fn pass_on(&mut self, mut seen: Context) {
         seen.retain(|by, _| self.members.get(&by.node).is_none_or(|member| member.pid != *by));
-        if seen.is_empty() || self.mutant(Mutant::KeepToOneself) {
+        if seen.is_empty() || self.mutant.is(Mutant::KeepToOneself) {
             return;
         }
         let others = self.members.values().filter(|member| member.pid != self.me);

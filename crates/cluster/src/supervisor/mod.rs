@@ -70,6 +70,7 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, Term};
 
 use crate::lease::{self, Leases};
+use crate::mutant::LeftOut;
 use crate::names::{self, Names};
 use crate::{Key, Machine};
 use calls::Wait;
@@ -124,8 +125,7 @@ pub struct Supervisor {
     acquiring: Option<Child>,
     actions: VecDeque<Action>,
     stats: Stats,
-    #[cfg(test)]
-    mutant: Option<Mutant>,
+    mutant: LeftOut<Mutant>,
 }
 
 /// A rule that is left out on purpose, to see that the simulation notices.
@@ -195,22 +195,10 @@ impl Supervisor {
             stats: Stats::default(),
             me,
             config,
-            #[cfg(test)]
-            mutant: None,
+            mutant: LeftOut::default(),
         };
         supervisor.publish_member();
         supervisor
-    }
-
-    #[cfg(test)]
-    fn mutant(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self, reason = "as the version of tests")]
-    const fn mutant(&self, _: Mutant) -> bool {
-        false
     }
 
     /// The name of the supervisor.

@@ -12,6 +12,7 @@ use foundation_proto::etf::Pid;
 
 use super::spec::{ChildSpec, Part};
 use crate::Key;
+use crate::mutant::LeftOut;
 
 /// A write: the supervisor that made it, and its number there.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -63,8 +64,7 @@ pub(super) struct Specs {
     /// What this member has removed, of all that it removed by itself.
     #[cfg(test)]
     pub(super) removed: Vec<Dot>,
-    #[cfg(test)]
-    pub(super) mutant: Option<super::Mutant>,
+    pub(super) mutant: LeftOut<super::Mutant>,
 }
 
 fn has_seen(context: &Context, dot: &Dot) -> bool {
@@ -88,20 +88,8 @@ impl Specs {
             max_writers,
             #[cfg(test)]
             removed: Vec::new(),
-            #[cfg(test)]
-            mutant: None,
+            mutant: LeftOut::default(),
         }
-    }
-
-    #[cfg(test)]
-    fn mutant(&self, mutant: super::Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self, reason = "as the version of tests")]
-    const fn mutant(&self, _: super::Mutant) -> bool {
-        false
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -241,7 +229,7 @@ impl Specs {
             _ => None,
         };
         let gap = op.number != seen + 1 || op.removed.iter().chain(of).any(unseen);
-        if gap && !self.mutant(super::Mutant::IgnoreGap) {
+        if gap && !self.mutant.is(super::Mutant::IgnoreGap) {
             return Applied::Gap;
         }
         if op.item.is_some() && self.items.len() >= self.max_items.saturating_mul(2) {
@@ -276,7 +264,7 @@ impl Specs {
             .cloned()
             .collect();
         let mut changed = BTreeSet::new();
-        if !self.mutant(super::Mutant::KeepRemoved) {
+        if !self.mutant.is(super::Mutant::KeepRemoved) {
             for dot in &gone {
                 changed.extend(self.remove(dot));
             }

@@ -317,7 +317,7 @@ impl Run {
         };
         let begin = node.local(self.network.now());
         node.leases = Leases::new(begin, me, config, random.next_u64());
-        node.leases.mutant = mutant;
+        node.leases.mutant.rule = mutant;
         self.network.start(id, node);
     }
 

@@ -76,7 +76,7 @@ impl Node {
         config.load_step = STEP;
         config.names.part_entries = 8;
         let mut mesh = Mesh::new(Atom::new_static("mesh"), me.clone(), config);
-        mesh.mutant = mutant;
+        mesh.mutant.rule = mutant;
         Self {
             mesh,
             me,

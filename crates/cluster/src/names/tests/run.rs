@@ -127,7 +127,7 @@ impl Run {
         config.part_entries = 8;
         let Plan { faults, seed, mutant, .. } = self.plan;
         let mut node = Node::new(id, self.incarnations, config, faults, seed);
-        node.names.mutant = mutant;
+        node.names.mutant.rule = mutant;
         node.skew = self.skews.get(&id).copied().unwrap_or(node.skew);
         self.network.start(id, node);
     }

@@ -53,6 +53,7 @@ use foundation_proto::etf::{Atom, Map, Pid, Term};
 use super::wire::{self, Address, Diff, Message, Operation, Request};
 use super::{AwLwwMap, Change, Context, Delta, Dot, LEVELS, Location, MapSetShape, MerkleMap, Subtree};
 use crate::message::atom;
+use crate::mutant::LeftOut;
 use crate::{Key, Machine};
 use neighbour::Neighbour;
 
@@ -229,8 +230,7 @@ pub struct CausalCrdt {
     cursor: Option<Address>,
     actions: VecDeque<Action>,
     stats: Stats,
-    #[cfg(test)]
-    mutant: Option<Mutant>,
+    mutant: LeftOut<Mutant>,
 }
 
 /// A rule that is left out on purpose, to see that the simulation notices.
@@ -286,20 +286,8 @@ impl CausalCrdt {
             cursor: None,
             actions: VecDeque::new(),
             stats: Stats::default(),
-            #[cfg(test)]
-            mutant: None,
+            mutant: LeftOut::default(),
         }
-    }
-
-    #[cfg(test)]
-    fn mutant(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self, reason = "as the version of tests")]
-    const fn mutant(&self, _: Mutant) -> bool {
-        false
     }
 
     /// The map.
@@ -543,7 +531,7 @@ impl CausalCrdt {
         // A process, not a name: what it is answered must not reach one that was started since.
         let me = Address::Pid(self.me.clone());
         let shape = self.shape_of(&peer);
-        if first && self.mutant(Mutant::AdoptFromAll) {
+        if first && self.mutant.is(Mutant::AdoptFromAll) {
             self.adopt(&diff.dots);
         }
         let tree = self.tree(shape);
@@ -627,7 +615,7 @@ impl CausalCrdt {
             return;
         }
         let mut keys: BTreeSet<Key> = keys.into_iter().collect();
-        if self.mutant(Mutant::Truncate) {
+        if self.mutant.is(Mutant::Truncate) {
             keys = keys.into_iter().take(5).collect();
         }
         if keys.len() >= WHOLE_FROM {
@@ -662,11 +650,11 @@ impl CausalCrdt {
         self.stats.refused += refused;
         // What was not taken in has not been seen: to say so would remove it elsewhere.
         delta.exact &= refused == 0;
-        delta.exact |= self.mutant(Mutant::ClaimAll);
-        if self.mutant(Mutant::IgnoreSeen) {
+        delta.exact |= self.mutant.is(Mutant::ClaimAll);
+        if self.mutant.is(Mutant::IgnoreSeen) {
             delta.context = Context::default();
         }
-        if self.mutant(Mutant::LatestOnly) {
+        if self.mutant.is(Mutant::LatestOnly) {
             let latest = |elements: &[super::Element]| elements.iter().map(|e| e.timestamp).max();
             delta.entries.retain(|key, theirs| latest(theirs) >= latest(self.map.elements(key)));
         }
@@ -680,11 +668,11 @@ impl CausalCrdt {
         let before: Vec<(Key, Vec<super::Element>)> =
             delta.entries.keys().map(|key| (key.clone(), self.map.elements(key).to_vec())).collect();
         let mut changes = self.map.join(delta);
-        if self.mutant(Mutant::KeepQuiet) {
+        if self.mutant.is(Mutant::KeepQuiet) {
             changes.retain(|change| matches!(change, Change::Put(..)));
         }
         for (key, elements) in before {
-            if self.map.elements(&key) != elements && !self.mutant(Mutant::StaleTree) {
+            if self.map.elements(&key) != elements && !self.mutant.is(Mutant::StaleTree) {
                 self.touch(now, &key);
             }
         }
@@ -709,7 +697,7 @@ impl CausalCrdt {
 
     /// Takes over the dots of a member that holds the same elements, or has just sent all that were missing.
     fn adopt(&mut self, dots: &BTreeMap<i64, i64>) {
-        if dots.len() > MAX_REPLICAS || self.mutant(Mutant::NeverAdopt) {
+        if dots.len() > MAX_REPLICAS || self.mutant.is(Mutant::NeverAdopt) {
             return;
         }
         let mut context = Context::default();

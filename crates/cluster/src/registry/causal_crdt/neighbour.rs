@@ -182,7 +182,7 @@ impl CausalCrdt {
 
     pub(super) fn down(&mut self, now: Mono, monitor: MonitorId) {
         let Some(address) = self.monitors.remove(&monitor) else { return };
-        let retries = !self.mutant(Mutant::NoRetry);
+        let retries = !self.mutant.is(Mutant::NoRetry);
         let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
         let pause = neighbour.pause;
         *neighbour = Neighbour { pause: (pause * 2).min(RETRY_MAX), ..Neighbour::new(&address, 0) };
@@ -494,7 +494,7 @@ impl CausalCrdt {
     }
 
     fn beat(&mut self, now: Mono) {
-        if self.neighbours.is_empty() || self.mutant(Mutant::NoBeat) {
+        if self.neighbours.is_empty() || self.mutant.is(Mutant::NoBeat) {
             self.beat = None;
             return;
         }
@@ -526,7 +526,7 @@ impl CausalCrdt {
             self.cursor = chosen.last().cloned().or(self.cursor.take());
         }
         chosen.dedup();
-        let hurries = self.heat > 0 || self.mutant(Mutant::NeverIdle);
+        let hurries = self.heat > 0 || self.mutant.is(Mutant::NeverIdle);
         let pause = if hurries { self.config.interval } else { self.config.idle_interval };
         self.beat = Some(now + pause);
         for address in chosen {

@@ -137,8 +137,8 @@ impl Node {
             messages: 0,
             broken: None,
         };
-        node.supervisor.mutant = mutant;
-        node.supervisor.specs.mutant = mutant;
+        node.supervisor.mutant.rule = mutant;
+        node.supervisor.specs.mutant.rule = mutant;
         node.supervisor.handle(Mono::ZERO, Event::Factory(Atom::new_static("f")));
         if id.is_multiple_of(2) {
             node.supervisor.handle(Mono::ZERO, Event::Factory(Atom::new_static("even")));
@@ -148,14 +148,14 @@ impl Node {
 
     /// The machine is made anew, with a clock that shows what it would show at this true time.
     pub(super) fn begin(&mut self, now: Mono, config: Config) {
-        let mutant = self.supervisor.mutant;
+        let mutant = self.supervisor.mutant.rule;
         let local = self.local(now);
         let wall = self.wall(now);
         let seed = self.random.next_u64();
         let name = Atom::new_static("sup");
         self.supervisor = Supervisor::new(local, wall, name, self.me.clone(), config, seed);
-        self.supervisor.mutant = mutant;
-        self.supervisor.specs.mutant = mutant;
+        self.supervisor.mutant.rule = mutant;
+        self.supervisor.specs.mutant.rule = mutant;
         self.supervisor.handle(local, Event::Factory(Atom::new_static("f")));
         if self.id.is_multiple_of(2) {
             self.supervisor.handle(local, Event::Factory(Atom::new_static("even")));

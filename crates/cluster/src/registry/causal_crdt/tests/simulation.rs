@@ -80,7 +80,7 @@ impl Node {
     fn new(id: NodeId, incarnation: i64, ahead: Duration, mutant: Option<Mutant>) -> Self {
         let pid = Pid { node: node_name(id), id: incarnation as u32, serial: 0, creation: 4 };
         let mut crdt = CausalCrdt::new(pid.clone(), Config::new(incarnation));
-        crdt.mutant = mutant;
+        crdt.mutant.rule = mutant;
         Self {
             id,
             incarnation,
@@ -161,7 +161,7 @@ impl Node {
             self.say(io, node, Wire::Demonitor { id });
         }
         let (peers, muted) = (std::mem::take(&mut self.peers), std::mem::take(&mut self.muted));
-        *self = Self::new(self.id, incarnation, ahead, self.crdt.mutant);
+        *self = Self::new(self.id, incarnation, ahead, self.crdt.mutant.rule);
         (self.peers, self.muted) = (peers, muted);
         self.event(io, Event::SetNeighbours(neighbours(size)));
     }
