@@ -372,7 +372,7 @@ fn consul() {
         "unmodified libcluster_consul and ours form one cluster; a critical instance and a Consul that is gone disconnect nobody",
         |release| {
             // Each beginning anew: what the Rust nodes have heard last decides whom they connect while Consul is gone.
-            for goes in [false, true] {
+            for gone in [false, true] {
                 let mut cluster = Cluster::start(release, &libraries)?;
                 let mut consul = Consul::start();
                 consul.register("web-1", "127.0.0.1");
@@ -406,7 +406,7 @@ fn consul() {
                     ));
                 }
                 cluster.becomes_complete("by Consul");
-                if goes {
+                if gone {
                     consul.stop();
                     for rust in &cluster.rust {
                         rust.logs(&["no answer; what it said before stands"]);
