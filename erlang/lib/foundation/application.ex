@@ -26,9 +26,10 @@ defmodule Foundation.Application do
     Foundation.BEAM.Messages.create_table()
     Foundation.Host.detect()
     with {:error, message} <- Foundation.Native.load(), do: Logger.warning(message)
+    settings = Application.get_all_env(:foundation)
+    for {level, line} <- Foundation.Settings.mistakes(settings), do: Logger.log(level, line)
 
-    for line <-
-          Foundation.ClusterConfig.Settings.not_offered(Application.get_all_env(:foundation)),
+    for line <- Foundation.ClusterConfig.Settings.not_offered(settings),
         do: Logger.warning(line)
 
     decision = cluster()
@@ -93,7 +94,7 @@ defmodule Foundation.Application do
   defp test_children do
     supervisor = Foundation.TestSupport.TestSupervisor
 
-    if Application.get_env(:foundation, :test_mode, false) == true and
+    if Foundation.Settings.get(:test_mode) and
          Code.ensure_loaded?(supervisor),
        do: [supervisor],
        else: []

@@ -20,7 +20,8 @@ defmodule Foundation.Cluster do
   # Temporary: a cluster that cannot be kept up costs the application its other nodes, not its services.
   use Supervisor, restart: :temporary
 
-  alias Foundation.{Cluster, ClusterConfig, Host}
+  alias Foundation.{Cluster, ClusterConfig, Host, Settings}
+  alias Foundation.Settings.Type
   require Logger
 
   @doc false
@@ -197,9 +198,20 @@ defmodule Foundation.Cluster do
   @doc false
   # For `{Foundation, opts}` in a supervisor.
   def start_child(opts) do
-    with {:error, message} <- start_later(opts, &start_link/1) do
+    with true <- Keyword.keyword?(opts),
+         {:error, message} <- start_later(opts, &start_link/1) do
       Logger.error("Foundation clustering is off: #{message}")
       :ignore
+    else
+      false ->
+        Logger.error(
+          "Foundation clustering is off: {Foundation, options} has no keyword list for options"
+        )
+
+        :ignore
+
+      started ->
+        started
     end
   end
 
@@ -256,7 +268,7 @@ defmodule Foundation.Cluster do
   # Each topology is libcluster's if the application has it and the strategy; else the companion's; else what this library does itself.
   defp discovery(%ClusterConfig{} = decision) do
     ordered? = decision.order != [] and match?({:ok, _binary}, Cluster.Companion.binary())
-    companion? = ordered? or Application.get_env(:foundation, :discovery) == :companion
+    companion? = ordered? or Settings.get(:discovery) == :companion
     libcluster = if companion?, do: nil, else: Host.module(:libcluster)
 
     {theirs, others} =
@@ -286,7 +298,7 @@ defmodule Foundation.Cluster do
           {Cluster.Companion,
            topologies: widened(topologies, decision),
            binary: binary,
-           allow: Application.get_env(:foundation, :allow, []),
+           allow: Settings.get(:allow),
            failover: decision.order,
            development: ClusterConfig.development(decision),
            name: name}
@@ -332,12 +344,27 @@ defmodule Foundation.Cluster do
       )
     end
 
-    listed = for {_name, topology} <- own, host <- List.wrap(topology[:config][:hosts]), do: host
+    listed = Enum.flat_map(own, &listed/1)
     here? = Enum.any?(strategies, &(&1 != Elixir.Cluster.Strategy.Epmd))
 
     if own == [],
       do: [],
       else: [{Cluster.Epmd, hosts: if(here?, do: {:local, listed}, else: listed)}]
+  end
+
+  # libcluster's own topologies are not looked at before.
+  defp listed({name, topology}) do
+    hosts = topology[:config][:hosts] || []
+    hosts = if is_atom(hosts), do: [hosts], else: hosts
+    type = {:such_as, {:list, :atom}, [:a@host]}
+
+    if Type.right?(type, hosts) do
+      hosts
+    else
+      {_level, message} = Type.wrong("topology #{inspect(name)}, hosts:", hosts, type)
+      Logger.error("Foundation clustering: #{message}")
+      []
+    end
   end
 
   defp own_strategies,
@@ -390,12 +417,22 @@ defmodule Foundation.Cluster do
   end
 
   defp start_node do
-    base =
-      System.get_env("FOUNDATION_APP_NAME") ||
-        to_string(Application.get_env(:foundation, :app_name, "foundation"))
+    base = System.get_env("FOUNDATION_APP_NAME") || Settings.get(:app_name) || "foundation"
+    base = to_string(base)
 
-    suffix = Base.encode16(:crypto.strong_rand_bytes(2), case: :lower)
-    name = String.to_atom("#{base}_#{suffix}")
+    # What :net_kernel takes; above 200 characters little is left for the host.
+    if base =~ ~r/\A[0-9A-Za-z_\-]{1,200}\z/ do
+      suffix = Base.encode16(:crypto.strong_rand_bytes(2), case: :lower)
+      start_node(String.to_atom("#{base}_#{suffix}"))
+    else
+      Logger.error(
+        "Foundation clustering: this node cannot be started as #{Type.show(base)} (FOUNDATION_APP_NAME, or config :foundation, " <>
+          "app_name:): the name of a node has letters, digits, _ and -, at most 200. It is alone."
+      )
+    end
+  end
+
+  defp start_node(name) do
     ensure_epmd()
 
     case Node.start(name, :shortnames) do

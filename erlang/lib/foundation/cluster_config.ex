@@ -26,6 +26,7 @@ defmodule Foundation.ClusterConfig do
   """
 
   alias Foundation.ClusterConfig.Options
+  alias Foundation.Settings.Type
 
   @enforce_keys [:tier, :strategy, :topologies, :reason]
   defstruct @enforce_keys ++ [order: []]
@@ -69,6 +70,8 @@ defmodule Foundation.ClusterConfig do
   ]
 
   @profiles [:development, :production, :enterprise]
+
+  @secrets [:secret, :access_token, :erlang_cookie]
 
   @modules %{
     kubernetes: Cluster.Strategy.Kubernetes,
@@ -167,7 +170,7 @@ defmodule Foundation.ClusterConfig do
     cond do
       profile not in [nil | @profiles] ->
         {:error,
-         "config :foundation, profile: is #{inspect(profile)}; it may be " <>
+         "config :foundation, profile: is #{Type.show(profile)}; it may be " <>
            Enum.map_join(@profiles, ", ", &inspect/1)}
 
       foundation[:cluster] != nil ->
@@ -192,10 +195,21 @@ defmodule Foundation.ClusterConfig do
   end
 
   # The secondary runs while the primary fails: an order that the companion keeps.
-  defp clustering(clustering, source, defaults) when is_map(clustering) or is_list(clustering) do
+  defp clustering(clustering, source, defaults) do
+    case Type.pairs(clustering) do
+      {:ok, pairs} ->
+        in_order(Map.new(pairs), source, defaults)
+
+      :error ->
+        {:error,
+         "#{source} is #{shown(clustering)}; it is %{primary: [strategy: ...], secondary: ...}"}
+    end
+  end
+
+  defp in_order(clustering, source, defaults) do
     order = Enum.filter([:primary, :secondary], &(clustering[&1] != nil))
 
-    case for({key, _spec} <- clustering, key not in [:primary, :secondary], do: key) do
+    case Map.keys(clustering) -- [:primary, :secondary] do
       [] when order == [] ->
         {:error, "#{source} is empty; it may have primary: and secondary:"}
 
@@ -207,18 +221,25 @@ defmodule Foundation.ClusterConfig do
         end
 
       keys ->
-        {:error, "#{source} has #{inspect(keys)}; it may have primary: and secondary:"}
+        {:error, "#{source} has #{Type.show(keys)}; it may have primary: and secondary:"}
     end
   end
 
-  defp clustering(other, source, _defaults),
-    do:
-      {:error,
-       "#{source} is #{inspect(other)}; it is %{primary: [strategy: ...], secondary: ...}"}
+  defp clusters(clusters, source, defaults) do
+    case elements(clusters) do
+      {:ok, clusters} ->
+        each_cluster(Enum.sort(clusters), source, defaults)
 
-  defp clusters(clusters, source, defaults) when is_map(clusters) or is_list(clusters) do
+      :error ->
+        {:error, "#{source} is #{shown(clusters)}; it is a map of name => [strategy: ...]"}
+    end
+  end
+
+  defp elements(%{} = map) when not is_struct(map), do: {:ok, Map.to_list(map)}
+  defp elements(value), do: if(Type.right?({:list, :any}, value), do: {:ok, value}, else: :error)
+
+  defp each_cluster(clusters, source, defaults) do
     clusters
-    |> Enum.sort()
     |> Enum.reduce_while({:ok, []}, fn cluster, {:ok, topologies} ->
       with {:ok, name, spec} <- named(cluster, source),
            {:ok, strategy, options} <- parse(spec, "#{source} #{name}"),
@@ -247,17 +268,15 @@ defmodule Foundation.ClusterConfig do
     end
   end
 
-  defp clusters(other, source, _defaults),
-    do: {:error, "#{source} is #{inspect(other)}; it is a map of name => [strategy: ...]"}
-
-  defp named({name, spec}, _source) when is_atom(name), do: {:ok, name, spec}
+  defp named({name, spec}, _source) when is_atom(name) and name not in @secrets,
+    do: {:ok, name, spec}
 
   # Not shown as a whole: there may be a secret in it.
   defp named(other, source) do
     name = with {name, _spec} <- other, do: name
 
     {:error,
-     "#{source} has #{inspect(name)}; it is a map of name => [strategy: ...], with atoms for names"}
+     "#{source} has #{shown(name)}; it is a map of name => [strategy: ...], with atoms for names"}
   end
 
   defp from_variable(text) do
@@ -285,13 +304,15 @@ defmodule Foundation.ClusterConfig do
        }}
     else
       {:error,
-       "#{place} is not what libcluster takes; " <>
+       "#{place} is not what libcluster takes: #{shown(topologies)}; " <>
          "it is a keyword list of [strategy: module, config: keyword]"}
     end
   end
 
-  defp topology?(spec),
-    do: Keyword.keyword?(spec) and is_atom(spec[:strategy]) and spec[:strategy] != nil
+  defp topology?(spec) do
+    Keyword.keyword?(spec) and is_atom(spec[:strategy]) and spec[:strategy] != nil and
+      (spec[:config] == nil or match?({:ok, _pairs}, Type.pairs(spec[:config])))
+  end
 
   defp mortal(settings) do
     {strategy, reason} = detect(settings.env, Map.get(settings, :libraries, []))
@@ -334,7 +355,7 @@ defmodule Foundation.ClusterConfig do
          tier: :apprentice,
          strategy: strategy,
          topologies: [foundation: topology],
-         reason: "#{source} is #{inspect(redact(cluster))}"
+         reason: "#{source} is #{shown(cluster)}"
        }}
     end
   end
@@ -345,10 +366,12 @@ defmodule Foundation.ClusterConfig do
     if Keyword.keyword?(options) do
       case Keyword.pop(options, :strategy) do
         {nil, _options} ->
-          {:error, "#{source} #{inspect(redact(options))} has no strategy:"}
+          {:error, "#{source} #{shown(options)} has no strategy:"}
 
-        {{module, config}, others} when is_atom(module) and is_list(config) ->
-          {:ok, module, Keyword.merge(config, others)}
+        {{module, config} = strategy, options} when is_atom(module) ->
+          if Keyword.keyword?(config),
+            do: {:ok, module, Keyword.merge(config, options)},
+            else: {:ok, strategy, options}
 
         {strategy, options} ->
           {:ok, strategy, options}
@@ -362,18 +385,20 @@ defmodule Foundation.ClusterConfig do
 
   defp unknown(value, source) do
     {:error,
-     "#{source} is #{inspect(value)}; it may be true, false, " <>
+     "#{source} is #{shown(value)}; it may be true, false, " <>
        Enum.map_join(@strategies, ", ", &inspect/1) <> ", or [strategy: one of these, ...]"}
   end
 
   # A secret belongs neither into a log nor into an error.
-  defp redact(options) when is_list(options) do
-    Enum.map(options, fn
-      {key, _value} when key in [:secret, :access_token] -> {key, "[redacted]"}
-      other -> other
-    end)
-  end
+  defp shown(value), do: value |> redact() |> Type.show()
 
+  defp redact({key, _value}) when key in @secrets,
+    do: {key, "[redacted]"}
+
+  # Also what is no proper list.
+  defp redact([head | tail]), do: [redact(head) | redact(tail)]
+  defp redact(%{} = map) when not is_struct(map), do: Map.new(map, &redact/1)
+  defp redact({key, value}), do: {key, redact(value)}
   defp redact(other), do: other
 
   defp options(%{foundation: foundation, env: env}) do
@@ -423,7 +448,7 @@ defmodule Foundation.ClusterConfig do
 
   defp error_unknown(strategy) do
     {:error,
-     "cluster strategy #{inspect(strategy)} is not known; it may be " <>
+     "cluster strategy #{shown(strategy)} is not known; it may be " <>
        Enum.map_join(@strategies, ", ", &inspect/1) <> " or a libcluster strategy's module"}
   end
 
@@ -571,8 +596,19 @@ defmodule Foundation.ClusterConfig do
   """
   @spec security(settings()) :: {:ok, keyword()} | {:error, String.t()}
   def security(%{foundation: foundation, env: env}) do
-    foundation
-    |> Keyword.get(:security, [])
+    case Type.pairs(Keyword.get(foundation, :security) || []) do
+      {:ok, pairs} ->
+        security(pairs, env)
+
+      # Not shown: there may be a cookie in it.
+      :error ->
+        {:error,
+         "security: is no keyword list; it may have erlang_cookie:, tls_enabled: and certificate_file:"}
+    end
+  end
+
+  defp security(pairs, env) do
+    pairs
     |> Enum.reduce_while({:ok, []}, fn {key, value}, {:ok, settings} ->
       with {:ok, value} <- resolved(key, value, env),
            {:ok, value} <- security_value(key, value) do
@@ -590,7 +626,8 @@ defmodule Foundation.ClusterConfig do
   defp resolved(key, {:system, variable}, env) do
     case env[variable] do
       none when none in [nil, ""] ->
-        {:error, "security: #{key}: is {:system, #{inspect(variable)}}, which is not set"}
+        {:error,
+         "security: #{Type.word(key)} is {:system, #{inspect(variable)}}, which is not set"}
 
       value ->
         {:ok, value}
@@ -599,32 +636,42 @@ defmodule Foundation.ClusterConfig do
 
   defp resolved(_key, value, _env), do: {:ok, value}
 
-  defp security_value(:erlang_cookie, value) when is_atom(value) or is_binary(value),
-    do: {:ok, value}
+  defp security_value(:erlang_cookie, value) when is_atom(value), do: {:ok, value}
 
-  # Not shown: it may be a cookie all the same.
-  defp security_value(:erlang_cookie, _value),
-    do: {:error, "security: erlang_cookie: is neither a string nor an atom"}
+  # Not shown: it may be a cookie all the same. An atom has at most 255 characters.
+  defp security_value(:erlang_cookie, value) do
+    cond do
+      not is_binary(value) ->
+        {:error, "security: erlang_cookie: is neither a string nor an atom"}
+
+      not String.valid?(value) or String.length(value) > 255 ->
+        {:error, "security: erlang_cookie: is longer than 255 characters, or no text"}
+
+      true ->
+        {:ok, value}
+    end
+  end
 
   defp security_value(:tls_enabled, value) when value in [true, "true"], do: {:ok, true}
   defp security_value(:tls_enabled, value) when value in [false, nil, "false"], do: {:ok, false}
 
   defp security_value(:tls_enabled, value),
-    do: {:error, "security: tls_enabled: is #{inspect(value)}; it may be true or false"}
+    do: {:error, "security: tls_enabled: is #{Type.show(value)}; it may be true or false"}
 
   defp security_value(:certificate_file, value) when is_binary(value) do
-    if File.regular?(value),
+    # A name with a zero byte is none.
+    if not String.contains?(value, <<0>>) and File.regular?(value),
       do: {:ok, value},
       else:
         {:error, "security: certificate_file: is #{inspect(value)}, and there is no such file"}
   end
 
   defp security_value(:certificate_file, value),
-    do: {:error, "security: certificate_file: is #{inspect(value)}; it is the path of a file"}
+    do: {:error, "security: certificate_file: is #{Type.show(value)}; it is the path of a file"}
 
   defp security_value(key, _value) do
     {:error,
-     "security: has #{inspect(key)}; it may have erlang_cookie:, tls_enabled: and certificate_file:"}
+     "security: has #{Type.show(key)}; it may have erlang_cookie:, tls_enabled: and certificate_file:"}
   end
 
   defp consistent(settings) do

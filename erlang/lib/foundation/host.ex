@@ -47,10 +47,10 @@ defmodule Foundation.Host do
   """
   @spec detect() :: :ok
   def detect do
-    wanted? = Application.get_env(:foundation, :use_host_libraries, true)
+    wanted? = Foundation.Settings.get(:use_host_libraries)
 
     for {library, module} <- @libraries do
-      found = if wanted? == true and usable?(library, module), do: module
+      found = if wanted? and usable?(library, module), do: module
       :persistent_term.put({__MODULE__, library}, found)
     end
 

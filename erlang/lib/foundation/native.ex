@@ -29,7 +29,7 @@ defmodule Foundation.Native do
   """
   @spec load() :: :ok | {:error, String.t()}
   def load do
-    wanted? = Application.get_env(:foundation, :native, true)
+    wanted? = Foundation.Settings.get(:native)
 
     case if(wanted?, do: Loader.load(), else: {:error, "config :foundation, native: false"}) do
       :ok ->

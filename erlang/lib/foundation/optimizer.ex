@@ -74,9 +74,7 @@ defmodule Foundation.Optimizer do
   """
   @spec sync_interval() :: pos_integer()
   def sync_interval do
-    :foundation
-    |> Application.get_env(:horde, [])
-    |> Keyword.get(:sync_interval, @horde_default_ms)
+    :horde |> Foundation.Settings.get() |> Map.new() |> Map.get(:sync_interval, @horde_default_ms)
   end
 
   defp interval(nodes, :low) when nodes > 50, do: 5000

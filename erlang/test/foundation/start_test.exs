@@ -65,6 +65,80 @@ defmodule Foundation.StartTest do
     end
   end
 
+  # One VM, started anew with each: what is logged there is between the marks.
+  @wrong [
+    {[ai: 5], "config :foundation, ai: is 5; it may be a keyword list or a map"},
+    {[capture: "x"], ~s(capture: is "x"; it may be a keyword list)},
+    {[ai: [provider: :x]], "ai: provider: is :x; it may be :mock, :openai"},
+    {[dev: [{:debug_mode, true} | :x]], "dev: is [{:debug_mode, true} | :x]; it may be"},
+    {[auto_features: [1 | 2]], "auto_features: does nothing: it is [1 | 2]; it may be a list"},
+    {[auto_features: 5], "auto_features: does nothing: it is 5"},
+    {[messaging: [1 | 2]], "messaging: does nothing: it is [1 | 2]; it may be a keyword list"},
+    {[messaging: [channels: [1 | 2]]], "messaging: channels: does nothing: it is [1 | 2]"},
+    {[processes: "x"], ~s(processes: does nothing: it is "x")},
+    {[app_namespaces: [1 | 2]], "app_namespaces: is [1 | 2]; it may be"},
+    {[app_namespaces: [:ai, 5]], "app_namespaces: ignores [:ai, 5]"},
+    {[app_namespaces: [:shop], shop: 5], "shop: is 5; it may be a keyword list or a map"},
+    {[test_mode: 5], "test_mode: is 5; it may be true or false; false is used"},
+    {[native: [1 | 2]], "native: is [1 | 2]; it may be true or false; true is used"},
+    {[use_host_libraries: 5], "use_host_libraries: is 5"},
+    {[clutser: true], "clutser: is not read by this library; did you mean cluster:?"},
+    {[cluster: 5], "clustering is off: config :foundation, cluster: is 5; it may be true"},
+    {[cluster: [:gossip | 5]], "cluster: is [:gossip | 5]; it may be true"},
+    {[cluster: [strategy: {Foo, [1 | 2]}]], "cluster strategy {Foo, [1 | 2]} is not known"},
+    {[cluster: [strategy: :gossip, port: "x"]], ~s(port: is "x"; it may be a number from 1)},
+    {[cluster: :local_epmd, security: [1 | 2]], "security: is no keyword list; it may have"},
+    {[cluster: :local_epmd, security: [erlang_cookie: String.duplicate("x", 300)]],
+     "security: erlang_cookie: is longer than 255"},
+    {[cluster: :local_epmd, app_name: String.duplicate("x", 300)], "cannot be started as \"xxx"},
+    {[cluster: :local_epmd, app_name: "a b"], "the name of a node has letters, digits"},
+    {[cluster: :local_epmd, roles: [1 | 2]], "roles: is [1 | 2]; it may be a term"},
+    {[cluster: :local_epmd, local_namespaces: [1 | 2]], "local_namespaces: is [1 | 2]"},
+    {[cluster: :local_epmd, health_check_interval: :x], "health_check_interval: is :x"},
+    {[cluster: :local_epmd, health_check_timeout: -1], "health_check_timeout: is -1"},
+    {[cluster: :local_epmd, horde: 5], "horde: is 5; it may be a keyword list or a map"},
+    {[cluster: :local_epmd, profile: :development, reload_interval: 0.5],
+     "reload_interval: is 0.5; it may be a number of milliseconds above 0; 1000 is used"},
+    {[cluster: :mdns, binary: [1 | 2]], "binary: is [1 | 2]; it may be a string"},
+    {[cluster: :mdns, discovery: 5, allow: %{}], "allow: is %{}; it may be"},
+    {[cluster: :local_epmd, profile: 5], "profile: is 5; it may be :development"},
+    {[clusters: [1 | 2]], "clusters: is [1 | 2]; it is a map of name"},
+    {[clustering: [{:primary, 5} | 2]], "clustering: is [{:primary, 5} | 2]; it is"},
+    {[clustering: %{primary: 5}], "primary is 5; it may be true"},
+    {[libcluster_topologies: [1 | 2]], "not what libcluster takes: [1 | 2]; it is a keyword"},
+    {[libcluster_topologies: [a: [strategy: Cluster.Strategy.Epmd, config: [hosts: [1 | 2]]]]],
+     "topology :a, hosts: is [1 | 2]; it may be a list of atoms"}
+  ]
+
+  test "a wrong value of any key is logged with what it may be, and the services run" do
+    {_epmd, port} = TestCluster.start_epmd()
+
+    script = """
+    Logger.configure_backend(:console, metadata: [], format: "$message\n")
+    #{@start}
+    own = Keyword.keys(Application.get_all_env(:foundation))
+    for {settings, n} <- Enum.with_index(#{inspect(Enum.map(@wrong, &elem(&1, 0)), limit: :infinity, printable_limit: :infinity)}) do
+      Application.stop(:foundation)
+      Node.stop()
+      for {key, _value} <- Application.get_all_env(:foundation), key not in own, do: Application.delete_env(:foundation, key)
+      Application.put_all_env(foundation: settings)
+      started = Application.ensure_all_started(:foundation)
+      Logger.flush()
+      IO.puts("# \#{n} \#{inspect(started)} \#{Foundation.available?()}")
+    end
+    """
+
+    assert {output, 0} = run(script, [{"ERL_EPMD_PORT", "#{port}"}])
+    parts = String.split(output, ~r/^# \d+ /m)
+    assert length(parts) == length(@wrong) + 1
+
+    for {{{settings, message}, said}, {_settings, result}} <-
+          Enum.zip(Enum.zip(@wrong, parts), Enum.zip(@wrong, tl(parts))) do
+      assert {settings, said =~ message, said} == {settings, true, said}
+      assert {settings, result =~ ~r/\A{:ok, \[:foundation\]} true$/m} == {settings, true}
+    end
+  end
+
   test "TLS that the VM was not started for is an error that names the flags, and nothing is started plain" do
     script = """
     Application.put_env(:foundation, :cluster, :local_epmd)

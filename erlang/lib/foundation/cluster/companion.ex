@@ -52,7 +52,7 @@ defmodule Foundation.Cluster.Companion do
   @spec binary() :: {:ok, Path.t()} | {:error, String.t()}
   def binary do
     named = [
-      {"config :foundation, binary:", Application.get_env(:foundation, :binary)},
+      {"config :foundation, binary:", Foundation.Settings.get(:binary)},
       {"FOUNDATION_BIN", System.get_env("FOUNDATION_BIN")}
     ]
 

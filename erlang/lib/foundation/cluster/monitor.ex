@@ -23,7 +23,7 @@ defmodule Foundation.Cluster.Monitor do
       else: for(^role <- roles(), do: node())
   end
 
-  defp roles, do: :foundation |> Application.get_env(:roles, []) |> List.wrap() |> Enum.uniq()
+  defp roles, do: :roles |> Foundation.Settings.get() |> List.wrap() |> Enum.uniq()
 
   @impl true
   def init(decision) do

@@ -5,6 +5,8 @@ defmodule Foundation.ClusterConfig.Settings do
   `answers/1` is what is logged at the start for those that do nothing, so that nobody waits for what will not come.
   """
 
+  alias Foundation.Settings.Type
+
   @type answer :: :acts | {:not_offered, String.t()}
 
   @always "it is always on"
@@ -71,8 +73,6 @@ defmodule Foundation.ClusterConfig.Settings do
        "clusters: gives each cluster a way to be found, and one node may be in several"}
   }
 
-  @no_setting "it is no key with a value"
-
   @channels %{
     control: :acts,
     events: :acts,
@@ -101,70 +101,67 @@ defmodule Foundation.ClusterConfig.Settings do
         do: "config :foundation, #{path} does nothing: #{why}"
   end
 
-  defp answer(:auto_features, features) when is_list(features) do
-    for feature <- features do
-      {"auto_features: #{inspect(feature)}",
-       Map.get(@features, feature, {:not_offered, "there is no such feature"})}
+  defp answer(:auto_features, features) do
+    if Type.right?({:list, :any}, features) do
+      for feature <- features do
+        {"auto_features: #{Type.show(feature)}",
+         Map.get(@features, feature, {:not_offered, "there is no such feature"})}
+      end
+    else
+      wrong("auto_features:", features, {:list, :atom})
     end
   end
 
-  defp answer(:messaging, messaging) when is_map(messaging) or is_list(messaging) do
-    Enum.flat_map(messaging, fn
+  defp answer(:messaging, messaging) do
+    of_pairs("messaging:", messaging, fn
       {:adapter, Phoenix.PubSub.PG2} ->
         [{"messaging: adapter:", :acts}]
 
       {:adapter, _other} ->
         [{"messaging: adapter:", {:not_offered, "the adapter is Phoenix.PubSub.PG2"}}]
 
-      {:channels, channels} when is_list(channels) ->
-        for channel <- channels do
-          {"messaging: channels: #{inspect(channel)}",
-           Map.get(@channels, channel, {:not_offered, "there is no such channel"})}
-        end
+      {:channels, channels} ->
+        channels(channels)
 
       {:compression, _value} ->
         why = "it is an option of Foundation.Channels.broadcast/3, message by message"
         [{"messaging: compression:", {:not_offered, why}}]
 
       {key, _value} ->
-        [{"messaging: #{word(key)}:", {:not_offered, "there is no such setting"}}]
-
-      other ->
-        [{"messaging: #{inspect(other)}", {:not_offered, @no_setting}}]
+        [{"messaging: #{Type.word(key)}", {:not_offered, "there is no such setting"}}]
     end)
   end
 
-  defp answer(:processes, processes) when is_map(processes) or is_list(processes) do
-    Enum.map(processes, fn
+  defp answer(:processes, processes) do
+    of_pairs("processes:", processes, fn
       {:registry, Horde.Registry} ->
-        {"processes: registry:", :acts}
+        [{"processes: registry:", :acts}]
 
       {:supervisor, Horde.DynamicSupervisor} ->
-        {"processes: supervisor:", :acts}
+        [{"processes: supervisor:", :acts}]
 
       {:distribution_strategy, _value} ->
         why =
           "with Horde it is Horde's; without, the node with the greatest hash of its name and the process's has it"
 
-        {"processes: distribution_strategy:", {:not_offered, why}}
+        [{"processes: distribution_strategy:", {:not_offered, why}}]
 
       {key, _value} ->
-        {"processes: #{word(key)}:",
-         {:not_offered,
-          "it is Horde's where the application has Horde, and the library's own where not"}}
-
-      other ->
-        {"processes: #{inspect(other)}", {:not_offered, @no_setting}}
+        why = "it is Horde's where the application has Horde, and the library's own where not"
+        [{"processes: #{Type.word(key)}", {:not_offered, why}}]
     end)
   end
 
-  defp answer(:clusters, clusters) when is_map(clusters) or is_list(clusters) do
+  # What is wrong in it is an error of `Foundation.ClusterConfig`.
+  defp answer(:clusters, clusters) do
+    pairs = with :error <- Type.pairs(clusters), do: {:ok, []}
+
     named =
-      for {name, spec} <- clusters,
+      for {name, spec} <- elem(pairs, 1),
           Keyword.keyword?(spec),
           {key, _value} <- spec,
           why = of_cluster(key),
-          do: {"clusters: #{word(name)}: #{key}:", {:not_offered, why}}
+          do: {"clusters: #{Type.word(name)} #{key}:", {:not_offered, why}}
 
     [{"clusters:", :acts} | named]
   end
@@ -182,8 +179,28 @@ defmodule Foundation.ClusterConfig.Settings do
     end
   end
 
-  defp word(key) when is_atom(key), do: Atom.to_string(key)
-  defp word(key), do: inspect(key)
+  defp channels(channels) do
+    if Type.right?({:list, :any}, channels) do
+      for channel <- channels do
+        {"messaging: channels: #{Type.show(channel)}",
+         Map.get(@channels, channel, {:not_offered, "there is no such channel"})}
+      end
+    else
+      wrong("messaging: channels:", channels, {:list, :atom})
+    end
+  end
+
+  defp of_pairs(path, value, answer) do
+    case Type.pairs(value) do
+      {:ok, pairs} -> Enum.flat_map(pairs, answer)
+      :error -> wrong(path, value, {:section, %{keys: %{}}})
+    end
+  end
+
+  defp wrong(path, value, type) do
+    why = "it is #{Type.show(value)}; it may be #{Type.describe(type)}"
+    [{path, {:not_offered, why}}]
+  end
 
   defp of_cluster(:nodes), do: "how many nodes there are is up to whoever starts them"
 

@@ -16,7 +16,6 @@ defmodule Foundation.Development.Reloader do
   alias Foundation.Channels
   require Logger
 
-  @interval_ms 1000
   # A file this young can be written again with the same time and size, so it is read once more.
   @young_s 3
 
@@ -27,7 +26,7 @@ defmodule Foundation.Development.Reloader do
   @impl true
   def init(_opts) do
     with :ok <- Channels.subscribe(:control) do
-      interval = Application.get_env(:foundation, :reload_interval, @interval_ms)
+      interval = Foundation.Settings.get(:reload_interval)
       Process.send_after(self(), :look, interval)
       {:ok, %{interval: interval, files: files(), sums: %{}}}
     end

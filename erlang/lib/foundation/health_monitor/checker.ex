@@ -7,8 +7,6 @@ defmodule Foundation.HealthMonitor.Checker do
   alias Foundation.ServiceMesh.Registrar
   require Logger
 
-  @interval_ms 10_000
-  @timeout_ms 5_000
   @failures 3
 
   def start_link(opts), do: GenServer.start_link(__MODULE__, opts, name: __MODULE__)
@@ -17,8 +15,8 @@ defmodule Foundation.HealthMonitor.Checker do
   @impl true
   def init(_opts) do
     state = %{
-      interval: Application.get_env(:foundation, :health_check_interval, @interval_ms),
-      timeout: Application.get_env(:foundation, :health_check_timeout, @timeout_ms),
+      interval: Foundation.Settings.get(:health_check_interval),
+      timeout: Foundation.Settings.get(:health_check_timeout),
       running: %{},
       failures: %{}
     }

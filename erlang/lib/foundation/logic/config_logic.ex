@@ -9,6 +9,7 @@ defmodule Foundation.Logic.ConfigLogic do
   Violations are errors of type `:security_violation`, codes 1000 (path) and 1005 (value).
   """
 
+  alias Foundation.Settings
   alias Foundation.Types.{Config, Error}
   alias Foundation.Validation.ConfigValidator
   require Logger
@@ -139,11 +140,20 @@ defmodule Foundation.Logic.ConfigLogic do
   """
   @spec build_config(keyword()) :: {:ok, Config.t()} | {:error, Error.t()}
   def build_config(opts \\ []) do
-    config =
-      Config.new()
-      |> merge_env_config(Application.get_all_env(:foundation))
-      |> merge_opts_config(opts)
+    build(Application.get_all_env(:foundation), opts)
+  end
 
+  @doc false
+  # As `build_config/1`, but what is wrong in the application's environment is left out: `Foundation.Settings` has said it when the application
+  # started.
+  @spec start_config(keyword()) :: {:ok, Config.t()} | {:error, Error.t()}
+  def start_config(opts) do
+    {sections, _mistakes} = Settings.sections(Application.get_all_env(:foundation))
+    build(sections, opts)
+  end
+
+  defp build(env, opts) do
+    config = Config.new() |> merge_env_config(env) |> merge_opts_config(opts)
     with :ok <- ConfigValidator.validate(config), do: {:ok, config}
   end
 
@@ -172,7 +182,7 @@ defmodule Foundation.Logic.ConfigLogic do
   @spec app_namespaces() :: %{atom() => map()}
   def app_namespaces do
     sections = Map.keys(Config.new())
-    declared = List.wrap(Application.get_env(:foundation, :app_namespaces, []))
+    declared = List.wrap(Settings.get(:app_namespaces))
     {names, others} = Enum.split_with(declared, &(is_atom(&1) and &1 not in sections))
 
     unless others == [] do

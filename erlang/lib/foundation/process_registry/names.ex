@@ -60,7 +60,7 @@ defmodule Foundation.ProcessRegistry.Names do
     running?() and
       not (namespace in @own_namespaces or match?({:test, _ref}, namespace) or
              (namespace == :production and service in @built_in) or
-             namespace in List.wrap(Application.get_env(:foundation, :local_namespaces)))
+             namespace in List.wrap(Foundation.Settings.get(:local_namespaces)))
   end
 
   defp running? do

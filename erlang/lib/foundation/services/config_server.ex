@@ -142,7 +142,7 @@ defmodule Foundation.Services.ConfigServer do
   end
 
   defp fresh(namespace, sections) do
-    with {:ok, config} <- ConfigLogic.build_config(sections) do
+    with {:ok, config} <- ConfigLogic.start_config(sections) do
       {:ok,
        %{
          config: config,

@@ -66,7 +66,7 @@ defmodule Foundation.Services.Lifecycle do
   @spec in_test_mode(pos_integer(), Foundation.Types.work(result)) :: result | {:error, Error.t()}
         when result: term()
   def in_test_mode(code, fun) do
-    if Application.get_env(:foundation, :test_mode, false) do
+    if Foundation.Settings.get(:test_mode) do
       fun.()
     else
       {:error,

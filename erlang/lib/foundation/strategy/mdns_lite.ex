@@ -171,12 +171,16 @@ defmodule Foundation.Strategy.MdnsLite do
   end
 
   defp epmd_port do
-    with :error <- :init.get_argument(:erl_epmd_port) do
-      System.get_env("ERL_EPMD_PORT", "4369")
-    else
-      {:ok, [[port | _] | _]} -> List.to_string(port)
+    text =
+      case :init.get_argument(:erl_epmd_port) do
+        {:ok, [[port | _] | _]} -> List.to_string(port)
+        _none -> System.get_env("ERL_EPMD_PORT", "")
+      end
+
+    case Integer.parse(text) do
+      {port, ""} -> port
+      _default -> 4369
     end
-    |> String.to_integer()
   end
 
   defp prefix(topology), do: "Foundation.Strategy.MdnsLite (topology #{inspect(topology)}): "
