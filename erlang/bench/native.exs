@@ -87,7 +87,7 @@ text = """
 # The native functions, measured
 
 `cd erlang && mix native` measures again and writes this file. Microseconds. Run of #{Date.utc_today()}: OTP #{System.otp_release()}, Elixir
-#{System.version()}, #{System.schedulers_online()} schedulers, native functions of the profile dist, load average #{before} at the beginning and #{loadavg.()} at the end: other
+#{System.version()}, #{System.schedulers_online()} schedulers, native functions of the profile #{Native.profile()}, load average #{before} at the beginning and #{loadavg.()} at the end: other
 work on the machine slows what is measured, and the least is what it slows least.
 
 ## Beside what does the same without them

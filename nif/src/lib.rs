@@ -22,3 +22,9 @@ rustler::init!("Elixir.Foundation.Native.Loader");
 fn loaded() -> bool {
     true
 }
+
+/// The name of the cargo profile's directory: `debug`, `release` or `dist`.
+#[rustler::nif]
+fn profile() -> &'static str {
+    env!("FOUNDATION_NIF_PROFILE")
+}

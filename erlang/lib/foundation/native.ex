@@ -2,7 +2,8 @@ defmodule Foundation.Native do
   @moduledoc """
   The functions written in Rust, and what happens when they cannot be loaded.
 
-  The library is `priv/native/foundation_native.so`; one file serves OTP 22 to 29 (NIF version 2.15). It is loaded by plain
+  The library is `priv/native/foundation_native.so`, or what a development build has made for itself; one file serves OTP 22 to 29 (NIF version
+  2.15). It is loaded by plain
   `:erlang.load_nif/2`. If that fails the application starts all the same: pure functions run their Elixir
   fallback, which gives the same results, and `status/0` says why.
 
@@ -44,6 +45,16 @@ defmodule Foundation.Native do
         :persistent_term.put({__MODULE__, :load_error}, message)
         {:error, message}
     end
+  end
+
+  @doc """
+  The cargo profile that the native functions were built with, `"dist"` for those that are shipped; `nil` without them.
+  """
+  @spec profile() :: String.t() | nil
+  def profile do
+    Loader.profile()
+  rescue
+    ErlangError -> nil
   end
 
   @doc """

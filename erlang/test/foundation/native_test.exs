@@ -38,6 +38,38 @@ defmodule Foundation.NativeTest do
     assert output =~ "{false, :error}"
   end
 
+  test "a build uses what it has made itself, and without it what is in priv" do
+    assert Native.profile() == "debug"
+    own = Application.app_dir(:foundation, "native/foundation_native")
+    assert Native.Loader.path() == own
+
+    directory = Path.join(System.tmp_dir!(), "foundation_#{System.unique_integer([:positive])}")
+    on_exit(fn -> File.rm_rf!(directory) end)
+    application = Path.join(directory, "foundation")
+    File.mkdir_p!(Path.join(application, "priv/native"))
+    File.cp_r!(Application.app_dir(:foundation, "ebin"), Path.join(application, "ebin"))
+    [library] = Path.wildcard(own <> ".*")
+    File.cp!(library, Path.join([application, "priv/native", Path.basename(library)]))
+
+    load = fn ->
+      script = "IO.inspect({Foundation.Native.load(), Foundation.Native.profile()})"
+
+      {output, 0} =
+        System.cmd("elixir", ["-pa", Path.join(application, "ebin"), "-e", script],
+          stderr_to_stdout: true
+        )
+
+      output
+    end
+
+    assert load.() =~ ~s({:ok, "debug"})
+    File.mkdir_p!(Path.join(application, "native"))
+    File.write!(Path.join([application, "native", Path.basename(library)]), "no library")
+    output = load.()
+    assert output =~ Path.join(application, "native/foundation_native")
+    assert output =~ ~r{,\s+nil\}}
+  end
+
   # 4,000 reductions of Elixir take about 25 microseconds. Without a charge a call is one, and its process keeps the scheduler for as long as it likes.
   test "a call on a normal scheduler is charged to the process that makes it" do
     alias Native.Loader

@@ -41,7 +41,7 @@ fn start(release: &Release, epmd: &Epmd, name: &str, library: &Path) -> beam::Be
         "true = :code.add_path(String.to_charlist(Path.join([:code.lib_dir(:elixir), \"..\", \"logger\", \"ebin\"])))\n\
          {{:ok, _}} = Application.ensure_all_started(:logger)\n\
          true = :code.add_path(String.to_charlist({ebin:?}))\n\
-         files = Path.wildcard(\"{source}/{{native,registry}}.ex\") ++ Path.wildcard(\"{source}/{{native,registry}}/*.ex\")\n\
+         files = Path.wildcard(\"{source}/{{native,registry,settings}}.ex\") ++ Path.wildcard(\"{source}/{{native,registry,settings}}/*.ex\")\n\
          unless Code.ensure_loaded?(Foundation.Registry), do: {{:ok, _, []}} = Kernel.ParallelCompiler.compile_to_path(files, {ebin:?})\n\
          :ok = Foundation.Native.load()"
     ));

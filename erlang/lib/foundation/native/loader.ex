@@ -6,7 +6,7 @@ defmodule Foundation.Native.Loader do
   @doc false
   @spec load() :: :ok | {:error, String.t()}
   def load do
-    case :erlang.load_nif(path(), 0) do
+    case :erlang.load_nif(String.to_charlist(path()), 0) do
       :ok -> :ok
       {:error, {:reload, _text}} -> :ok
       {:error, {_reason, text}} -> {:error, List.to_string(text)}
@@ -14,6 +14,7 @@ defmodule Foundation.Native.Loader do
   end
 
   def loaded, do: error()
+  def profile, do: error()
   def phash2_external(_binary, _range), do: error()
   def phash2_external_dirty(_binary, _range), do: error()
   def lz4_compress(_plain), do: error()
@@ -48,14 +49,21 @@ defmodule Foundation.Native.Loader do
   def machine_panic(_machine), do: error()
   def panic_probe, do: error()
 
-  defp path do
-    priv =
-      case :code.priv_dir(:foundation) do
-        {:error, :bad_name} -> Path.expand("../priv", Path.dirname(:code.which(__MODULE__)))
-        priv -> priv
+  @doc false
+  # Without the extension. What this very build has made is beside its `ebin`, what is shipped in `priv`, which all builds share.
+  @spec path() :: Path.t()
+  def path do
+    application =
+      case :code.lib_dir(:foundation) do
+        {:error, :bad_name} -> Path.expand("..", Path.dirname(:code.which(__MODULE__)))
+        directory -> List.to_string(directory)
       end
 
-    priv |> Path.join("native/foundation_native") |> String.to_charlist()
+    own = Path.join(application, "native/foundation_native")
+
+    if Path.wildcard(own <> ".*") != [],
+      do: own,
+      else: Path.join(application, "priv/native/foundation_native")
   end
 
   defp error, do: :erlang.nif_error(:nif_not_loaded)

@@ -1,8 +1,8 @@
 defmodule Mix.Tasks.Compile.FoundationNative do
   @moduledoc """
-  Builds the native functions with cargo and puts them into `priv/native`.
-
-  Profile `dist` in `:prod`, `dev` otherwise. In `:test` the crate's `probe` feature adds the function that
+  Builds the native functions with cargo: in `:prod` with profile `dist` into `priv/native`, which goes into a release; else with profile `dev`
+  into `native` beside the build's `ebin`, where no other build finds them. A build that has its own uses those, one that has none what is in
+  `priv/native`. In `:test` the crate's `probe` feature adds the function that
   panics on purpose.
 
   Without cargo, or without the crate's source, the task warns and compilation goes on: every pure function has an
@@ -19,6 +19,8 @@ defmodule Mix.Tasks.Compile.FoundationNative do
     crate = Path.expand("../nif", File.cwd!())
 
     if System.get_env("FOUNDATION_NIF_BUILD") == "0" do
+      # What an earlier run has built here is not what priv has.
+      if Mix.env() != :prod, do: clean()
       {:noop, []}
     else
       Cargo.result(build(crate), fn reason ->
@@ -51,7 +53,11 @@ defmodule Mix.Tasks.Compile.FoundationNative do
 
   defp target do
     extension = if match?({:win32, _}, :os.type()), do: ".dll", else: ".so"
-    Path.join([File.cwd!(), "priv", "native", @library <> extension])
+
+    directory =
+      if Mix.env() == :prod, do: Path.join(File.cwd!(), "priv"), else: Mix.Project.app_path()
+
+    Path.join([directory, "native", @library <> extension])
   end
 
   defp artefact do
