@@ -26,6 +26,8 @@ defmodule Foundation.Registry do
   `GenServer.call({:workers, node}, {:lookup, key})`.
   """
 
+  alias Foundation.Registry.Pieces
+
   @type registry :: atom()
   @type key :: term()
   @type value :: term()
@@ -121,10 +123,7 @@ defmodule Foundation.Registry do
   """
   @spec lookup(registry(), key()) :: [{pid(), value()}]
   def lookup(registry, key) when is_atom(registry) do
-    case :ets.lookup(registry, key) do
-      [{_key, entries}] -> for {pid, value, _own} <- entries, alive?(pid), do: {pid, value}
-      [] -> []
-    end
+    for {pid, value, _own} <- Pieces.lookup(registry, key), alive?(pid), do: {pid, value}
   end
 
   @doc """
@@ -132,8 +131,8 @@ defmodule Foundation.Registry do
   """
   @spec to_list(registry()) :: [{key(), pid(), value()}]
   def to_list(registry) when is_atom(registry) do
-    for {key, entries} <- :ets.tab2list(registry),
-        {pid, value, _own} <- entries,
+    for {key, _found} = row <- :ets.tab2list(registry),
+        {pid, value, _own} <- Pieces.entries(registry, row),
         alive?(pid),
         do: {key, pid, value}
   end
@@ -201,9 +200,9 @@ defmodule Foundation.Registry do
   def whereis_name({registry, key, _value}), do: whereis_name({registry, key})
 
   def whereis_name({registry, key}) do
-    case lookup(registry, key) do
-      [{pid, _value} | _others] -> pid
+    case Pieces.first(registry, key) do
       [] -> :undefined
+      first -> first_alive(first) || first_alive(Pieces.lookup(registry, key)) || :undefined
     end
   end
 
@@ -216,6 +215,9 @@ defmodule Foundation.Registry do
   end
 
   defp call(registry, request), do: GenServer.call(registry, request)
+
+  defp first_alive(entries),
+    do: Enum.find_value(entries, fn {pid, _value, _own} -> if alive?(pid), do: pid end)
 
   # A process of this node that has ended is not found, though the registry has yet to hear of it.
   defp alive?(pid), do: node(pid) != node() or Process.alive?(pid)

@@ -151,18 +151,75 @@ defmodule Foundation.SharedRegistryTest do
     end
   end
 
-  test "after a key of many processes the next calls are on a dirty scheduler" do
+  test "after all of a key of many processes the next calls are on a dirty scheduler" do
     {:ok, machine} = Native.new(:names, self(), %{keys: :duplicate})
-    pids = for _n <- 1..300, do: process()
-
-    register = fn key, pid ->
-      [{:message, {:"$gen_call", {self(), :tag}, {:register, key, 1, pid}}, 0}]
-    end
-
+    call = fn request -> [{:message, {:"$gen_call", {self(), :tag}, request}, 0}] end
     handle = fn events, machine -> machine |> Native.handle(0, events) |> elem(1) end
-    many = Enum.reduce(pids, machine, &handle.(register.(:many, &1), &2))
-    assert {_resource, 100} = many
-    assert {_resource, 99} = handle.(register.(:one, self()), many)
+    register = fn key, pid, machine -> handle.(call.({:register, key, 1, pid}), machine) end
+    # One more is a piece of the key, whatever it has.
+    many =
+      Enum.reduce(1..300, machine, fn _n, machine -> register.(:many, process(), machine) end)
+
+    assert {_resource, 0} = many
+    assert {_resource, 100} = many = handle.(call.({:lookup, :many}), many)
+    assert {_resource, 99} = register.(:one, self(), many)
+  end
+
+  test "a key of many processes is kept in pieces, and read as of one moment" do
+    many = start(keys: :duplicate)
+    pids = for _n <- 1..500, do: process()
+    for {pid, n} <- Enum.with_index(pids), do: {:ok, _} = Registry.register(many, :k, n, pid)
+    {:ok, _} = Registry.register(many, :few, 0)
+    assert [{:k, {_table, _life, numbers}}] = :ets.lookup(many, :k)
+    assert length(numbers) in 10..100
+
+    all = MapSet.new(pids)
+    found = fn -> many |> Registry.lookup(:k) |> MapSet.new(&elem(&1, 0)) end
+    assert found.() == all
+    assert Registry.lookup(many, :k) == GenServer.call(many, {:lookup, :k})
+    assert length(Registry.to_list(many)) == 501
+    assert Registry.whereis_name({many, :k}) in pids
+
+    # One goes and comes; readers find all others, once each, and it or not.
+    changing = hd(pids)
+    others = MapSet.delete(all, changing)
+
+    writer =
+      Task.async(fn ->
+        for _n <- 1..500 do
+          Registry.unregister(many, :k, changing)
+          Registry.register(many, :k, 0, changing)
+        end
+      end)
+
+    Stream.repeatedly(fn ->
+      entries = Registry.lookup(many, :k)
+      seen = MapSet.new(entries, &elem(&1, 0))
+      assert length(entries) == MapSet.size(seen)
+      assert MapSet.delete(seen, changing) == others
+    end)
+    |> Enum.find(fn _checked -> not Process.alive?(writer.pid) end)
+
+    Task.await(writer)
+    assert found.() == all
+    assert Registry.update_value(many, :k, :new, changing) == :ok
+    assert {changing, :new} in Registry.lookup(many, :k)
+
+    # Another process of the registry has them again, and what the one before has written is gone.
+    [{:k, {table, life, _numbers}}] = :ets.lookup(many, :k)
+    server = Process.whereis(many)
+    kill(server)
+    eventually(fn -> Process.whereis(many) not in [nil, server] end)
+    eventually(fn -> Registry.count(many) == 501 end)
+    assert found.() == all
+    assert :ets.match(table, {{life, :_}, :_}) == []
+
+    {few, most} = Enum.split(pids, 5)
+    for pid <- most, do: :ok = Registry.unregister(many, :k, pid)
+    assert [{:k, [_, _, _, _, _]}] = :ets.lookup(many, :k)
+    assert found.() == MapSet.new(few)
+    # What is kept for readers has a bound.
+    assert :ets.info(table, :size) < 1000
   end
 
   # What one node decides alone is the same in Rust and in Elixir.

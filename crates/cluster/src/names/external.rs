@@ -13,17 +13,22 @@
 //! | `{reply, From, Reply}` | the answer to a call |
 //! | `{monitor, Monitor, Pid}`, `{demonitor, Monitor}` | as [`Action::Monitor`] and [`Action::Demonitor`] |
 //! | `{exit, Pid, Reason}` | an exit signal |
-//! | `{changed, Changes, Found}` | `Changes` are `{added, Key, Pid, Value}`, `updated`, `removed`, and `{conflict, Key, Winner, Loser}`; `Found` is `[{Key, [{Pid, Value, Own}]}]`: all that is found under each of their keys once all events are taken in |
+//! | `{pieces, New, Gone}` | `New` is `[{Number, [{Pid, Value, Own}]}]`, to be kept before `changed` is done; `Gone` are numbers that no key has once it is done |
+//! | `{changed, Changes, Found}` | `Changes` are `{added, Key, Pid, Value}`, `updated`, `removed`, and `{conflict, Key, Winner, Loser}`; `Found` is `[{Key, [{Pid, Value, Own}]}]`: all that is found under each key that has changed once all events are taken in. The first has all of them, those after it none |
+//!
+//! A duplicate key that many processes have is `{Key, {pieces, [Number]}}` in `Found`: what is found is that of all its pieces, in this order. Pieces are
+//! never changed, so a change of one process is two of its pieces at most.
 //!
 //! Several events go in together: what they write then reaches each member in one message.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Map, Pid, Term};
 
-use super::{Action, Change, Config, Event, Keys, MonitorId, Names, To};
+use super::pieces::{Pieces, Written};
+use super::{Action, Change, Config, Entry, Event, Keys, MonitorId, Names, To};
 use crate::message::{atom, list, list_of, tuple, tuple_of};
 use crate::{Key, Machine};
 
@@ -31,6 +36,7 @@ use crate::{Key, Machine};
 #[derive(Debug)]
 pub struct External {
     pub(super) names: Names,
+    pieces: Pieces,
 }
 
 enum Input {
@@ -44,7 +50,9 @@ impl External {
     pub fn new(term: Term) -> Option<Self> {
         let [name, me, options] = tuple(term)?;
         let (Term::Atom(name), Term::Pid(me), Term::Map(options)) = (name, me, options) else { return None };
-        Some(Self { names: Names::new(name, me, config(options)?) })
+        let mut names = Names::new(name, me, config(options)?);
+        names.tell_touched();
+        Some(Self { names, pieces: Pieces::default() })
     }
 
     /// Takes in a list of events, in their order, and gives the list of what is to be done, and when `timeout` is due. `None`, and nothing has
@@ -57,12 +65,65 @@ impl External {
             }
         }
         let actions: Vec<Action> = std::iter::from_fn(|| self.names.poll_action()).collect();
-        let actions = list_of(actions.into_iter().map(|action| self.term(action)));
-        Some((actions, self.names.poll_timeout()))
+        let (written, mut found) = self.found(&actions);
+        let mut terms = Vec::with_capacity(actions.len() + 1);
+        terms.extend(written.term(self));
+        // A process that only has another place under its key is nothing to tell anybody.
+        if !found.is_empty() && !actions.iter().any(|action| matches!(action, Action::Changed(_))) {
+            terms.push(changed(&[], std::mem::take(&mut found)));
+        }
+        for action in actions {
+            terms.push(self.term(action, &mut found));
+        }
+        Some((list_of(terms), self.names.poll_timeout()))
     }
 
-    pub(super) fn term(&self, action: Action) -> Term {
-        let monitor = |MonitorId(number)| Term::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    /// What is found under the keys that have changed, and the pieces in which it is.
+    pub(super) fn found(&mut self, actions: &[Action]) -> (Written, Vec<Term>) {
+        let mut written = Written::default();
+        let mut found = Vec::new();
+        if self.names.keys() == Keys::Duplicate {
+            let mut touched: BTreeMap<Arc<Key>, Vec<Arc<Entry>>> = BTreeMap::new();
+            for entry in self.names.take_touched() {
+                touched.entry(Arc::clone(&entry.key)).or_default().push(entry);
+            }
+            for (key, touched) in touched {
+                let all = self.names.index.all(&key);
+                let row = match self.pieces.update(&key, all, &touched, &mut written) {
+                    None => self.entries(all),
+                    Some(numbers) => tuple_of([atom("pieces"), list_of(numbers.into_iter().map(number))]),
+                };
+                found.push(tuple_of([key.0.clone(), row]));
+            }
+        } else {
+            let changes = actions.iter().filter_map(|action| match action {
+                Action::Changed(changes) => Some(changes),
+                _ => None,
+            });
+            let keys: BTreeSet<&Arc<Key>> = changes
+                .flatten()
+                .map(|change| match change {
+                    Change::Added(entry) | Change::Updated(entry) | Change::Removed(entry) => &entry.key,
+                    Change::Conflict { winner, .. } => &winner.key,
+                })
+                .collect();
+            for key in keys {
+                found.push(tuple_of([key.0.clone(), self.entries(self.names.index.found_of(key))]));
+            }
+        }
+        (written, found)
+    }
+
+    fn entries(&self, entries: &[Arc<Entry>]) -> Term {
+        list_of(entries.iter().map(|entry| {
+            let own = if entry.node == self.names.me.node { "true" } else { "false" };
+            tuple_of([Term::from(&entry.pid), entry.value.clone(), atom(own)])
+        }))
+    }
+
+    /// The first change takes `found` with it.
+    pub(super) fn term(&self, action: Action, found: &mut Vec<Term>) -> Term {
+        let monitor = |MonitorId(id)| number(id);
         match action {
             Action::Send { to, message } => {
                 let to = to.iter().map(|to| match to {
@@ -75,29 +136,29 @@ impl External {
             Action::Monitor { monitor: id, pid } => tuple_of([atom("monitor"), monitor(id), Term::Pid(pid)]),
             Action::Demonitor(id) => tuple_of([atom("demonitor"), monitor(id)]),
             Action::Exit { to, reason } => tuple_of([atom("exit"), Term::Pid(to), reason]),
-            Action::Changed(changes) => self.changed(&changes),
+            Action::Changed(changes) => changed(&changes, std::mem::take(found)),
             // There are no commands here, so none is done.
             Action::Done { command, .. } => tuple_of([atom("done"), monitor(MonitorId(command))]),
         }
     }
+}
 
-    fn changed(&self, changes: &[Change]) -> Term {
-        let keys: BTreeSet<&Arc<Key>> = changes
-            .iter()
-            .map(|change| match change {
-                Change::Added(entry) | Change::Updated(entry) | Change::Removed(entry) => &entry.key,
-                Change::Conflict { winner, .. } => &winner.key,
-            })
-            .collect();
-        let found = keys.into_iter().map(|key| {
-            let entries = self.names.lookup(&key.0).iter().map(|entry| {
-                let own = if entry.node == self.names.me.node { "true" } else { "false" };
-                tuple_of([Term::from(&entry.pid), entry.value.clone(), atom(own)])
-            });
-            tuple_of([key.0.clone(), list_of(entries)])
-        });
-        tuple_of([atom("changed"), list_of(changes.iter().map(change_term)), list_of(found)])
+impl Written {
+    fn term(self, external: &External) -> Option<Term> {
+        if self.new.is_empty() && self.gone.is_empty() {
+            return None;
+        }
+        let new = self.new.iter().map(|(id, entries)| tuple_of([number(*id), external.entries(entries)]));
+        Some(tuple_of([atom("pieces"), list_of(new), list_of(self.gone.into_iter().map(number))]))
     }
+}
+
+fn number(number: u64) -> Term {
+    Term::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn changed(changes: &[Change], found: Vec<Term>) -> Term {
+    tuple_of([atom("changed"), list_of(changes.iter().map(change_term)), list_of(found)])
 }
 
 fn change_term(change: &Change) -> Term {

@@ -30,7 +30,12 @@ impl Index {
     /// The entries of a key that are found.
     pub(super) fn found(&self, key: &Term) -> &[Arc<Entry>] {
         // A key is compared as a whole term, so looking for it needs one of its own.
-        self.visible(self.all(&Key(key.clone())))
+        self.found_of(&Key(key.clone()))
+    }
+
+    /// The same of a key that is one already.
+    pub(super) fn found_of(&self, key: &Key) -> &[Arc<Entry>] {
+        self.visible(self.all(key))
     }
 
     fn visible<'a>(&self, all: &'a [Arc<Entry>]) -> &'a [Arc<Entry>] {

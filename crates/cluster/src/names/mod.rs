@@ -41,6 +41,7 @@ mod held;
 mod index;
 mod own;
 mod peers;
+mod pieces;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -116,6 +117,8 @@ pub struct Names {
     asking: bool,
     actions: VecDeque<Action>,
     stats: Stats,
+    /// What has come and gone under duplicate keys, for who asks for it.
+    touched: Option<Vec<Arc<Entry>>>,
     mutant: LeftOut<Mutant>,
 }
 
@@ -166,6 +169,7 @@ impl Names {
             asking: false,
             actions: VecDeque::new(),
             stats: Stats::default(),
+            touched: None,
             config,
             mutant: LeftOut::default(),
         }
@@ -223,6 +227,16 @@ impl Names {
             lag: since.map_or(Duration::ZERO, |since| now.saturating_since(since)),
             ..self.stats
         }
+    }
+
+    /// From now on `touched` is told.
+    fn tell_touched(&mut self) {
+        self.touched = Some(Vec::new());
+    }
+
+    /// The entries under duplicate keys that have come or gone since it was asked.
+    fn take_touched(&mut self) -> Vec<Arc<Entry>> {
+        self.touched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn number(&mut self) -> u64 {
@@ -351,6 +365,12 @@ impl Names {
                 // A key may have very many: only those that change are looked at.
                 Keys::Duplicate => {
                     self.index.replace(&key, &effect.gone, &effect.come);
+                    // Also what keeps its process and its value and changes its place.
+                    if let Some(touched) = &mut self.touched
+                        && !alike(&effect.gone, &effect.come)
+                    {
+                        touched.extend(effect.gone.iter().chain(&effect.come).cloned());
+                    }
                     tell(&effect.gone, &effect.come, &mut changes);
                 }
             }
@@ -514,6 +534,12 @@ impl Names {
             None => {}
         }
     }
+}
+
+/// Whether who looks for them finds the same.
+fn alike(gone: &[Arc<Entry>], come: &[Arc<Entry>]) -> bool {
+    let same = |(a, b): (&Arc<Entry>, &Arc<Entry>)| a.precedence(b).is_eq() && a.value == b.value;
+    gone.len() == come.len() && gone.iter().zip(come).all(same)
 }
 
 /// Notes how what is found under a key has changed. Both sides have an entry of a process and a node once at most.

@@ -148,10 +148,12 @@ defmodule Foundation.ProcessRegistry.Names do
         end
 
       true ->
-        case {Foundation.Registry.lookup(@shared, key), :pg.get_members(__MODULE__, {:name, key})} do
-          {[{pid, _value} | _others], _in_pg} -> {:ok, pid}
-          {[], []} -> :error
-          {[], pids} -> {:ok, Enum.min_by(pids, &{node(&1), &1})}
+        with :undefined <- Foundation.Registry.whereis_name({@shared, key}),
+             pids when pids != [] <- :pg.get_members(__MODULE__, {:name, key}) do
+          {:ok, Enum.min_by(pids, &{node(&1), &1})}
+        else
+          [] -> :error
+          pid -> {:ok, pid}
         end
     end
   end

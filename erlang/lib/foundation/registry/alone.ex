@@ -31,21 +31,24 @@ defmodule Foundation.Registry.Alone do
   @doc false
   def handle(state, _now, events) do
     {state, actions} = Enum.reduce(events, {state, []}, &event/2)
-    actions = actions |> Enum.reverse() |> Enum.map(&found(&1, state))
+
+    {actions, _none} =
+      actions |> Enum.reverse() |> Enum.map_reduce(found(actions, state), &give/2)
+
     {:ok, state, actions, nil}
   end
 
-  # What is found under the keys that changed, when all events are taken in.
-  defp found({:changed, changes}, state) do
-    rows =
-      for key <- changes |> Enum.map(&elem(&1, 1)) |> Enum.uniq() do
-        {key, for({_claim, pid, value} <- entries(state, key), do: {pid, value, true})}
-      end
+  # What is found under the keys that changed, when all events are taken in. The first change takes all of it.
+  defp found(actions, state) do
+    keys = for {:changed, changes} <- actions, change <- changes, uniq: true, do: elem(change, 1)
 
-    {:changed, changes, rows}
+    for key <- Enum.sort(keys) do
+      {key, for({_claim, pid, value} <- entries(state, key), do: {pid, value, true})}
+    end
   end
 
-  defp found(action, _state), do: action
+  defp give({:changed, changes}, rows), do: {{:changed, changes, rows}, []}
+  defp give(action, rows), do: {action, rows}
 
   defp event({:message, {:"$gen_call", from, request}, wall}, {state, actions}) do
     case call(request, wall, state) do

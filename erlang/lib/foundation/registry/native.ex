@@ -6,8 +6,7 @@ defmodule Foundation.Registry.Native do
 
   # Bytes of events that 100 microseconds suffice for, if they are of the light kind.
   @dirty_above 2 * 1024
-  # Of many processes under one key of a registry of duplicate keys each call gives all. After one that gave more bytes than this the next calls are on a
-  # dirty scheduler.
+  # Looking up a duplicate key that many processes have gives all of them. After a call that gave more bytes than this the next are on a dirty scheduler.
   @heavy_above 8 * 1024
   @heavy_calls 100
 

@@ -8,7 +8,7 @@ defmodule Foundation.Registry.Server do
   use GenServer
   require Logger
 
-  alias Foundation.Registry.{Alone, Native}
+  alias Foundation.Registry.{Alone, Native, Pieces}
 
   # Calls that are carried out together, so that the other nodes are told of them in one message.
   @batch 256
@@ -27,16 +27,17 @@ defmodule Foundation.Registry.Server do
     :module,
     :machine,
     :timer,
+    :pieces,
     monitors: %{},
     refs: %{},
     unreachable: []
   ]
 
-  def start_link({name, _options, _told} = registry),
+  def start_link({name, _options, _told, _pieces} = registry),
     do: GenServer.start_link(__MODULE__, registry, name: name)
 
   @impl true
-  def init({name, options, {listeners, on_conflict}}) do
+  def init({name, options, {listeners, on_conflict}, pieces}) do
     {module, machine} = machine(name, options)
 
     state = %__MODULE__{
@@ -47,7 +48,8 @@ defmodule Foundation.Registry.Server do
       # Times are small and positive whatever the VM's clock began with.
       origin: System.monotonic_time(:nanosecond),
       module: module,
-      machine: machine
+      machine: machine,
+      pieces: Pieces.begin(pieces)
     }
 
     # Listening before looking, so that no node is missed. A node that is not alive has none.
@@ -79,13 +81,16 @@ defmodule Foundation.Registry.Server do
     rows = :ets.tab2list(state.name)
 
     own =
-      for {key, entries} <- rows, {pid, value, true} <- entries, Process.alive?(pid) do
+      for {key, _found} = row <- rows,
+          {pid, value, true} <- Pieces.left(row),
+          Process.alive?(pid) do
         {:message, call({self(), :again}, {:register, key, value, pid}), wall()}
       end
 
     state = own |> Enum.chunk_every(@batch) |> Enum.reduce(state, &handle(&2, &1))
     kept = MapSet.new(own, fn {:message, {_call, _from, {:register, key, _, _}}, _} -> key end)
     for {key, _entries} <- rows, key not in kept, do: :ets.delete(state.name, key)
+    Pieces.forget_others(state.pieces)
     state
   end
 
@@ -233,9 +238,12 @@ defmodule Foundation.Registry.Server do
     state
   end
 
+  defp act({:pieces, new, gone}, state),
+    do: %{state | pieces: Pieces.write(state.pieces, new, gone)}
+
   defp act({:changed, changes, found}, state) do
     # All at once: readers see what was before, or all of it.
-    :ets.insert(state.name, found)
+    :ets.insert(state.name, Enum.map(found, &Pieces.row(state.pieces, &1)))
     for {key, []} <- found, do: :ets.delete_object(state.name, {key, []})
     for change <- changes, listener <- state.listeners, do: tell(listener, state.name, change)
     state

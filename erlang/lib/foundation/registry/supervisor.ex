@@ -1,6 +1,6 @@
 defmodule Foundation.Registry.Supervisor do
   @moduledoc false
-  # Owns the table that readers look into, so that it outlives the process that writes it.
+  # Owns the tables that readers look into, so that they outlive the process that writes them.
 
   use Supervisor
 
@@ -10,6 +10,7 @@ defmodule Foundation.Registry.Supervisor do
   @impl true
   def init({name, _options, _told} = registry) do
     ^name = :ets.new(name, [:named_table, :public, :set, read_concurrency: true])
+    registry = Tuple.append(registry, Foundation.Registry.Pieces.new())
     Supervisor.init([{Foundation.Registry.Server, registry}], strategy: :one_for_one)
   end
 end

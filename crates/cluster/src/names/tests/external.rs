@@ -1,9 +1,12 @@
 //! The registry behind terms is the same registry.
 
+use std::collections::BTreeMap;
+
 use foundation_proto::etf::Map;
 
 use super::super::external::External;
 use super::*;
+use crate::message::{list, tuple};
 use crate::sim::Random;
 
 fn external(node: &str) -> External {
@@ -121,6 +124,11 @@ fn happening(random: &mut Random) -> (Event, Term) {
     }
 }
 
+fn terms(external: &mut External, actions: Vec<Action>) -> Term {
+    let (_, mut found) = external.found(&actions);
+    list_of(actions.into_iter().map(|action| external.term(action, &mut found)))
+}
+
 #[test]
 fn it_is_the_same_registry() {
     for seed in 0..300 {
@@ -133,13 +141,13 @@ fn it_is_the_same_registry() {
             plain.handle(now, event);
             let expected = drain(&mut plain);
             let (actions, due) = external.handle(now, list_of([term.clone()])).unwrap();
-            let expected = list_of(expected.into_iter().map(|action| external.term(action)));
+            let expected = terms(&mut external, expected);
             assert_eq!(actions, expected, "seed {seed}: {term:?}");
             assert_eq!(due, plain.poll_timeout(), "seed {seed}");
             plain.handle_timeout(now);
             let expected = drain(&mut plain);
             let (actions, due) = external.handle(now, list_of([atom("timeout")])).unwrap();
-            let expected = list_of(expected.into_iter().map(|action| external.term(action)));
+            let expected = terms(&mut external, expected);
             assert_eq!((actions, due), (expected, plain.poll_timeout()), "seed {seed}");
             let found = |names: &Names| {
                 names.iter().map(|entry| (entry.key.0.clone(), entry.pid.clone())).collect::<Vec<_>>()
@@ -147,4 +155,89 @@ fn it_is_the_same_registry() {
             assert_eq!(found(&plain), found(&external.names), "seed {seed}");
         }
     }
+}
+
+/// What a host keeps of a duplicate key, by the book.
+#[derive(Default)]
+struct Kept {
+    row: Option<Term>,
+    pieces: BTreeMap<i64, Vec<Term>>,
+    /// How many entries were written.
+    written: usize,
+}
+
+impl Kept {
+    fn take(&mut self, actions: Term) {
+        let mut gone = Vec::new();
+        for action in list(actions).unwrap() {
+            let Term::Tuple(elements) = action else { continue };
+            let mut elements = elements.into_vec().into_iter();
+            let word = elements.next().unwrap();
+            let (Some(first), Some(second)) = (elements.next(), elements.next()) else { continue };
+            if word.is_atom("pieces") {
+                for piece in list(first).unwrap() {
+                    let [number, entries] = tuple(piece).unwrap();
+                    let entries = list(entries).unwrap();
+                    self.written += entries.len();
+                    self.pieces.insert(number.as_i64().unwrap(), entries);
+                }
+                gone = list(second).unwrap();
+            } else if word.is_atom("changed") {
+                for row in list(second).unwrap() {
+                    let [_, row] = tuple(row).unwrap();
+                    self.row = Some(row);
+                }
+            }
+        }
+        for number in gone {
+            assert!(self.pieces.remove(&number.as_i64().unwrap()).is_some());
+        }
+    }
+
+    fn read(&self) -> Vec<Term> {
+        match self.row.clone() {
+            None => Vec::new(),
+            Some(Term::Tuple(row)) => {
+                let [_, numbers] = tuple(Term::Tuple(row)).unwrap();
+                let numbers = list(numbers).unwrap();
+                assert_eq!(numbers.len(), self.pieces.len());
+                numbers.iter().flat_map(|number| self.pieces[&number.as_i64().unwrap()].clone()).collect()
+            }
+            Some(row) => list(row).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_key_of_many_processes_is_kept_in_pieces() {
+    let options = Term::Map(Map::from_pairs(vec![(atom("keys"), atom("duplicate"))]).unwrap());
+    let mut external = External::new(tuple_of([atom("r"), Term::from(&pid("a@h", 1)), options])).unwrap();
+    let mut random = Random::new(7);
+    let mut kept = Kept::default();
+    let mut most = 0;
+    for step in 0..3000_i64 {
+        // Several calls at once, at times of a clock that goes back and forth, so that those who come stand anywhere.
+        let events = (0..random.below(4)).map(|_| {
+            let process = 5 + random.below(400) as u32;
+            let leaves = random.below(if step < 2000 { 3 } else { 20 }) > 0;
+            let request = if leaves == (step < 2000) {
+                register(1, process)
+            } else {
+                call(tuple_of([atom("unregister"), Term::Integer(1), Term::from(&pid("a@h", process))]))
+            };
+            tuple_of([atom("message"), request, Term::Integer(random.below(1000) as i64)])
+        });
+        let events = list_of(events.collect::<Vec<_>>());
+        kept.written = 0;
+        let (actions, _) = external.handle(Mono(step), events).unwrap();
+        kept.take(actions);
+        let found = external.names.lookup(&Term::Integer(1));
+        let expected =
+            found.iter().map(|entry| tuple_of([Term::from(&entry.pid), entry.value.clone(), atom("true")]));
+        assert_eq!(kept.read(), expected.collect::<Vec<_>>(), "step {step}");
+        most = most.max(found.len());
+        // Three processes are six pieces, or what was few and is in pieces now.
+        assert!(kept.written <= 200, "step {step}: {}", kept.written);
+    }
+    assert!(most > 150 && kept.read().len() < 33, "{most}, {}", kept.read().len());
 }
