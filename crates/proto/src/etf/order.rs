@@ -29,13 +29,13 @@ impl Term {
     /// Local funs and native records of other nodes have no order that two nodes agree on; here they are ordered by
     /// module first.
     pub fn cmp_erlang(&self, other: &Self) -> Ordering {
-        compare(self, other, Mode::Value)
+        compare_parts(self, other, Mode::Value, PARTS)
     }
 
     /// The order of map keys: as [`cmp_erlang`](Self::cmp_erlang), but integers come before floats. `Equal` exactly if
     /// the terms are equal by `=:=`.
     pub fn cmp_exact(&self, other: &Self) -> Ordering {
-        compare(self, other, Mode::Exact)
+        compare_parts(self, other, Mode::Exact, PARTS)
     }
 }
 
@@ -46,7 +46,7 @@ impl PartialEq for Term {
             (Self::Integer(a), Self::Integer(b)) => a == b,
             (Self::Atom(a), Self::Atom(b)) => a == b,
             (Self::Binary(a), Self::Binary(b)) => a == b,
-            _ => self.kind() == other.kind() && compare(self, other, Mode::Equality).is_eq(),
+            _ => self.kind() == other.kind() && compare_parts(self, other, Mode::Equality, PARTS).is_eq(),
         }
     }
 }
@@ -86,6 +86,26 @@ enum Step<'a, T: Walk<'a>> {
     Items(T::Items, T::Items),
     Lists(T::Items, Option<T>, T::Items, Option<T>),
     Pairs(std::vec::IntoIter<(T, T)>),
+}
+
+/// How many levels of tuples [`compare_parts`] goes down itself.
+const PARTS: u32 = 3;
+
+/// Compares what most keys of tables are, tuples of a few levels around atoms, integers, binaries and pids, without a list of what
+/// is left to compare; everything else as [`compare`].
+fn compare_parts(left: &Term, right: &Term, mode: Mode, levels: u32) -> Ordering {
+    match (left, right) {
+        (Term::Integer(a), Term::Integer(b)) => a.cmp(b),
+        (Term::Atom(a), Term::Atom(b)) if a == b => Ordering::Equal,
+        (Term::Atom(a), Term::Atom(b)) => a.cmp(b),
+        (Term::Binary(a), Term::Binary(b)) => a.cmp(b),
+        (Term::Pid(a), Term::Pid(b)) => a.cmp(b),
+        (Term::Tuple(a), Term::Tuple(b)) if a.len() == b.len() && levels > 0 => {
+            let mut parts = a.iter().zip(b.iter()).map(|(a, b)| compare_parts(a, b, mode, levels - 1));
+            parts.find(|ordering| ordering.is_ne()).unwrap_or(Ordering::Equal)
+        }
+        _ => compare(left, right, mode),
+    }
 }
 
 /// Compares without recursion.
