@@ -78,6 +78,11 @@ impl AwLwwMap {
         self.entries.iter().filter_map(|(key, elements)| Some((key, &winner(elements)?.value)))
     }
 
+    /// Keys and their elements, in the order of terms.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Key, &[Element])> {
+        self.entries.iter().map(|(key, elements)| (key, elements.as_slice()))
+    }
+
     /// The writes this member has seen.
     pub fn context(&self) -> &Context {
         &self.context

@@ -453,7 +453,7 @@ impl CausalCrdt {
             }
             Message::Delta { mut delta, beyond } => {
                 if !delta.exact {
-                    self.has_data();
+                    self.has_data(now);
                     self.tell_removed(&delta);
                 }
                 // It does not say who sent it; it is right for those of whom nothing is known yet.
@@ -543,7 +543,7 @@ impl CausalCrdt {
             self.is_equal(&peer);
             return self.send(Address::Pid(diff.originator), wire::ack_diff(&diff.to));
         }
-        if first && self.passes_over(&peer) {
+        if first && self.passes_over(now, &peer) || mine && self.gives_up(now, &diff.from) {
             return;
         }
         let tree = self.tree(shape);
@@ -581,7 +581,7 @@ impl CausalCrdt {
             if mine {
                 self.differs(&diff.from);
             } else {
-                self.answered(&peer, &next.dots);
+                self.answered(now, &peer, &next.dots);
             }
             self.send(diff.from, wire::diff(&next));
         } else if mine {
@@ -600,7 +600,7 @@ impl CausalCrdt {
                     // It asks for what it lacks only in a comparison that starts here, after it has said what it has.
                     self.must_node(now, &peer, MIN_GAP);
                 }
-                self.answered(&peer, &diff.dots);
+                self.answered(now, &peer, &diff.dots);
                 let back = Diff { trees: Vec::new(), keys: Vec::new(), from: me, to: diff.from, ..diff };
                 self.send(originator.clone(), wire::get_diff(&back, keys));
             }
@@ -618,11 +618,12 @@ impl CausalCrdt {
         if self.mutant.is(Mutant::Truncate) {
             keys = keys.into_iter().take(5).collect();
         }
-        if keys.len() >= WHOLE_FROM {
-            keys.extend(self.map.iter().map(|(key, _)| key.clone()));
-        }
         let shape = self.shape_of(to.node());
+        // All that is here, and those of the keys that are not.
+        let whole = keys.len() >= WHOLE_FROM;
+        let all = self.map.entries().filter(|_| whole);
         let entries = keys.iter().map(|key| (key, self.map.elements(key)));
+        let entries = all.chain(entries.filter(|(_, elements)| !whole || elements.is_empty()));
         let message = wire::delta(wire::numbers_term(dots), entries, shape, Some(self.map.context()));
         self.send(to, message);
     }

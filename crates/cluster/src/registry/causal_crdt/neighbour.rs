@@ -28,10 +28,15 @@ const MISSING_PAUSE: Duration = Duration::from_secs(10);
 /// How many dots a message names one by one.
 const MAX_NAMED: i64 = 10_000;
 
-/// Keys whose part of the tree is made, sent and read well within a beat of Horde, 300 ms.
+/// Keys whose part of the tree is made, sent and read well within a [`BEAT`].
 const KEYS_OF_A_BEAT: usize = 2000;
+/// Time between two comparisons that a Horde starts.
+const BEAT: Duration = Duration::from_millis(300);
+/// No two comparisons that a DeltaCrdt starts are answered within this, unless data came between: beats that have waited for a
+/// connection arrive all at once.
+const MIN_ANSWERED: Duration = Duration::from_millis(150);
 /// An answer may be lost: after so many beats another is given.
-const MAX_PASSED_OVER: usize = 30;
+const MAX_BEATS: usize = 30;
 
 /// What is known of a neighbour.
 #[derive(Debug)]
@@ -70,8 +75,11 @@ pub(super) struct Neighbour {
     differs: bool,
     /// The version of the map at which both were found equal.
     pub(super) equal_at: Option<u64>,
-    /// How many comparisons that it starts are passed over, unless data come first.
-    passed_over: usize,
+    /// Comparisons that it starts are passed over until then, unless data come first.
+    answered_until: Option<Mono>,
+    /// Whether those data are so much that what is here is compared only after they have come, or after that time: it would be
+    /// shown most of the tree twice, and asks for all that is here but has come from it.
+    first_takes: bool,
 }
 
 /// A comparison that this member has started.
@@ -100,7 +108,8 @@ impl Neighbour {
 
     /// The earliest time for another comparison.
     fn earliest(&self, now: Mono) -> Mono {
-        self.last_round.map_or(now, |last| (last + self.gap).max(now))
+        let after = self.answered_until.filter(|_| self.first_takes);
+        self.last_round.map_or(now, |last| (last + self.gap).max(now)).max(after.unwrap_or(now))
     }
 
     fn new(address: &Address, unanswered: u32) -> Self {
@@ -127,7 +136,8 @@ impl Neighbour {
             due: None,
             differs: false,
             equal_at: None,
-            passed_over: 0,
+            answered_until: None,
+            first_takes: false,
         }
     }
 }
@@ -317,32 +327,59 @@ impl CausalCrdt {
     /// Whether a comparison that the only neighbour on a node has started is to be passed over. A process of DeltaCrdt starts one at
     /// each beat, whether or not the one before is over: the answers to those would say the same again, and a large map takes
     /// longer to answer than a beat.
-    pub(super) fn passes_over(&mut self, node: &Atom) -> bool {
-        let address = self.only(node);
-        let Some(neighbour) = address.and_then(|address| self.neighbours.get_mut(&address)) else {
-            return false;
-        };
-        let passes = neighbour.passed_over > 0;
-        neighbour.passed_over = neighbour.passed_over.saturating_sub(1);
-        passes
+    pub(super) fn passes_over(&self, now: Mono, node: &Atom) -> bool {
+        let neighbour = self.only(node).and_then(|address| self.neighbours.get(&address));
+        neighbour.and_then(|neighbour| neighbour.answered_until).is_some_and(|until| now < until)
     }
 
     /// A comparison that the only neighbour on a node has started was answered with a part of the tree, or with a question for keys;
     /// `dots` is what the neighbour had seen when it began.
-    pub(super) fn answered(&mut self, node: &Atom, dots: &BTreeMap<i64, i64>) {
+    pub(super) fn answered(&mut self, now: Mono, node: &Atom, dots: &BTreeMap<i64, i64>) {
         let seen = self.map.context();
         let new = dots.iter().map(|(replica, upto)| upto.saturating_sub(seen.upto(*replica)).max(0));
-        let new = new.fold(0_i64, i64::saturating_add);
-        let keys = self.map.len().max(usize::try_from(new).unwrap_or(usize::MAX));
-        let beats = (keys / KEYS_OF_A_BEAT).min(MAX_PASSED_OVER);
-        if let Some(neighbour) = self.only(node).and_then(|address| self.neighbours.get_mut(&address)) {
-            neighbour.passed_over = if neighbour.exact { 0 } else { beats };
+        let new = usize::try_from(new.fold(0_i64, i64::saturating_add)).unwrap_or(usize::MAX);
+        let beats = (self.map.len().max(new) / KEYS_OF_A_BEAT).min(MAX_BEATS);
+        let pause = BEAT.saturating_mul(u32::try_from(beats).unwrap_or(u32::MAX)).max(MIN_ANSWERED);
+        if let Some(neighbour) = self.only(node).and_then(|address| self.neighbours.get_mut(&address))
+            && !neighbour.exact
+        {
+            neighbour.answered_until = Some(now + pause);
+            neighbour.first_takes = new >= KEYS_OF_A_BEAT;
         }
     }
 
-    /// An answer of a DeltaCrdt has come, so that the next comparison finds another difference.
-    pub(super) fn has_data(&mut self) {
-        self.neighbours.values_mut().for_each(|neighbour| neighbour.passed_over = 0);
+    /// An answer of a DeltaCrdt has come, so that the next comparison finds another difference. It does not say whose it is.
+    pub(super) fn has_data(&mut self, now: Mono) {
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.answered_until = None;
+            if std::mem::take(&mut neighbour.first_takes)
+                && neighbour.round.is_none()
+                && let Some(due) = neighbour.due
+            {
+                let due = due.min(neighbour.earliest(now + MIN_GAP));
+                neighbour.due = Some(due);
+                self.soonest = self.soonest.min(due);
+            }
+        }
+    }
+
+    /// Whether a comparison that this member has started is given up, because the neighbour has so much that is not here: it starts
+    /// again when that has come.
+    pub(super) fn gives_up(&mut self, now: Mono, from: &Address) -> bool {
+        let address = self.neighbour(from);
+        let Some(neighbour) = address.and_then(|address| self.neighbours.get_mut(&address)) else {
+            return false;
+        };
+        if !neighbour.first_takes || neighbour.answered_until.is_none_or(|until| until <= now) {
+            return false;
+        }
+        neighbour.round = None;
+        neighbour.unanswered = neighbour.unanswered.saturating_sub(1);
+        neighbour.differs = true;
+        let due = neighbour.earliest(now);
+        neighbour.due = Some(due);
+        self.wake_at(due);
+        true
     }
 
     /// A DeltaCrdt holds writes that were replaced or removed here, and the numbers of a comparison do not say so: they have

@@ -368,19 +368,25 @@ fn a_neighbour_that_falls_silent_is_compared_with() {
     assert_eq!(member.stats().rounds, rounds + 2, "after 5 s, and again after as long");
 }
 
-/// What a BEAM with these keys starts a comparison with.
+/// What a BEAM with these keys, each of which it has written once, starts a comparison with.
 fn question(keys: std::ops::Range<i64>) -> Term {
+    let written = keys.end;
     let element = |key| {
         let dots = vec![dot(5, key + 1)];
         (key, Element { value: Term::Integer(key), timestamp: MONOTONIC_START, dots })
     };
-    first_step(keys.map(element), 1, MapSetShape::Plain)
+    first_step(keys.map(element), written, MapSetShape::Plain)
+}
+
+/// So many beats of 300 ms after the first second.
+fn beat(number: i64) -> Mono {
+    SECOND + Duration::from_millis(300) * u32::try_from(number).unwrap()
 }
 
 /// How many parts of the tree are sent in answer.
-fn answers(member: &mut CausalCrdt, question: Term) -> usize {
+fn answers(member: &mut CausalCrdt, at: Mono, question: Term) -> usize {
     sent(member);
-    member.handle(SECOND, Event::Message(question));
+    member.handle(at, Event::Message(question));
     let diff =
         |message: &Term| message.as_tuple().is_some_and(|parts| parts.len() == 2 && parts[0] == atom("diff"));
     sent(member)
@@ -393,24 +399,21 @@ fn answers(member: &mut CausalCrdt, question: Term) -> usize {
 fn a_large_map_answers_one_comparison_until_data_come() {
     let mut large = member();
     (10_000..20_000).for_each(|key| put(&mut large, key, 1));
-    assert_eq!(answers(&mut large, question(0..3000)), 1);
+    assert_eq!(answers(&mut large, SECOND, question(0..3000)), 1);
     // The next beats do not wait for what the first one brings.
-    assert_eq!((0..5).map(|_| answers(&mut large, question(0..3001))).sum::<usize>(), 0);
-    assert_eq!(answers(&mut large, question(0..3002)), 1, "the answer may have been lost");
-    large.handle(
-        SECOND,
-        Event::Message(wire::delta(
-            wire::numbers_term(&BTreeMap::new()),
-            std::iter::empty(),
-            MapSetShape::Plain,
-            None,
-        )),
-    );
-    assert_eq!(answers(&mut large, question(0..3003)), 1, "data have come");
+    assert_eq!((1..5).map(|n| answers(&mut large, beat(n), question(0..3001))).sum::<usize>(), 0);
+    assert_eq!(answers(&mut large, beat(5), question(0..3002)), 1, "the answer may have been lost");
+    let nothing = wire::numbers_term(&BTreeMap::new());
+    let data = wire::delta(nothing, std::iter::empty(), MapSetShape::Plain, None);
+    large.handle(beat(5), Event::Message(data));
+    assert_eq!(answers(&mut large, beat(6), question(0..3003)), 1, "data have come");
 
     let mut small = member();
     (10_000..11_000).for_each(|key| put(&mut small, key, 1));
-    assert_eq!((0..3).map(|n| answers(&mut small, question(0..3000 + n))).sum::<usize>(), 3);
+    assert_eq!((0..3).map(|n| answers(&mut small, beat(n), question(0..1000 + n))).sum::<usize>(), 3);
+    // Those that waited for a connection come at once.
+    let queued = (0..3).map(|n| answers(&mut small, beat(9), question(0..1000 + n)));
+    assert_eq!(queued.sum::<usize>(), 1);
 }
 
 /// The messages of a kind to the neighbour's process or name.
@@ -487,9 +490,47 @@ fn a_beam_that_has_much_more_is_answered_once() {
         }
         Term::tuple([tag, diff])
     };
-    assert_eq!(answers(&mut empty, much(3000)), 1);
-    assert_eq!((0..20).map(|n| answers(&mut empty, much(3001 + n))).sum::<usize>(), 0);
-    assert_eq!(answers(&mut empty, much(3030)), 1, "the answer may have been lost");
+    assert_eq!(answers(&mut empty, SECOND, much(3000)), 1);
+    assert_eq!((1..20).map(|n| answers(&mut empty, beat(n), much(3001 + n))).sum::<usize>(), 0);
+    assert_eq!(answers(&mut empty, beat(20), much(3030)), 1, "the answer may have been lost");
+}
+
+/// It shows most of its tree again otherwise, and asks for all that has just come from it.
+#[test]
+fn what_is_here_is_compared_after_the_data_of_a_beam_that_has_much_more() {
+    let data = || {
+        let numbers = wire::numbers_term(&BTreeMap::from([(5, 3)]));
+        Event::Message(wire::delta(numbers, std::iter::empty(), MapSetShape::Plain, None))
+    };
+    let answered = |member: &mut CausalCrdt| {
+        put(member, -1, 1);
+        assert_eq!(answers(member, SECOND, question(0..3000)), 1);
+        let answer = wire::diff(&Diff {
+            trees: vec![(Location::ROOT, Subtree::Partial(Location::ROOT))],
+            keys: Vec::new(),
+            dots: BTreeMap::new(),
+            originator: pid("rust@h", 1),
+            from: beam(),
+            to: Address::Pid(pid("rust@h", 1)),
+            exact: true,
+        });
+        member.handle(SECOND, Event::Message(answer));
+        assert_eq!(tags(member), Vec::<String>::new(), "its own comparison is given up");
+    };
+    let starts = |member: &mut CausalCrdt, at: Mono| {
+        member.handle_timeout(at);
+        tags(member).contains(&"diff".to_owned())
+    };
+    let mut one = member();
+    answered(&mut one);
+    assert!(!starts(&mut one, SECOND + Duration::from_millis(200)));
+    one.handle(SECOND + Duration::from_millis(200), data());
+    assert!(starts(&mut one, SECOND + Duration::from_millis(250)), "data have come");
+
+    let mut other = member();
+    answered(&mut other);
+    assert!(!starts(&mut other, SECOND + Duration::from_millis(299)));
+    assert!(starts(&mut other, beat(1)), "they may be lost");
 }
 
 #[test]
