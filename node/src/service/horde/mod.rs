@@ -308,13 +308,10 @@ impl Host {
     }
 
     async fn handle(&mut self, event: Event) -> Result<()> {
-        let found = self.with(|machine| {
-            machine.handle(event);
-            machine.take_found()
-        });
-        self.table.apply(found.into_iter().map(write).collect());
+        self.with(|machine| machine.handle(event));
         while let Some(action) = self.with(Machine::poll_action) {
             match action {
+                Action::Found(found) => self.table.apply(found.into_iter().map(write).collect()),
                 Action::Put(key, value) => match self.map.put(key.0, value).await {
                     Err(Error::SystemLimit) => warn!("a name does not fit into the map of the registry"),
                     done => done?,

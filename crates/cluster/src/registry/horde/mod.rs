@@ -147,6 +147,8 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Action {
+    /// What [`lookup`](HordeRegistry::lookup) finds has changed so, for readers that keep a copy of it.
+    Found(Vec<Found>),
     /// Write to the map.
     Put(Key, Term),
     /// Remove from the map.
@@ -187,7 +189,6 @@ pub struct HordeRegistry {
     monitored: BTreeSet<Pid>,
     meta: BTreeMap<Key, Term>,
     actions: VecDeque<Action>,
-    found: Vec<Found>,
 }
 
 impl HordeRegistry {
@@ -204,7 +205,6 @@ impl HordeRegistry {
             monitored: BTreeSet::new(),
             meta: BTreeMap::new(),
             actions,
-            found: Vec::new(),
         }
     }
 
@@ -216,11 +216,6 @@ impl HordeRegistry {
     /// All names, in Erlang's order.
     pub fn names(&self) -> impl Iterator<Item = &Arc<Registration>> {
         self.names.values()
-    }
-
-    /// How what [`lookup`](Self::lookup) finds has changed since the last call, for readers that keep a copy of it.
-    pub fn take_found(&mut self) -> Vec<Found> {
-        std::mem::take(&mut self.found)
     }
 
     /// How many names there are.
@@ -363,22 +358,27 @@ impl HordeRegistry {
     /// A member has come: names of it that were known before are found now.
     fn show(&mut self, member: &Member) {
         let theirs = self.names.values().filter(|found| found.member == *member);
-        self.found.extend(theirs.cloned().map(Found::There));
+        let theirs: Vec<Found> = theirs.cloned().map(Found::There).collect();
+        if !theirs.is_empty() {
+            self.actions.push_back(Action::Found(theirs));
+        }
     }
 
     /// A member is gone: its names go with it.
     fn forget(&mut self, member: &Member) {
         let theirs = self.names.values().filter(|found| found.member == *member);
         let theirs: Vec<Arc<Key>> = theirs.map(|found| Arc::clone(&found.name)).collect();
-        for name in theirs {
-            self.drop_name(&name);
-            self.actions.push_back(Action::Remove(entry(&name)));
+        let gone = theirs.iter().filter_map(|name| self.take_name(name)).map(Found::Gone).collect();
+        if !theirs.is_empty() {
+            self.actions.push_back(Action::Found(gone));
         }
+        self.actions.extend(theirs.iter().map(|name| Action::Remove(entry(name))));
     }
 
     fn write(&mut self, registration: Registration) {
-        self.actions.push_back(Action::Put(entry(&registration.name), value_of(&registration)));
+        let write = Action::Put(entry(&registration.name), value_of(&registration));
         self.insert(registration);
+        self.actions.push_back(write);
     }
 
     fn unregister(&mut self, name: &Key, pid: &Pid) {
@@ -405,26 +405,28 @@ impl HordeRegistry {
     fn insert(&mut self, registration: Registration) {
         let registration = Arc::new(registration);
         let Registration { name, member, pid, .. } = &*registration;
+        self.pids.entry(pid.clone()).or_default().insert(Arc::clone(name));
+        let before = self.names.insert(Arc::clone(name), Arc::clone(&registration));
+        let found = if self.members.contains(member) { Found::There } else { Found::Gone };
+        self.actions.push_back(Action::Found(vec![found(Arc::clone(&registration))]));
         if *member == self.me && self.monitored.insert(pid.clone()) {
             self.actions.push_back(Action::Monitor(pid.clone()));
         }
-        self.pids.entry(pid.clone()).or_default().insert(Arc::clone(name));
-        let before = self.names.insert(Arc::clone(name), Arc::clone(&registration));
-        self.found.push(if self.members.contains(member) {
-            Found::There(Arc::clone(&registration))
-        } else {
-            Found::Gone(Arc::clone(&registration))
-        });
         if let Some(before) = before.filter(|before| before.pid != *pid) {
             self.forget_name(name, &before.pid);
         }
     }
 
     fn drop_name(&mut self, name: &Key) {
-        if let Some(found) = self.names.remove(name) {
-            self.forget_name(name, &found.pid);
-            self.found.push(Found::Gone(found));
+        if let Some(found) = self.take_name(name) {
+            self.actions.push_back(Action::Found(vec![Found::Gone(found)]));
         }
+    }
+
+    fn take_name(&mut self, name: &Key) -> Option<Arc<Registration>> {
+        let found = self.names.remove(name)?;
+        self.forget_name(name, &found.pid);
+        Some(found)
     }
 
     fn forget_name(&mut self, name: &Key, pid: &Pid) {
