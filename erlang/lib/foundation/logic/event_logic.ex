@@ -104,13 +104,16 @@ defmodule Foundation.Logic.EventLogic do
   @spec serialize_event(Event.t(), serialization_opts()) :: {:ok, binary()} | {:error, Error.t()}
   def serialize_event(%Event{} = event, opts \\ []) do
     flags = if Keyword.get(opts, :compression, true), do: [:compressed], else: []
-    {:ok, :erlang.term_to_binary(event, flags)}
-  rescue
-    exception ->
-      error(:serialization_failed, "Failed to serialize event", %{
-        original_error: exception,
-        event_id: event.event_id
-      })
+
+    try do
+      {:ok, :erlang.term_to_binary(event, flags)}
+    rescue
+      exception ->
+        error(:serialization_failed, "Failed to serialize event", %{
+          original_error: exception,
+          event_id: event.event_id
+        })
+    end
   end
 
   @doc """

@@ -8,9 +8,9 @@ defmodule Foundation.Registry.Supervisor do
     do: Supervisor.start_link(__MODULE__, registry, name: Module.concat(name, Supervisor))
 
   @impl true
-  def init({name, _options, _told} = registry) do
+  def init({name, options, told}) do
     ^name = :ets.new(name, [:named_table, :public, :set, read_concurrency: true])
-    registry = Tuple.append(registry, Foundation.Registry.Pieces.new())
+    registry = {name, options, told, Foundation.Registry.Pieces.new()}
     Supervisor.init([{Foundation.Registry.Server, registry}], strategy: :one_for_one)
   end
 end

@@ -94,7 +94,7 @@ defmodule Foundation.Settings.Type do
   def describe(:terms), do: "a term or a list of terms"
   def describe(:milliseconds), do: "a number of milliseconds above 0"
   def describe(:ip_address), do: "an IP address, as a string or a tuple"
-  def describe({:integer, first..last}), do: "a number from #{first} to #{last}"
+  def describe({:integer, range}), do: "a number from #{range.first} to #{range.last}"
   def describe({:integer, :above, least}), do: "a whole number above #{least}"
   def describe({:number, least, :infinity}), do: "a number, #{least} or more"
   def describe({:number, least, most}), do: "a number from #{least} to #{most}"
