@@ -46,7 +46,7 @@ defmodule Foundation.Utils do
 
   @doc """
   The term, or, if it exceeds `max_size` bytes (10,000 by default) in the external term format, a map
-  `%{truncated: true, original_size: bytes, preview: _, timestamp: now}`.
+  `%{truncated: true, original_size: bytes, preview: _, timestamp: now}`. A struct is given as it is, whatever its size.
   """
   @spec truncate_if_large(term(), pos_integer()) :: term()
   def truncate_if_large(data, max_size \\ @default_max_size) do
@@ -62,6 +62,9 @@ defmodule Foundation.Utils do
     else
       data
     end
+  rescue
+    # No preview can be made of a struct or a short improper list: as in 1.x it stays whole.
+    _no_preview -> data
   end
 
   @doc """
@@ -302,6 +305,6 @@ defmodule Foundation.Utils do
 
   defp preview(data) when is_binary(data), do: String.slice(data, 0, 100) <> "..."
   defp preview(data) when is_list(data), do: data |> Enum.take(10) |> Enum.map(&safe_inspect/1)
-  defp preview(%{} = data), do: data |> Map.to_list() |> Enum.take(5) |> Map.new()
+  defp preview(%{} = data), do: data |> Enum.take(5) |> Map.new()
   defp preview(data), do: safe_inspect(data)
 end
