@@ -36,7 +36,11 @@ defmodule Foundation.UtilsTest do
     assert %{preview: %{} = map} = Utils.truncate_if_large(Map.new(1..5000, &{&1, &1}), 500)
     assert map_size(map) == 5
     # As in 1.x: of these there is no preview.
-    for whole <- [%Foundation.Types.Config{}, MapSet.new(1..100), [1 | String.duplicate("x", 100)]],
+    for whole <- [
+          %Foundation.Types.Config{},
+          MapSet.new(1..100),
+          [1 | String.duplicate("x", 100)]
+        ],
         do: assert(Utils.truncate_if_large(whole, 50) == whole)
 
     assert %{preview: text} = Utils.truncate_if_large(List.to_tuple(Enum.to_list(1..5000)), 500)
