@@ -237,8 +237,9 @@ struct Three {
     expected: BTreeMap<Key, Term>,
 }
 
+/// What happens to two BEAMs and a Rust node that share a map.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
+pub(crate) enum Fault {
     /// The Rust node is parted from both BEAMs until it has given them up.
     Partition,
     /// A BEAM stands still (SIGSTOP) until it is given up.
@@ -247,10 +248,29 @@ enum Fault {
     Disconnect,
     /// All connections between the Rust node and the BEAMs are reset.
     Cut,
-    /// The Rust node is stopped, and starts with an empty map.
+    /// The Rust node is stopped, and starts with nothing.
     RestartOurs,
-    /// A BEAM's member is stopped, and starts with an empty map.
+    /// A BEAM's member is stopped, or the BEAM with it, and starts with nothing.
     RestartTheirs,
+}
+
+impl Fault {
+    /// All of them, in an order of chance.
+    pub(crate) fn all(random: &mut Random) -> [Self; 6] {
+        let mut faults = [
+            Self::Partition,
+            Self::Stop,
+            Self::Disconnect,
+            Self::Cut,
+            Self::RestartOurs,
+            Self::RestartTheirs,
+        ];
+        for at in 0..faults.len() {
+            let other = at + random.below(faults.len() - at);
+            faults.swap(at, other);
+        }
+        faults
+    }
 }
 
 const BEAMS: [(&str, &str); 2] = [("MyMap", "one@127.0.0.1"), ("MyMap", "two@127.0.0.1")];
@@ -413,18 +433,7 @@ fn delta_crdt_under_faults() {
                 let (beams, expected) = ([one, two], BTreeMap::new());
                 let mut three = Three { random, wire, rust, map, beams, written: 0, expected };
                 (0..2).for_each(|at| three.join(at));
-                let mut faults = [
-                    Fault::Partition,
-                    Fault::Stop,
-                    Fault::Disconnect,
-                    Fault::Cut,
-                    Fault::RestartOurs,
-                    Fault::RestartTheirs,
-                ];
-                for at in 0..faults.len() {
-                    let other = at + three.random.below(faults.len() - at);
-                    faults.swap(at, other);
-                }
+                let faults = Fault::all(&mut three.random);
                 for fault in faults {
                     three.round(fault);
                 }

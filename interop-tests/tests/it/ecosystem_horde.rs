@@ -1,6 +1,6 @@
 //! Names together with an unmodified `Horde.Registry`: `make ecosystem`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use foundation_interop_tests::beam::Options;
@@ -18,18 +18,23 @@ use crate::rust::{Rust, WAIT, next, shown};
 /// A node with Horde and what it needs, all from source; `None`, said aloud, if one is not there. It does not leave nodes because
 /// others have lost them: what a broken connection does to Horde is to be seen, not what it does to `global`.
 pub(crate) fn node(release: &Release, epmd: &Epmd, horde: &Path, name: &str) -> Option<Beam> {
-    let sources = [
+    let sources = libraries(horde)?;
+    let options = Options::new(release, epmd.port, name);
+    let beam = options.args("-kernel prevent_overlapping_partitions false").elixir().start();
+    load(&beam, &sources);
+    Some(beam)
+}
+
+/// Horde after what it needs; `None`, said aloud, if one is not there.
+pub(crate) fn libraries(horde: &Path) -> Option<[PathBuf; 6]> {
+    Some([
         source("telemetry")?,
         source("telemetry_poller")?,
         source("merkle_map")?,
         source("delta_crdt_ex")?,
         source("libring")?,
         horde.to_owned(),
-    ];
-    let options = Options::new(release, epmd.port, name);
-    let beam = options.args("-kernel prevent_overlapping_partitions false").elixir().start();
-    load(&beam, &sources);
-    Some(beam)
+    ])
 }
 
 /// Runs a case with each version of Horde that is there.
@@ -129,7 +134,7 @@ pub(crate) fn visible(epmd: &Epmd) -> Rust {
 }
 
 /// Starts the registry, with all visible nodes as members.
-fn start_registry_auto(beam: &Beam) {
+pub(crate) fn start_registry_auto(beam: &Beam) {
     beam.elixir(
         "{:ok, _} = Supervisor.start_link([{Horde.Registry, name: MyReg, keys: :unique, members: :auto}], strategy: :one_for_one); :ok",
     );
