@@ -111,6 +111,7 @@ impl Iterator for Keys<'_> {
 
 /// Whether all keys of the map at node `map` are known to differ because their hashes do: quick, and right for nearly every
 /// map without equal keys. Everything inside it is complete and ends before node `end`; `filter` is room for hashes.
+#[cold]
 #[inline(never)]
 pub(super) fn differ(
     nodes: &[Node],
@@ -120,11 +121,14 @@ pub(super) fn differ(
     atoms: &[Atom],
     filter: &mut Vec<u32>,
 ) -> bool {
-    let mut hashes =
-        Hashes { nodes: nodes.get(..end).unwrap_or_default(), next: map as usize + 1, bytes, atoms };
+    let (nodes, next) = (nodes.get(..end).unwrap_or_default(), map as usize + 1);
+    let mut hashes = Hashes { nodes, next, bytes, atoms, short: true };
     let count = nodes.get(map as usize).and_then(|map| bytes.get(map.at as usize + 1..)?.first_chunk());
     match count.map(|count| u32::from_be_bytes(*count) as usize) {
-        Some(count) if count > SMALL => hashes_differ(&mut hashes, count, filter),
+        Some(count) if count > SMALL => {
+            hashes.short = false;
+            hashes_differ(&mut hashes, count, filter)
+        }
         Some(_) => bits_differ(&mut hashes),
         None => false,
     }
@@ -156,6 +160,18 @@ pub(super) fn differ_at(keys: &[Key], bytes: &[u8], atoms: &[Atom]) -> bool {
 #[inline(never)]
 fn hash_at(at: u32, bytes: &[u8], atoms: &[Atom]) -> Option<u32> {
     usual_hash(bytes.get(at as usize..)?, atoms)
+}
+
+/// The hash of an atom in the form SMALL_ATOM_UTF8_EXT, as [`usual_hash`], if its text is in there and ASCII.
+#[inline(always)]
+pub(super) fn short_atom(start: &[u8; 18]) -> Option<u32> {
+    let [_, len, text @ ..] = start;
+    let ([first, second], Some((low, high))) = (text.as_chunks::<8>().0, FIRST.get(usize::from(*len))) else {
+        return None;
+    };
+    let (first, second) = (u64::from_le_bytes(*first) & low, u64::from_le_bytes(*second) & high);
+    let ascii = (first | second) & 0x8080_8080_8080_8080 == 0;
+    ascii.then(|| of_words(first, second, usize::from(*len)))
 }
 
 /// Whether all hashes are known and differ in their last ten bits.
@@ -212,6 +228,8 @@ struct Hashes<'a> {
     next: usize,
     bytes: &'a [u8],
     atoms: &'a [Atom],
+    /// Whether their last 16 bits do.
+    short: bool,
 }
 
 impl Iterator for Hashes<'_> {
@@ -221,6 +239,9 @@ impl Iterator for Hashes<'_> {
     fn next(&mut self) -> Option<Option<u32>> {
         let key = self.nodes.get(self.next)?;
         self.next = self.nodes.get(key.next as usize)?.next as usize;
+        if self.short && key.hash != 0 {
+            return Some(Some(key.hash.into()));
+        }
         Some(self.bytes.get(key.at as usize..).and_then(|rest| usual_hash(rest, self.atoms)))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::differ;
+use super::keys::{differ, short_atom};
 use super::leaf::Context;
 use super::tag::*;
 use super::{Atom, Kind, View};
@@ -17,6 +17,8 @@ use crate::{Error, Limits, Result};
 pub(super) struct Node {
     pub(super) kind: Kind,
     state: State,
+    /// Of a short atom, some bits of its hash; 0 if they are not known.
+    pub(super) hash: u16,
     /// Where the tag is.
     pub(super) at: u32,
     /// Bytes of the whole term, tag included; while it is incomplete, the terms that are missing in the container around it.
@@ -30,7 +32,7 @@ impl Node {
     /// A term without terms inside.
     #[inline(always)]
     pub(super) const fn leaf(kind: Kind, at: u32, size: u32, next: u32) -> Self {
-        Self { kind, state: State::Leaf, at, size, next }
+        Self { kind, state: State::Leaf, hash: 0, at, size, next }
     }
 
     /// Whether the elements end in a tail that is a list itself, or improper.
@@ -197,7 +199,7 @@ impl Tape {
                 continue;
             };
             let at = (bytes.len() - rest.len()) as u32;
-            let front = match rest.first_chunk().and_then(|start| front(start, rest, cached_atoms)) {
+            let found = match rest.first_chunk().and_then(|start| front(start, rest, cached_atoms)) {
                 Some(front) => front,
                 None => {
                     let front = rare(rest, at, local > 0, context)?;
@@ -207,12 +209,12 @@ impl Tape {
                     front
                 }
             };
-            match front {
-                Front::Leaf(kind, size) => {
+            match found {
+                Front::Leaf(kind, hash, size) => {
                     let Some(after) = rest.get(size..) else { return Err(truncated(bytes.len())) };
                     rest = after;
                     len += 1;
-                    *slot = Node::leaf(kind, at, size as u32, len as u32);
+                    *slot = Node { hash, ..Node::leaf(kind, at, size as u32, len as u32) };
                     remaining -= 1;
                     if remaining > 0 {
                         continue;
@@ -220,24 +222,48 @@ impl Tape {
                 }
                 Front::Container(Container { kind, state, head, count }) => {
                     let Some(less) = levels.checked_sub(1) else { return Err(too_deep(limits)) };
-                    levels = less;
-                    *slot = Node { kind, state, at, size: remaining - 1, next: top };
-                    (top, remaining) = (len as u32, count);
-                    len += 1;
                     let Some(after) = rest.get(head..) else { return Err(truncated(bytes.len())) };
-                    rest = after;
-                    // Where one integer is, there are mostly more.
-                    if let [SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT, ..] = rest
-                        && state == State::List
+                    let open = Node { kind, state, hash: 0, at, size: remaining - 1, next: top };
+                    let place = nodes.get_mut(len..).and_then(<[Node]>::first_chunk_mut);
+                    // Most tuples are pairs of a name and something: a step for both, or at least for the name.
+                    if state == State::Tuple
+                        && count == 2
+                        && let Some(place) = place
+                        && let Some(pair) = pair(after, at + head as u32, place, len as u32, cached_atoms)
                     {
-                        let slots = nodes.get_mut(len..).unwrap_or_default();
-                        let row = integers(rest, at + head as u32, slots, len as u32, remaining);
-                        rest = rest.get(row.size..).unwrap_or_default();
-                        len += row.count as usize;
-                        remaining -= row.count;
-                    }
-                    if remaining > 0 {
-                        continue;
+                        let (Pair::Whole(size) | Pair::Name(size)) = pair;
+                        rest = after.get(size..).unwrap_or_default();
+                        let [whole, ..] = place;
+                        if let Pair::Name(_) = pair {
+                            *whole = open;
+                            (top, remaining, levels) = (len as u32, 1, less);
+                            len += 2;
+                            continue;
+                        }
+                        len += 3;
+                        *whole = Node { size: (head + size) as u32, next: len as u32, ..open };
+                        remaining -= 1;
+                        if remaining > 0 {
+                            continue;
+                        }
+                    } else if let Some(slot) = nodes.get_mut(len) {
+                        *slot = open;
+                        (top, remaining, levels) = (len as u32, count, less);
+                        len += 1;
+                        rest = after;
+                        // Where one integer is, there are mostly more.
+                        if let [SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT, ..] = rest
+                            && state == State::List
+                        {
+                            let slots = nodes.get_mut(len..).unwrap_or_default();
+                            let row = integers(rest, at + head as u32, slots, len as u32, remaining);
+                            rest = rest.get(row.size..).unwrap_or_default();
+                            len += row.count as usize;
+                            remaining -= row.count;
+                        }
+                        if remaining > 0 {
+                            continue;
+                        }
                     }
                 }
                 // LIST_EXT without elements is just its tail.
@@ -298,6 +324,7 @@ impl Tape {
     }
 
     /// Checks and completes a container that has ended, neither a tuple nor a list with `[]` as its tail.
+    #[cold]
     #[inline(never)]
     fn close(&mut self, open: u32, bytes: &[u8], atoms: &[Atom]) -> Result<()> {
         let Some(&Node { state, at, next: end, .. }) = self.nodes.get(open as usize) else { return Ok(()) };
@@ -383,6 +410,7 @@ struct Row {
 
 /// Lays out the integers at the front in their most frequent forms, up to `most` of them, as nodes from number `index` on.
 /// `at` is where they stand in the input.
+#[cold]
 #[inline(never)]
 fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) -> Row {
     let most = slots.len().min(most as usize);
@@ -415,7 +443,7 @@ fn integers(bytes: &[u8], at: u32, slots: &mut [Node], index: u32, most: u32) ->
 /// What is at the front of the input.
 enum Front {
     /// A term without terms inside, and its size.
-    Leaf(Kind, usize),
+    Leaf(Kind, u16, usize),
     Container(Container),
     /// So many bytes that are no part of any term.
     Nothing(usize),
@@ -431,6 +459,35 @@ struct Container {
     count: u32,
 }
 
+/// What was laid out of a pair, in bytes.
+#[derive(Clone, Copy)]
+enum Pair {
+    Whole(usize),
+    /// Its second element comes next.
+    Name(usize),
+}
+
+/// Lays out a short atom at the front, and what follows it if there are no terms inside, as the elements of a tuple with the
+/// number `index`, at the nodes behind it. `at` is where the atom stands in the input.
+#[inline(always)]
+fn pair(rest: &[u8], at: u32, nodes: &mut [Node; 3], index: u32, cached_atoms: usize) -> Option<Pair> {
+    let start = rest.first_chunk()?;
+    if start[0] != SMALL_ATOM_UTF8_EXT || short_atom(start).is_none() {
+        return None;
+    }
+    let name = 2 + usize::from(start[1]);
+    let behind = rest.get(name..)?;
+    let [_, first, second] = nodes;
+    *first = Node::leaf(Kind::Atom, at, name as u32, index + 2);
+    match behind.first_chunk().and_then(|start| front(start, behind, cached_atoms)) {
+        Some(Front::Leaf(kind, _, size)) if size <= behind.len() => {
+            *second = Node::leaf(kind, at + name as u32, size as u32, index + 3);
+            Some(Pair::Whole(name + size))
+        }
+        _ => Some(Pair::Name(name)),
+    }
+}
+
 /// What the frequent terms begin with, read at once: a tag, a length and the text of a short atom.
 const START: usize = 18;
 
@@ -439,14 +496,16 @@ const START: usize = 18;
 #[inline(always)]
 fn front(start: &[u8; START], rest: &[u8], cached_atoms: usize) -> Option<Front> {
     let count = || u32::from_be_bytes([start[1], start[2], start[3], start[4]]);
-    let container = |kind, state, head, count| Some(Front::Container(Container { kind, state, head, count }));
+    let container = |kind, state, head, count| Front::Container(Container { kind, state, head, count });
     let (kind, size) = match start[0] {
         SMALL_INTEGER_EXT => (Kind::Integer, 2),
         INTEGER_EXT => (Kind::Integer, 5),
         NIL_EXT => (Kind::List, 1),
-        SMALL_ATOM_UTF8_EXT if is_short_ascii(start) || is_ascii(rest, 2, start[1]) => {
-            (Kind::Atom, 2 + usize::from(start[1]))
-        }
+        SMALL_ATOM_UTF8_EXT => match short_atom(start) {
+            Some(hash) => return Some(Front::Leaf(Kind::Atom, hash as u16, 2 + usize::from(start[1]))),
+            None if is_ascii(rest, 2, start[1]) => (Kind::Atom, 2 + usize::from(start[1])),
+            None => return None,
+        },
         ATOM_CACHE_REF if usize::from(start[1]) < cached_atoms => (Kind::Atom, 2),
         BINARY_EXT => (Kind::Binary, (count() as usize).saturating_add(5)),
         STRING_EXT => (Kind::List, 3 + usize::from(u16::from_be_bytes([start[1], start[2]]))),
@@ -467,46 +526,22 @@ fn front(start: &[u8; START], rest: &[u8], cached_atoms: usize) -> Option<Front>
             (Kind::Reference, 9 + usize::from(start[4]) + 4 * usize::from(start[2]))
         }
         SMALL_TUPLE_EXT if start[1] > 0 && usize::from(start[1]) <= rest.len() - 2 => {
-            return container(Kind::Tuple, State::Tuple, 2, u32::from(start[1]));
+            return Some(container(Kind::Tuple, State::Tuple, 2, u32::from(start[1])));
         }
         LIST_EXT if count() > 0 && count() as usize <= rest.len() - 5 => {
-            return container(Kind::List, State::List, 5, count());
+            return Some(container(Kind::List, State::List, 5, count()));
         }
         // The count is that of pairs.
         MAP_EXT if count() > 0 && count() as usize <= (rest.len() - 5) / 2 => {
-            return container(Kind::Map, State::Map, 5, 2 * count());
+            return Some(container(Kind::Map, State::Map, 5, 2 * count()));
         }
         _ => return None,
     };
-    Some(Front::Leaf(kind, size))
+    Some(Front::Leaf(kind, 0, size))
 }
-
-/// Whether what begins with an atom has all of its text in there, and that is ASCII.
-#[inline(always)]
-fn is_short_ascii(start: &[u8; START]) -> bool {
-    let [_, len, text @ ..] = start;
-    match (TEXT.get(usize::from(*len)), text.as_chunks::<8>().0) {
-        (Some((first, second)), [low, high]) => {
-            u64::from_le_bytes(*low) & first | u64::from_le_bytes(*high) & second == 0
-        }
-        _ => false,
-    }
-}
-
-/// Of a text of so many bytes, the highest bits of the first eight and the second eight.
-static TEXT: [(u64, u64); START - 1] = {
-    let mut masks = [(0, 0); START - 1];
-    let mut len = 0;
-    while len < START - 1 {
-        let mask = 0x8080_8080_8080_8080_8080_8080_8080_8080u128;
-        let mask = if len < 16 { mask & ((1 << (8 * len)) - 1) } else { mask };
-        masks[len] = (mask as u64, (mask >> 64) as u64);
-        len += 1;
-    }
-    masks
-};
 
 /// Whether the `len` bytes behind `head` are there and ASCII.
+#[cold]
 #[inline(never)]
 fn is_ascii(rest: &[u8], head: usize, len: u8) -> bool {
     let Some(text) = rest.get(head..head + usize::from(len)) else { return false };
@@ -534,12 +569,12 @@ pub(super) fn skip(bytes: &[u8], pos: usize, atoms: &[Atom]) -> Option<usize> {
     let mut missing = 1u64;
     while missing > 0 {
         missing -= 1;
-        let front = match rest.first_chunk().and_then(|start| front(start, rest, atoms.len())) {
+        let found = match rest.first_chunk().and_then(|start| front(start, rest, atoms.len())) {
             Some(front) => front,
             None => rare(rest, 0, false, context).ok()?,
         };
-        let size = match front {
-            Front::Leaf(_, size) => size,
+        let size = match found {
+            Front::Leaf(_, _, size) => size,
             Front::Container(Container { state: State::Tuple | State::Map, head, count, .. }) => {
                 missing += u64::from(count);
                 head
@@ -560,6 +595,9 @@ pub(super) fn skip(bytes: &[u8], pos: usize, atoms: &[Atom]) -> Option<usize> {
 }
 
 /// What is at the front, which is at `at` of the input, in any form; knows what is wrong. `local`: inside LOCAL_EXT.
+// Cold, as other functions that the pass calls for what is not in front of it most of the time: its registers are not kept
+// free for them.
+#[cold]
 #[inline(never)]
 fn rare(rest: &[u8], at: u32, local: bool, context: Context<'_>) -> Result<Front> {
     let cached_atoms = if local { 0 } else { context.atoms.len() };
@@ -567,19 +605,19 @@ fn rare(rest: &[u8], at: u32, local: bool, context: Context<'_>) -> Result<Front
     if rest.len() < START {
         let mut start = [0; START];
         start.iter_mut().zip(rest).for_each(|(room, byte)| *room = *byte);
-        if let Some(Front::Leaf(kind, size)) = front(&start, &start, cached_atoms)
+        if let Some(Front::Leaf(kind, hash, size)) = front(&start, &start, cached_atoms)
             && size <= rest.len()
         {
-            return Ok(Front::Leaf(kind, size));
+            return Ok(Front::Leaf(kind, hash, size));
         }
     }
     let Some((kind, state, head, count)) = container(rest) else {
-        return context.leaf(rest, at as usize, local).map(|(kind, size)| Front::Leaf(kind, size));
+        return context.leaf(rest, at as usize, local).map(|(kind, size)| Front::Leaf(kind, 0, size));
     };
     // Each term takes at least one byte, a list one more for its tail.
     match u32::try_from(count).ok().filter(|count| *count as usize <= rest.len() - head) {
         Some(0) if state == State::List => Ok(Front::Nothing(head)),
-        Some(0) => Ok(Front::Leaf(kind, head)),
+        Some(0) => Ok(Front::Leaf(kind, 0, head)),
         Some(count) => Ok(Front::Container(Container { kind, state, head, count })),
         None => Err(too_many(rest, at as usize, count)),
     }
@@ -652,6 +690,28 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(tape.parse(bytes.as_bytes(), &[], &limits).map(count), Ok(300));
             assert_eq!(rooms(&tape), before);
+        }
+    }
+
+    /// The nodes of a pair are written together, but count one by one.
+    #[test]
+    fn a_pair_takes_no_more_room_than_there_is() {
+        let pair = |value: Term| Term::tuple([Term::atom("name"), value]);
+        for value in [1.into(), "text".into(), Term::list([2.into()]), pair(3.into())] {
+            let raw = RawTerm::from_term(&Term::list([pair(value.clone()), pair(value)])).unwrap();
+            let bytes = raw.as_bytes();
+            let parse = |max_nodes, max_depth| {
+                let limits = Limits { max_nodes, max_depth, ..Limits::default() };
+                Tape::new().parse(bytes, &[], &limits).map(|view| view.node.next as usize)
+            };
+            let nodes = parse(64, 8).unwrap();
+            let depth = (0..8).find(|depth| parse(64, *depth).is_ok()).unwrap();
+            assert_eq!(depth, if nodes == 7 { 2 } else { 3 });
+            assert_eq!(parse(nodes, depth), Ok(nodes));
+            assert_eq!(
+                parse(nodes - 1, depth),
+                Err(Error::limit("max_nodes", nodes as u64, nodes as u64 - 1))
+            );
         }
     }
 
