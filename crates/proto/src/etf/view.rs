@@ -69,13 +69,16 @@ impl<'a> View<'a> {
         if self.node.kind != Kind::Integer {
             return None;
         }
-        match (self.node.size, self.bytes.get(self.node.at as usize..)?) {
+        let rest = self.bytes.get(self.node.at as usize..)?;
+        match (self.node.size, rest) {
             // An element of STRING_EXT is a byte without a tag.
             (1, [byte, ..]) => Some(i64::from(*byte)),
-            (_, [SMALL_INTEGER_EXT, byte, ..]) => Some(i64::from(*byte)),
-            (_, [INTEGER_EXT, a, b, c, d, ..]) => Some(i64::from(i32::from_be_bytes([*a, *b, *c, *d]))),
-            (11, [SMALL_BIG_EXT, _, negative, a, b, c, d, e, f, g, h, ..]) => {
-                let value = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+            // No other form is as long as this one.
+            (2, [_, byte, ..]) => Some(i64::from(*byte)),
+            (5, [INTEGER_EXT, value @ ..]) => Some(i64::from(i32::from_be_bytes(*value.first_chunk()?))),
+            // Of eight bytes.
+            (11, [SMALL_BIG_EXT, _, negative, magnitude @ ..]) => {
+                let value = u64::from_le_bytes(*magnitude.first_chunk()?);
                 if *negative != 0 { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
             }
             _ => wide_integer(self.encoded()),
@@ -509,5 +512,36 @@ impl View<'_> {
     /// As [`Term::cmp_exact`].
     pub fn cmp_exact(self, other: View<'_>) -> Ordering {
         compare(self, other, Mode::Exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Limits;
+
+    #[test]
+    fn an_integer_has_one_value_in_all_its_forms() {
+        let (mut tape, limits) = (Tape::new(), Limits::default());
+        for value in [0i64, 1, 255, 256, -1, 0x0005_0403_0201, -0x0005_0403_0201, i64::MAX, i64::MIN] {
+            let magnitude = value.unsigned_abs().to_le_bytes();
+            let (negative, least) =
+                (u8::from(value < 0), 8 - value.unsigned_abs().leading_zeros() as usize / 8);
+            for len in least..=8 {
+                let magnitude = &magnitude[..len];
+                let small = [&[SMALL_BIG_EXT, len as u8, negative], magnitude].concat();
+                let large = [&[LARGE_BIG_EXT, 0, 0, 0, len as u8, negative], magnitude].concat();
+                for bytes in [small, large] {
+                    assert_eq!(tape.parse(&bytes, &[], &limits).unwrap().as_i64(), Some(value), "{bytes:?}");
+                }
+            }
+            if let Ok(value) = i32::try_from(value) {
+                let bytes = [&[INTEGER_EXT][..], &value.to_be_bytes()].concat();
+                assert_eq!(tape.parse(&bytes, &[], &limits).unwrap().as_i64(), Some(value.into()));
+            }
+        }
+        assert_eq!(tape.parse(&[SMALL_INTEGER_EXT, 255], &[], &limits).unwrap().as_i64(), Some(255));
+        let beyond = [&[SMALL_BIG_EXT, 8, 0][..], &[0xFF; 8]].concat();
+        assert_eq!(tape.parse(&beyond, &[], &limits).unwrap().as_i64(), None);
     }
 }
