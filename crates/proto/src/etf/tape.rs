@@ -224,11 +224,10 @@ impl Tape {
                     let Some(less) = levels.checked_sub(1) else { return Err(too_deep(limits)) };
                     let Some(after) = rest.get(head..) else { return Err(truncated(bytes.len())) };
                     let open = Node { kind, state, hash: 0, at, size: remaining - 1, next: top };
-                    let place = nodes.get_mut(len..).and_then(<[Node]>::first_chunk_mut);
                     // Most tuples are pairs of a name and something: a step for both, or at least for the name.
                     if state == State::Tuple
                         && count == 2
-                        && let Some(place) = place
+                        && let Some(place) = nodes.get_mut(len..).and_then(<[Node]>::first_chunk_mut)
                         && let Some(pair) = pair(after, at + head as u32, place, len as u32, cached_atoms)
                     {
                         let (Pair::Whole(size) | Pair::Name(size)) = pair;
