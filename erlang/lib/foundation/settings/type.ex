@@ -189,7 +189,8 @@ defmodule Foundation.Settings.Type do
 
   def pairs(value) do
     if proper?(value) and Enum.all?(value, &match?({_key, _value}, &1)),
-      do: {:ok, Map.to_list(Map.new(value))},
+      # In their order, and of a key that stands there twice the last, as in the map.
+      do: {:ok, value |> Enum.reverse() |> Enum.uniq_by(&elem(&1, 0)) |> Enum.reverse()},
       else: :error
   end
 
