@@ -191,6 +191,8 @@ async fn a_child_moves_with_its_state() {
     .await;
     let moved = supervisors[0].lookup_singleton(&id).unwrap();
     assert_eq!(count(&nodes[0], &moved).await, 10);
+    // Until it has heard so, the node that is asked next does not know whom to ask.
+    all_see(&supervisors, "one", Part::Only, Some(&moved)).await;
     let nowhere = supervisors[asked].migrate(&id, &node_name("nowhere")).await;
     assert_eq!(nowhere, Err(Refused::NoSuchNode));
 
