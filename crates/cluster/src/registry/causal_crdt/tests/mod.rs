@@ -15,6 +15,19 @@ fn beam() -> Address {
     Address::Name { name: Atom::new_static("map"), node: Atom::new_static("beam@h") }
 }
 
+/// What a BEAM says in a comparison that this member has started, with the dots of its beginning.
+fn of_ours<const T: usize, const D: usize>(trees: [(Location, Subtree); T], dots: [(i64, i64); D]) -> Diff {
+    Diff {
+        trees: trees.into(),
+        keys: Vec::new(),
+        dots: dots.into(),
+        originator: pid("rust@h", 1),
+        from: beam(),
+        to: Address::Pid(pid("rust@h", 1)),
+        exact: true,
+    }
+}
+
 fn member() -> CausalCrdt {
     let mut member = CausalCrdt::new(pid("rust@h", 1), Config::new(77));
     member.handle(Mono::ZERO, Event::SetNeighbours(vec![beam()]));
@@ -188,15 +201,7 @@ fn a_long_list_of_keys_is_answered_with_the_whole_map() {
     }
     sent(&mut member);
     let ask = |keys: i64| {
-        let diff = Diff {
-            trees: Vec::new(),
-            keys: Vec::new(),
-            dots: BTreeMap::from([(77, 500)]),
-            originator: pid("rust@h", 1),
-            from: beam(),
-            to: Address::Pid(pid("rust@h", 1)),
-            exact: true,
-        };
+        let diff = of_ours([], [(77, 500)]);
         wire::get_diff(&diff, (0..keys).map(|key| Key(Term::Integer(key))))
     };
     for (asked, answered) in [(99, 99), (200, 500)] {
@@ -276,15 +281,7 @@ fn what_a_neighbour_has_had_and_has_no_more_is_told() {
     member.handle(SECOND, Event::SetNeighbours(vec![beam()]));
     told(&mut member);
     let asks = |member: &mut CausalCrdt, seconds: i64| {
-        let diff = Diff {
-            trees: Vec::new(),
-            keys: Vec::new(),
-            dots: BTreeMap::from([(77, 1)]),
-            originator: pid("rust@h", 1),
-            from: beam(),
-            to: Address::Pid(pid("rust@h", 1)),
-            exact: true,
-        };
+        let diff = of_ours([], [(77, 1)]);
         let keys = [1, 2].map(|key| Key(Term::Integer(key)));
         member.handle(Mono(SECOND.0 * seconds), Event::Message(wire::get_diff(&diff, keys)));
         told(member)
@@ -325,15 +322,7 @@ fn a_member_that_is_left_alone_says_so_and_forgets_when_told_to() {
     // The answer to a comparison that began before: answered in turn, with the dots of then, all would be removed there.
     sent(&mut member);
     let ask = |dots: [(i64, i64); 1]| {
-        let diff = Diff {
-            trees: Vec::new(),
-            keys: Vec::new(),
-            dots: BTreeMap::from(dots),
-            originator: pid("rust@h", 1),
-            from: beam(),
-            to: Address::Pid(pid("rust@h", 1)),
-            exact: true,
-        };
+        let diff = of_ours([], dots);
         Event::Message(wire::get_diff(&diff, [1, 2].map(|key| Key(Term::Integer(key)))))
     };
     member.handle(SECOND, ask([(5, 3)]));
@@ -460,18 +449,10 @@ fn a_beam_that_has_nothing_is_sent_everything_after_its_first_answer() {
     let mut large = member();
     (0..3000).for_each(|key| put(&mut large, key, 1));
     sent(&mut large);
-    let answer = wire::diff(&Diff {
-        trees: vec![
-            (Location::ROOT.children().0, Subtree::Empty),
-            (Location::ROOT.children().1, Subtree::Empty),
-        ],
-        keys: Vec::new(),
-        dots: BTreeMap::new(),
-        originator: pid("rust@h", 1),
-        from: beam(),
-        to: Address::Pid(pid("rust@h", 1)),
-        exact: true,
-    });
+    let answer = wire::diff(&of_ours(
+        [(Location::ROOT.children().0, Subtree::Empty), (Location::ROOT.children().1, Subtree::Empty)],
+        [],
+    ));
     large.handle(SECOND, Event::Message(answer));
     let answered = sent(&mut large);
     // No part of the tree first. What was written since the comparison began is another one's matter.
@@ -505,15 +486,7 @@ fn what_is_here_is_compared_after_the_data_of_a_beam_that_has_much_more() {
     let answered = |member: &mut CausalCrdt| {
         put(member, -1, 1);
         assert_eq!(answers(member, SECOND, question(0..3000)), 1);
-        let answer = wire::diff(&Diff {
-            trees: vec![(Location::ROOT, Subtree::Partial(Location::ROOT))],
-            keys: Vec::new(),
-            dots: BTreeMap::new(),
-            originator: pid("rust@h", 1),
-            from: beam(),
-            to: Address::Pid(pid("rust@h", 1)),
-            exact: true,
-        });
+        let answer = wire::diff(&of_ours([(Location::ROOT, Subtree::Partial(Location::ROOT))], []));
         member.handle(SECOND, Event::Message(answer));
         assert_eq!(tags(member), Vec::<String>::new(), "its own comparison is given up");
     };
