@@ -10,7 +10,6 @@ use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::{answer_within, eventually_true};
 use foundation_interop_tests::wire::Wire;
 use foundation_interop_tests::{Beam, Case, Epmd, Release, case};
-use foundation_node::net_kernel::NodeType;
 use foundation_node::service::delta_crdt::DeltaCrdt;
 use foundation_proto::Limits;
 use foundation_proto::etf::{Map, Term, phash2_range};
@@ -334,7 +333,7 @@ impl Three {
 
     /// Whether the Rust node has a connection to a BEAM.
     fn near(&self, at: usize) -> bool {
-        self.rust.node.nodes(NodeType::Connected).iter().any(|node| node.as_str() == BEAMS[at].1)
+        self.rust.is_connected(BEAMS[at].1)
     }
 
     fn round(&mut self, fault: Fault) {

@@ -10,7 +10,6 @@ use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::{answer_within, eventually_true};
 use foundation_interop_tests::wire::Wire;
 use foundation_interop_tests::{Beam, Epmd, Release};
-use foundation_node::net_kernel::NodeType;
 use foundation_node::process::Process;
 use foundation_node::service::horde::supervisor::HordeSupervisor;
 use foundation_node::service::horde::{HordeRegistry, Registered};
@@ -107,7 +106,7 @@ impl Three {
     }
 
     fn near(&self, at: usize) -> bool {
-        self.rust.node.nodes(NodeType::Connected).iter().any(|node| node.as_str() == BEAMS[at])
+        self.rust.is_connected(BEAMS[at])
     }
 
     fn round(&mut self, fault: Fault, libraries: &[PathBuf]) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use foundation_interop_tests::{Epmd, beam};
 use foundation_node::Node;
 use foundation_node::config::NodeConfig;
+use foundation_node::net_kernel::NodeType;
 use foundation_node::process::{Message, Process};
 use foundation_proto::Limits;
 use foundation_proto::etf::Term;
@@ -75,6 +76,11 @@ impl Rust {
                 }
             }
         });
+    }
+
+    /// Whether it has a connection to this node.
+    pub(crate) fn is_connected(&self, node: &str) -> bool {
+        self.node.nodes(NodeType::Connected).iter().any(|connected| connected.as_str() == node)
     }
 }
 
