@@ -101,16 +101,8 @@ defmodule Foundation.ClusterConfig.Settings do
         do: "config :foundation, #{path} does nothing: #{why}"
   end
 
-  defp answer(:auto_features, features) do
-    if Type.right?({:list, :any}, features) do
-      for feature <- features do
-        {"auto_features: #{Type.show(feature)}",
-         Map.get(@features, feature, {:not_offered, "there is no such feature"})}
-      end
-    else
-      wrong("auto_features:", features, {:list, :atom})
-    end
-  end
+  defp answer(:auto_features, features),
+    do: each_of("auto_features:", features, @features, "there is no such feature")
 
   defp answer(:messaging, messaging) do
     of_pairs("messaging:", messaging, fn
@@ -121,7 +113,7 @@ defmodule Foundation.ClusterConfig.Settings do
         [{"messaging: adapter:", {:not_offered, "the adapter is Phoenix.PubSub.PG2"}}]
 
       {:channels, channels} ->
-        channels(channels)
+        each_of("messaging: channels:", channels, @channels, "there is no such channel")
 
       {:compression, _value} ->
         why = "it is an option of Foundation.Channels.broadcast/3, message by message"
@@ -179,14 +171,13 @@ defmodule Foundation.ClusterConfig.Settings do
     end
   end
 
-  defp channels(channels) do
-    if Type.right?({:list, :any}, channels) do
-      for channel <- channels do
-        {"messaging: channels: #{Type.show(channel)}",
-         Map.get(@channels, channel, {:not_offered, "there is no such channel"})}
-      end
+  # Of a list of words, what is known of each.
+  defp each_of(path, words, known, unknown) do
+    if Type.right?({:list, :any}, words) do
+      for word <- words,
+          do: {"#{path} #{Type.show(word)}", Map.get(known, word, {:not_offered, unknown})}
     else
-      wrong("messaging: channels:", channels, {:list, :atom})
+      wrong(path, words, {:list, :atom})
     end
   end
 
