@@ -19,6 +19,7 @@ defmodule Foundation.Application do
 
   @impl true
   def start(_type, _args) do
+    Logger.info("Starting Foundation application...")
     # Tables that belong to the application rather than to any of its services.
     Foundation.ProcessRegistry.ensure_backup()
     Foundation.Host.Telemetry.create_table()

@@ -49,29 +49,43 @@ defmodule Foundation.ProcessRegistry do
   def register(namespace, service, pid) when is_pid(pid) do
     key = {namespace, service}
     ensure_backup()
+    trace("attempting to register", key, pid)
 
     case :ets.lookup(@backup, key) do
-      [{^key, ^pid}] ->
-        if alive?(pid), do: :ok, else: take(key, pid)
+      [] ->
+        take(key, pid, "new registration")
 
       [{^key, holder}] ->
-        if alive?(holder), do: {:error, {:already_registered, holder}}, else: take(key, pid)
+        cond do
+          not alive?(holder) ->
+            take(key, pid, "replaced dead process")
 
-      [] ->
-        take(key, pid)
+          holder == pid ->
+            trace("already registered correctly", key, pid)
+
+          true ->
+            trace("already registered to different pid", key, holder)
+            {:error, {:already_registered, holder}}
+        end
     end
   end
 
   # Unless another node's process has it.
-  defp take(key, pid) do
+  defp take(key, pid, how) do
     case Names.find(key) do
       {:ok, holder} when node(holder) != node() and holder != pid ->
+        trace("already registered to different pid", key, holder)
         {:error, {:already_registered, holder}}
 
       _free ->
-        insert(key, pid)
+        :ets.insert(@backup, {key, pid})
+        trace(how, key, pid)
         Names.announce(key, pid)
     end
+  end
+
+  defp trace(what, key, pid) do
+    debug(fn -> "ProcessRegistry.register: #{what} #{inspect(key)} -> #{inspect(pid)}" end)
   end
 
   @doc """
@@ -102,7 +116,11 @@ defmodule Foundation.ProcessRegistry do
 
       [] ->
         debug(fn ->
-          "ProcessRegistry.lookup: #{inspect(key)} not found among #{inspect(:ets.tab2list(@backup))}"
+          "ProcessRegistry.lookup: service #{inspect(key)} not found in backup table"
+        end)
+
+        debug(fn ->
+          "ProcessRegistry.lookup: available entries: #{inspect(:ets.tab2list(@backup))}"
         end)
 
         :error
@@ -188,9 +206,15 @@ defmodule Foundation.ProcessRegistry do
 
       for {_key, pid} = entry <- entries, not alive?(pid), do: :ets.delete_object(@backup, entry)
 
-      debug(fn ->
-        "Cleaned up #{length(entries)} services from test namespace #{inspect(test_ref)}"
-      end)
+      case Enum.count(entries, fn {_key, pid} -> not alive?(pid) end) do
+        0 ->
+          :ok
+
+        count ->
+          debug(fn ->
+            "Cleaned up #{count} services from test namespace #{inspect(test_ref)}"
+          end)
+      end
     end
 
     :ok
@@ -287,12 +311,6 @@ defmodule Foundation.ProcessRegistry do
   rescue
     # Two processes made it at once.
     ArgumentError -> :ok
-  end
-
-  defp insert(key, pid) do
-    :ets.insert(@backup, {key, pid})
-    debug(fn -> "ProcessRegistry.register: #{inspect(key)} -> #{inspect(pid)}" end)
-    :ok
   end
 
   defp registered do

@@ -34,6 +34,7 @@ defmodule Foundation.ServiceRegistry do
   """
   @spec register(namespace(), service_name(), pid()) :: registration_result()
   def register(namespace, service, pid) when is_pid(pid) do
+    Logger.debug(fn -> "Registering service #{describe(namespace, service)}" end)
     result = ProcessRegistry.register(namespace, service, pid)
 
     case result do
@@ -78,8 +79,9 @@ defmodule Foundation.ServiceRegistry do
   """
   @spec unregister(namespace(), service_name()) :: :ok
   def unregister(namespace, service) do
+    Logger.debug(fn -> "Unregistering service #{describe(namespace, service, "from")}" end)
     :ok = ProcessRegistry.unregister(namespace, service)
-    Logger.info(fn -> "Unregistered service #{describe(namespace, service)}" end)
+    Logger.info(fn -> "Unregistered service #{describe(namespace, service, "from")}" end)
     :ok
   end
 
@@ -87,7 +89,16 @@ defmodule Foundation.ServiceRegistry do
   The names of a namespace.
   """
   @spec list_services(namespace()) :: [service_name()]
-  def list_services(namespace), do: ProcessRegistry.list_services(namespace)
+  def list_services(namespace) do
+    Logger.debug(fn -> "Listing services in namespace #{inspect(namespace)}" end)
+    services = ProcessRegistry.list_services(namespace)
+
+    Logger.debug(fn ->
+      "Found #{length(services)} services in namespace #{inspect(namespace)}"
+    end)
+
+    services
+  end
 
   @doc """
   Whether a service is there and well.
@@ -111,56 +122,69 @@ defmodule Foundation.ServiceRegistry do
     check = Keyword.get(opts, :health_check)
     timeout = Keyword.get(opts, :timeout, 5000)
 
+    if Keyword.get(opts, :debug_health_check, false),
+      do: Logger.debug("Health checking service #{describe(namespace, service)}")
+
     with {:ok, pid} <- lookup(namespace, service) do
-      cond do
-        node(pid) == node() and not Process.alive?(pid) ->
-          Logger.warning("Service #{inspect(service)} found but process is dead")
-          {:error, :process_dead}
-
-        check == nil ->
-          {:ok, pid}
-
-        is_function(check, 1) ->
-          run_check(check, pid, service, timeout)
+      if node(pid) != node() or Process.alive?(pid) do
+        case check do
+          nil -> {:ok, pid}
+          check when is_function(check, 1) -> run_check(check, pid, service, timeout)
+        end
+      else
+        Logger.warning("Service #{inspect(service)} found but process is dead")
+        {:error, :process_dead}
       end
     end
   end
 
   defp run_check(check, pid, service, timeout) do
-    # Not linked: the check's crash is an answer, and must not reach the caller.
-    {worker, ref} = spawn_monitor(fn -> exit({:checked, check.(pid)}) end)
+    callers = [self() | Process.get(:"$callers", [])]
 
-    result =
-      receive do
-        {:DOWN, ^ref, :process, ^worker, reason} -> verdict(reason)
-      after
-        timeout ->
-          Process.demonitor(ref, [:flush])
-          Process.exit(worker, :kill)
-          {:error, :health_check_timeout}
-      end
+    # Not linked: the check's crash is an answer, and must not reach the caller. Of the caller's, as a task would be, for what looks that up.
+    {worker, ref} =
+      spawn_monitor(fn ->
+        Process.put(:"$callers", callers)
+        exit({:checked, :timer.tc(fn -> check.(pid) end)})
+      end)
 
-    case result do
-      :ok ->
-        {:ok, pid}
+    receive do
+      {:DOWN, ^ref, :process, ^worker, {:checked, {time, value}}} ->
+        checked(value, time, pid, service)
 
-      {:error, reason} ->
-        Logger.warning("Health check of #{inspect(service)} failed: #{inspect(reason)}")
-        {:error, reason}
+      {:DOWN, ^ref, :process, ^worker, reason} ->
+        {:error, crashed(reason, service)}
+    after
+      timeout ->
+        Process.demonitor(ref, [:flush])
+        Process.exit(worker, :kill)
+        Logger.warning("Health check timed out for #{inspect(service)} after #{timeout}ms")
+        {:error, :health_check_timeout}
     end
   end
 
-  defp verdict({:checked, healthy}) when healthy in [:ok, true], do: :ok
-  defp verdict({:checked, {:ok, _value}}), do: :ok
-  defp verdict({:checked, value}), do: {:error, {:health_check_failed, value}}
+  defp checked(value, time, pid, service) do
+    if value in [:ok, true] or match?({:ok, _value}, value) do
+      Logger.debug("Health check passed for #{inspect(service)} in #{time}μs")
+      {:ok, pid}
+    else
+      said = if value == false, do: "returned false", else: inspect(value)
+      Logger.warning("Health check failed for #{inspect(service)}: #{said}")
+      {:error, {:health_check_failed, value}}
+    end
+  end
 
-  defp verdict({%RuntimeError{} = exception, stacktrace}) when is_list(stacktrace),
-    do: {:error, {:health_check_error, exception}}
+  # Of a pair the first element is the reason: an exception has its stack trace beside it, an exit from a call the call.
+  defp crashed({%RuntimeError{} = exception, _stacktrace}, service) do
+    Logger.warning("Health check errored for #{inspect(service)}: #{inspect(exception)}")
+    {:health_check_error, exception}
+  end
 
-  defp verdict({reason, stacktrace}) when is_list(stacktrace),
-    do: {:error, {:health_check_crashed, reason}}
-
-  defp verdict(reason), do: {:error, {:health_check_crashed, reason}}
+  defp crashed(reason, service) do
+    reason = if match?({_reason, _where}, reason), do: elem(reason, 0), else: reason
+    Logger.warning("Health check crashed for #{inspect(service)}: #{inspect(reason)}")
+    {:health_check_crashed, reason}
+  end
 
   @doc """
   Waits until a name is there, at most `timeout` ms (5000 by default).
@@ -168,20 +192,29 @@ defmodule Foundation.ServiceRegistry do
   @spec wait_for_service(namespace(), service_name(), non_neg_integer()) ::
           {:ok, pid()} | {:error, :timeout}
   def wait_for_service(namespace, service, timeout \\ 5000) do
+    Logger.debug(fn ->
+      "Waiting for service #{describe(namespace, service)} (timeout: #{timeout}ms)"
+    end)
+
     wait(namespace, service, timeout, System.monotonic_time(:millisecond))
   end
 
   defp wait(namespace, service, timeout, start) do
-    with {:error, _not_found} <- lookup(namespace, service) do
-      elapsed = System.monotonic_time(:millisecond) - start
+    found = lookup(namespace, service)
+    elapsed = System.monotonic_time(:millisecond) - start
 
-      if elapsed >= timeout do
+    case found do
+      {:ok, pid} ->
+        Logger.debug("Service #{inspect(service)} became available after #{elapsed}ms")
+        {:ok, pid}
+
+      {:error, _not_found} when elapsed >= timeout ->
         Logger.warning("Timeout waiting for service #{inspect(service)} after #{elapsed}ms")
         {:error, :timeout}
-      else
+
+      {:error, _not_found} ->
         Process.sleep(@poll_ms)
         wait(namespace, service, timeout, start)
-      end
     end
   end
 
@@ -197,6 +230,9 @@ defmodule Foundation.ServiceRegistry do
           healthy_services: non_neg_integer()
         }
   def get_service_info(namespace) do
+    if Application.get_env(:foundation, :debug_registry, false),
+      do: Logger.debug("Getting service info for namespace #{inspect(namespace)}")
+
     services =
       Map.new(ProcessRegistry.get_all_services(namespace), fn {service, pid} ->
         alive = node(pid) != node() or Process.alive?(pid)
@@ -217,8 +253,15 @@ defmodule Foundation.ServiceRegistry do
   """
   @spec cleanup_test_namespace(reference()) :: :ok
   def cleanup_test_namespace(test_ref) do
-    if ProcessRegistry.count_services({:test, test_ref}) > 0 do
+    namespace = {:test, test_ref}
+    log = if Foundation.Settings.get(:test_mode), do: fn _line -> :ok end, else: &Logger.info/1
+    log.("Starting cleanup of test namespace #{inspect(namespace)}")
+    %{total_services: count} = get_service_info(namespace)
+
+    if count > 0 do
+      Logger.info("Cleaning up #{count} services in test namespace")
       ProcessRegistry.cleanup_test_namespace(test_ref)
+      log.("Cleanup completed for test namespace #{inspect(namespace)}")
     end
 
     :ok
@@ -277,7 +320,7 @@ defmodule Foundation.ServiceRegistry do
     )
   end
 
-  defp describe(namespace, service) do
-    "#{inspect(service)} in namespace #{inspect(namespace)}"
+  defp describe(namespace, service, preposition \\ "in") do
+    "#{inspect(service)} #{preposition} namespace #{inspect(namespace)}"
   end
 end

@@ -129,6 +129,19 @@ defmodule Foundation.InfrastructureTest do
       end
     end
 
+    test "limits that are no counts" do
+      for {tolerance, refresh} <- [{-1, 5}, {1, -5}, {1.5, 5}, {:many, 5}] do
+        assert {:error, %Error{code: 5002, context: %{exception: %ArgumentError{}}}} =
+                 CircuitBreaker.start_fuse_instance(:no_breaker,
+                   strategy: :standard,
+                   tolerance: tolerance,
+                   refresh: refresh
+                 )
+      end
+
+      assert {:error, %Error{code: 5007}} = CircuitBreaker.get_status(:no_breaker)
+    end
+
     test "tells telemetry" do
       forward(
         for event <- [:fuse_installed, :call_executed, :call_rejected, :state_change],

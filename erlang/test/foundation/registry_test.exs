@@ -1,5 +1,6 @@
 defmodule Foundation.RegistryTest do
   use ExUnit.Case
+  import ExUnit.CaptureLog
   @moduletag :integration
 
   alias Foundation.{ProcessRegistry, ServiceRegistry}
@@ -144,11 +145,73 @@ defmodule Foundation.RegistryTest do
 
     assert check.(fn _pid -> exit(:gone) end, []) == {:error, {:health_check_crashed, :gone}}
 
+    # Of a pair the reason: a call that failed says so in its first element.
+    for {fun, reason} <- [
+          {fn _pid -> exit({:shutdown, :late}) end, :shutdown},
+          {fn _pid -> GenServer.call(:nobody, :well?) end, :noproc},
+          {fn pid -> GenServer.call(pid, :well?, 1) end, :timeout},
+          {fn _pid -> exit({:a, :b, :c}) end, {:a, :b, :c}}
+        ],
+        do: assert(check.(fun, []) == {:error, {:health_check_crashed, reason}})
+
+    caller = self()
+    assert check.(fn _pid -> Process.get(:"$callers") == [caller] end, []) == {:ok, pid}
+
     assert check.(fn _pid -> Process.sleep(:infinity) end, timeout: 10) ==
              {:error, :health_check_timeout}
 
     # Nothing of it reaches the caller.
     refute_received _any
+  end
+
+  test "what is done with services is logged", %{namespace: {:test, ref} = namespace} do
+    pid = process()
+    other = process()
+    level = Logger.level()
+    on_exit(fn -> Logger.configure(level: level) end)
+    Logger.configure(level: :debug)
+
+    log =
+      capture_log(fn ->
+        :ok = ServiceRegistry.register(namespace, :a, pid)
+        {:error, _taken} = ServiceRegistry.register(namespace, :a, other)
+        [:a] = ServiceRegistry.list_services(namespace)
+        {:ok, ^pid} = ServiceRegistry.wait_for_service(namespace, :a)
+
+        for fun <- [
+              fn _pid -> true end,
+              fn _pid -> false end,
+              fn _pid -> :ill end,
+              fn _pid -> exit({:ill, :now}) end,
+              fn _pid -> raise "ill" end,
+              fn _pid -> Process.sleep(:infinity) end
+            ],
+            do: ServiceRegistry.health_check(namespace, :a, health_check: fun, timeout: 20)
+
+        :ok = ServiceRegistry.unregister(namespace, :a)
+        :ok = ServiceRegistry.register(namespace, :a, pid)
+        :ok = ServiceRegistry.cleanup_test_namespace(ref)
+      end)
+
+    for line <- [
+          "Registering service :a in namespace #{inspect(namespace)}",
+          "Successfully registered service :a in namespace #{inspect(namespace)}",
+          "Failed to register service :a in namespace #{inspect(namespace)}: already registered to PID #{inspect(pid)}",
+          "Listing services in namespace #{inspect(namespace)}",
+          "Found 1 services in namespace #{inspect(namespace)}",
+          "Waiting for service :a in namespace #{inspect(namespace)} (timeout: 5000ms)",
+          "Service :a became available after 0ms",
+          "Health check passed for :a in ",
+          "Health check failed for :a: returned false",
+          "Health check failed for :a: :ill",
+          "Health check crashed for :a: :ill",
+          "Health check errored for :a: %RuntimeError{message: \"ill\"}",
+          "Health check timed out for :a after 20ms",
+          "Unregistering service :a from namespace #{inspect(namespace)}",
+          "Unregistered service :a from namespace #{inspect(namespace)}",
+          "Cleaning up 1 services in test namespace"
+        ],
+        do: assert(log =~ line)
   end
 
   test "waiting ends when the service comes", %{namespace: namespace} do

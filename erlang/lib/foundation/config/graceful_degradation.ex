@@ -22,6 +22,8 @@ defmodule Foundation.Config.GracefulDegradation do
     if :ets.whereis(@table) == :undefined do
       :ets.new(@table, [:named_table, :public, :set, read_concurrency: true])
       Logger.info("Fallback system initialized with ETS table: #{@table}")
+    else
+      Logger.debug("Fallback system already initialized")
     end
 
     :ok
@@ -87,6 +89,7 @@ defmodule Foundation.Config.GracefulDegradation do
       {{:_, :_, :"$1"}, [{:is_integer, :"$1"}, {:<, :"$1", now() - @ttl_seconds}], [true]}
     ])
 
+    Logger.debug("Expired cache entries cleaned up")
     :ok
   end
 
@@ -98,11 +101,23 @@ defmodule Foundation.Config.GracefulDegradation do
     pending =
       :ets.select(@table, [{{{:pending_update, :"$1"}, :"$2", :_}, [], [{{:"$1", :"$2"}}]}])
 
-    applied = Enum.filter(pending, fn {path, value} -> Config.update(path, value) == :ok end)
-    for {path, _value} <- applied, do: :ets.delete(@table, {:pending_update, path})
-
-    Logger.info("Retry completed: #{length(applied)}/#{length(pending)} updates successful")
+    Logger.debug("Retrying #{length(pending)} pending updates")
+    applied = Enum.count(pending, fn {path, value} -> applied?(path, value) end)
+    Logger.info("Retry completed: #{applied}/#{length(pending)} updates successful")
     :ok
+  end
+
+  defp applied?(path, value) do
+    case Config.update(path, value) do
+      :ok ->
+        :ets.delete(@table, {:pending_update, path})
+        Logger.debug("Successfully applied pending update: #{inspect(path)}")
+        true
+
+      {:error, reason} ->
+        Logger.debug("Pending update still failed: #{inspect(path)} - #{inspect(reason)}")
+        false
+    end
   end
 
   @doc """
@@ -128,6 +143,7 @@ defmodule Foundation.Config.GracefulDegradation do
     case :ets.lookup(@table, key) do
       [{^key, value, seconds}] ->
         if now() - seconds <= @ttl_seconds do
+          Logger.debug("Using cached config value for path: #{inspect(path)}")
           {:ok, value}
         else
           :ets.delete(@table, key)

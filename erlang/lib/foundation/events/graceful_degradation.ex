@@ -48,8 +48,12 @@ defmodule Foundation.Events.GracefulDegradation do
   @spec serialize_safe(term()) :: binary()
   def serialize_safe(event) do
     case Events.serialize(event) do
-      {:ok, binary} -> binary
-      {:error, _error} -> serialize_fallback(event)
+      {:ok, binary} ->
+        binary
+
+      {:error, _error} ->
+        Logger.warning("Events.serialize returned error, using fallback")
+        serialize_fallback(event)
     end
   rescue
     exception ->

@@ -91,6 +91,36 @@ defmodule Foundation.Infrastructure.CircuitBreaker do
   def execute(name, operation, metadata) when is_atom(name) and is_function(operation, 0) do
     start = System.monotonic_time(:microsecond)
 
+    try do
+      ask(name, operation, metadata, start)
+    rescue
+      exception ->
+        executed(name, metadata, start, %{status: :exception, exception: exception})
+
+        error(
+          5006,
+          :circuit_breaker_exception,
+          "Exception in circuit breaker execution: #{inspect(exception)}",
+          :critical,
+          %{fuse_name: name, exception: exception}
+        )
+    end
+  end
+
+  def execute(name, operation, _metadata) do
+    error(
+      5009,
+      :invalid_input,
+      "Invalid circuit breaker inputs: name must be atom, operation must be 0-arity function",
+      :medium,
+      %{
+        name: name,
+        operation_type: if(is_function(operation), do: :function, else: :not_function)
+      }
+    )
+  end
+
+  defp ask(name, operation, metadata, start) do
     case Fuse.ask(name) do
       :ok ->
         run(name, operation, metadata, start)
@@ -112,33 +142,6 @@ defmodule Foundation.Infrastructure.CircuitBreaker do
         emit(:call_rejected, Map.merge(metadata, %{name: name, reason: :not_found}))
         not_found(5005, "Circuit breaker #{name} not found", :high, name)
     end
-  rescue
-    exception ->
-      emit(
-        :call_executed,
-        Map.merge(metadata, %{name: name, status: :exception, exception: exception})
-      )
-
-      error(
-        5006,
-        :circuit_breaker_exception,
-        "Exception in circuit breaker execution: #{inspect(exception)}",
-        :critical,
-        %{fuse_name: name, exception: exception}
-      )
-  end
-
-  def execute(name, operation, _metadata) do
-    error(
-      5009,
-      :invalid_input,
-      "Invalid circuit breaker inputs: name must be atom, operation must be 0-arity function",
-      :medium,
-      %{
-        name: name,
-        operation_type: if(is_function(operation), do: :function, else: :not_function)
-      }
-    )
   end
 
   defp run(name, operation, metadata, start) do

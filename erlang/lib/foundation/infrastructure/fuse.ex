@@ -16,16 +16,24 @@ defmodule Foundation.Infrastructure.Fuse do
   @type options ::
           {{:standard, non_neg_integer(), non_neg_integer()}, {:reset, non_neg_integer()}}
 
+  defguardp is_count(value) when is_integer(value) and value >= 0
+
   @doc """
-  Installs a fuse.
+  Installs a fuse. Raises `ArgumentError` on options of another form.
   """
   @spec install(name(), options()) :: :ok | {:error, term()}
   def install(name, options) do
     case Host.module(:fuse) do
-      nil -> GenServer.call(__MODULE__, {:install, name, options})
+      nil -> install_own(name, options)
       fuse -> fuse.install(name, options)
     end
   end
+
+  defp install_own(name, {{:standard, max, window}, {:reset, reset_ms}})
+       when is_count(max) and is_count(window) and is_count(reset_ms),
+       do: GenServer.call(__MODULE__, {:install, name, {max, window, reset_ms}})
+
+  defp install_own(_name, _options), do: raise(ArgumentError)
 
   @doc """
   Whether a fuse is whole.
@@ -88,13 +96,9 @@ defmodule Foundation.Infrastructure.Fuse do
   end
 
   @impl GenServer
-  def handle_call({:install, name, {{:standard, max, window}, {:reset, reset_ms}}}, _from, fuses) do
+  def handle_call({:install, name, {max, window, reset_ms}}, _from, fuses) do
     cancel(fuses[name])
     {:reply, :ok, whole(fuses, name, {max, window, reset_ms, [], nil})}
-  end
-
-  def handle_call({:install, _name, _options}, _from, fuses) do
-    {:reply, {:error, :badarg}, fuses}
   end
 
   def handle_call({:melt, name}, _from, fuses) do

@@ -113,14 +113,22 @@ defmodule Foundation.Infrastructure.PoolWorkers.HttpWorker do
       body: body
     }
 
-    result =
-      try do
-        answer(request, state.timeout)
-      rescue
-        exception -> {:error, {:exception, exception}}
-      end
+    {time, result} = :timer.tc(fn -> try_answer(request, state.timeout) end)
 
-    failed = if match?({:error, _reason}, result), do: 1, else: 0
+    failed =
+      case result do
+        {:ok, _answer} ->
+          Logger.debug("HTTP #{method} #{request.url} completed in #{time}μs")
+          0
+
+        {:error, {:exception, exception}} ->
+          Logger.error("HTTP #{method} #{request.url} exception: #{inspect(exception)}")
+          1
+
+        {:error, reason} ->
+          Logger.warning("HTTP #{method} #{request.url} failed: #{inspect(reason)}")
+          1
+      end
 
     stats = %{
       requests_made: state.stats.requests_made + 1,
@@ -143,6 +151,12 @@ defmodule Foundation.Infrastructure.PoolWorkers.HttpWorker do
   end
 
   ## The answers
+
+  defp try_answer(request, timeout) do
+    answer(request, timeout)
+  rescue
+    exception -> {:error, {:exception, exception}}
+  end
 
   defp answer(%{url: url} = request, timeout) do
     cond do
@@ -191,11 +205,9 @@ defmodule Foundation.Infrastructure.PoolWorkers.HttpWorker do
   defp pause, do: Process.sleep(Enum.random(10..100))
 
   defp number_after(url, prefix, default) do
-    with [_before, rest] <- String.split(url, prefix, parts: 2),
-         {number, _rest} <- Integer.parse(rest) do
-      number
-    else
-      _none -> default
+    case Regex.run(~r"#{prefix}(\d+)", url) do
+      [_all, digits] -> String.to_integer(digits)
+      nil -> default
     end
   end
 
