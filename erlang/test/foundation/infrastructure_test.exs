@@ -528,6 +528,33 @@ defmodule Foundation.InfrastructureTest do
       end
     end
 
+    test "whose process ends while it is asked, are asked of its successor" do
+      agent = Infrastructure.ConfigAgent
+      key = name(:key)
+
+      for {ask, answer} <- [
+            {fn -> Infrastructure.configure_protection(key, @config) end, :ok},
+            {fn -> Infrastructure.get_protection_config(key) end, {:error, :not_found}},
+            {fn -> Infrastructure.list_protection_keys() end, []}
+          ] do
+        if pid = Process.whereis(agent) do
+          Process.unlink(pid)
+          Agent.stop(pid)
+        end
+
+        test = self()
+
+        spawn(fn ->
+          Process.register(self(), agent)
+          send(test, :registered)
+          receive do: (_call -> exit(:shutdown))
+        end)
+
+        assert_receive :registered
+        assert ask.() == answer
+      end
+    end
+
     test "engines" do
       assert Infrastructure.initialize_all_infra_components() == {:ok, []}
 

@@ -116,10 +116,21 @@ defmodule Foundation.TelemetryTest do
   end
 
   test "a handler that raises is detached, and the others go on" do
-    :ok = Host.Telemetry.attach(:raising, [:h], fn _, _, _, _ -> raise "boom" end, nil)
-    forward(:steady, [[:h]])
+    :ok = Host.Telemetry.attach(:raising, [:h], fn _, _, _, _ -> raise "boom" end, :config)
+    forward(:steady, [[:h], [:telemetry, :handler, :failure]])
     Host.Telemetry.execute([:h], %{}, %{})
     assert_receive {[:h], _, _}
+
+    assert_receive {[:telemetry, :handler, :failure], %{monotonic_time: _, system_time: _},
+                    %{
+                      event_name: [:h],
+                      handler_id: :raising,
+                      handler_config: :config,
+                      kind: :error,
+                      reason: %RuntimeError{message: "boom"},
+                      stacktrace: [_ | _]
+                    }}
+
     assert Host.Telemetry.attach(:raising, [:h], fn _, _, _, _ -> :ok end, nil) == :ok
 
     assert Host.Telemetry.attach(:raising, [:h], fn _, _, _, _ -> :ok end, nil) ==

@@ -20,7 +20,7 @@ defmodule Foundation.Events.GracefulDegradation do
       {:ok, event} ->
         event
 
-      {:error, error} ->
+      {:error, _reason} = error ->
         Logger.warning("Unexpected result from Events.new_event: #{inspect(error)}")
         minimal(event_type, data)
     end

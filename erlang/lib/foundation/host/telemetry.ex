@@ -3,7 +3,8 @@ defmodule Foundation.Host.Telemetry do
   `execute/3`, `attach/4`, `attach_many/4` and `detach/1` with the meaning that the `:telemetry` library gives them.
 
   With `:telemetry` in the host application they are its functions. Without it handlers are kept in a table here, from the first call on, whether the
-  application has started or not: they run in the emitting process, and one that raises is logged and detached.
+  application has started or not: they run in the emitting process, and one that raises is detached, logged, and told to handlers of
+  `[:telemetry, :handler, :failure]`.
   """
 
   alias Foundation.Host
@@ -123,6 +124,19 @@ defmodule Foundation.Host.Telemetry do
   catch
     kind, reason ->
       detach_own(id)
+
+      execute_own(
+        [:telemetry, :handler, :failure],
+        %{monotonic_time: System.monotonic_time(), system_time: System.system_time()},
+        %{
+          event_name: event,
+          handler_id: id,
+          handler_config: config,
+          kind: kind,
+          reason: reason,
+          stacktrace: __STACKTRACE__
+        }
+      )
 
       Logger.error(
         "Handler #{inspect(id)} has failed and has been detached. " <>

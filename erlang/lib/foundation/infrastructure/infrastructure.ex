@@ -202,8 +202,7 @@ defmodule Foundation.Infrastructure do
   def configure_protection(protection_key, config) do
     case check_config(config) do
       :ok ->
-        :ok = ensure_configs()
-        Agent.update(@configs, &Map.put(&1, protection_key, config))
+        {:ok, :ok} = ask_configs(&Agent.update(&1, Map, :put, [protection_key, config]))
         Logger.info("Configured protection for #{protection_key}")
         :ok
 
@@ -218,12 +217,8 @@ defmodule Foundation.Infrastructure do
   """
   @spec get_protection_config(protection_key()) :: {:ok, protection_config()} | {:error, term()}
   def get_protection_config(protection_key) do
-    with :ok <- ensure_configs() do
-      case Agent.get(@configs, &Map.get(&1, protection_key)) do
-        nil -> {:error, :not_found}
-        config -> {:ok, config}
-      end
-    end
+    with {:ok, nil} <- ask_configs(&Agent.get(&1, Map, :get, [protection_key])),
+         do: {:error, :not_found}
   end
 
   @doc """
@@ -249,8 +244,8 @@ defmodule Foundation.Infrastructure do
   """
   @spec list_protection_keys() :: [protection_key()]
   def list_protection_keys do
-    case ensure_configs() do
-      :ok -> Agent.get(@configs, &Map.keys/1)
+    case ask_configs(&Agent.get(&1, Map, :keys, [])) do
+      {:ok, keys} -> keys
       {:error, _reason} -> []
     end
   end
@@ -274,6 +269,14 @@ defmodule Foundation.Infrastructure do
   defp check_config(_other), do: {:error, :invalid_config_format}
 
   defp has_keys?(map, keys), do: is_map(map) and Enum.all?(keys, &is_map_key(map, &1))
+
+  # The process that has the configurations may end while it is asked: its successor is, which has none.
+  defp ask_configs(ask, attempts \\ 3) do
+    with :ok <- ensure_configs(), do: {:ok, ask.(@configs)}
+  catch
+    :exit, {reason, _call} when reason != :timeout and attempts > 1 ->
+      ask_configs(ask, attempts - 1)
+  end
 
   # Linked to the process that asks first, as in 1.x: tests rely on the configurations going with it.
   defp ensure_configs do
