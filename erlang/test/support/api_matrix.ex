@@ -5,8 +5,8 @@ defmodule Foundation.ApiMatrix do
   @head """
   # The API of the Elixir library
 
-  Every public function. *1.x* says since when: **1.x** are those of Foundation 0.1.4 (and `Foundation.BEAM.Processes` of 0.1.5), which keep their
-  arguments, results and errors; **2.0** are new. What the founding documents name beyond this is in [not-offered.md](not-offered.md).
+  Every public function. *1.x* says since when: **1.x** are those of Foundation 0.1.4 (with `Foundation.BEAM.Processes` and `Foundation.Integrations.GeminiAdapter` of 0.1.5), which
+  keep their arguments, results and errors; **2.0** are new. What the founding documents name beyond this is in [not-offered.md](not-offered.md).
 
   Made by `UPDATE=1 mix test test/foundation/api_matrix_test.exs` in `erlang`; the test fails when it is not current.
   """
