@@ -70,6 +70,59 @@ defmodule Foundation.NativeTest do
     assert output =~ ~r{,\s+nil\}}
   end
 
+  test "a library that was cut short is refused, and ends no VM" do
+    [library] = Path.wildcard(Application.app_dir(:foundation, "native/foundation_native.*"))
+    assert Native.Object.whole(library) == :ok
+    # The linker's to refuse.
+    assert Native.Object.whole(library <> ".none") == :ok
+
+    directory = Path.join(System.tmp_dir!(), "foundation_#{System.unique_integer([:positive])}")
+    on_exit(fn -> File.rm_rf!(directory) end)
+    application = Path.join(directory, "foundation")
+    copy = Path.join([application, "priv/native", Path.basename(library)])
+    File.mkdir_p!(Path.dirname(copy))
+    File.cp_r!(Application.app_dir(:foundation, "ebin"), Path.join(application, "ebin"))
+    size = File.stat!(library).size
+
+    for bytes <- [7, 40, 64, 100, 70_000, div(size, 2), size - 1] do
+      {:ok, _copied} = :file.copy(library, copy, bytes)
+
+      assert Native.Object.whole(copy) ==
+               {:error,
+                "#{copy} has #{bytes} bytes of at least #{needed(copy)}: it was not copied whole"}
+    end
+
+    for other <- [
+          "",
+          "no library",
+          <<0x7F, "ELF", 9, 9, 0::64*8>>,
+          <<0x7F, "ELF", 2, 9, 0::64*8>>
+        ] do
+      File.write!(copy, other)
+      assert Native.Object.whole(copy) == :ok
+    end
+
+    {:ok, _copied} = :file.copy(library, copy, div(size, 2))
+
+    {output, 0} =
+      System.cmd("elixir", [
+        "-pa",
+        Path.join(application, "ebin"),
+        "-e",
+        "{:error, message} = Foundation.Native.load(); IO.puts(message)"
+      ])
+
+    assert output =~ "native functions are not loaded: "
+    assert output =~ "it was not copied whole"
+  end
+
+  defp needed(copy) do
+    {:error, message} = Native.Object.whole(copy)
+    [_all, needed] = Regex.run(~r/at least (\d+)/, message)
+    assert String.to_integer(needed) > File.stat!(copy).size
+    needed
+  end
+
   # 4,000 reductions of Elixir take about 25 microseconds. Without a charge a call is one, and its process keeps the scheduler for as long as it likes.
   test "a call on a normal scheduler is charged to the process that makes it" do
     alias Native.Loader

@@ -3,13 +3,19 @@ defmodule Foundation.Native.Loader do
   # The stubs that the library replaces. This module holds nothing else, because a module with loaded native functions
   # cannot be reloaded: `Foundation.Native` can.
 
+  alias Foundation.Native.Object
+
   @doc false
   @spec load() :: :ok | {:error, String.t()}
   def load do
-    case :erlang.load_nif(String.to_charlist(path()), 0) do
-      :ok -> :ok
-      {:error, {:reload, _text}} -> :ok
-      {:error, {_reason, text}} -> {:error, List.to_string(text)}
+    path = path()
+
+    with :ok <- Object.whole(path <> ".so") do
+      case :erlang.load_nif(String.to_charlist(path), 0) do
+        :ok -> :ok
+        {:error, {:reload, _text}} -> :ok
+        {:error, {_reason, text}} -> {:error, List.to_string(text)}
+      end
     end
   end
 
