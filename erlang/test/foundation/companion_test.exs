@@ -188,6 +188,39 @@ defmodule Foundation.Cluster.CompanionTest do
 
     @tag :integration
     @tag :cluster
+    test "another program in its place is said, costs no memory, and the application runs" do
+      directory = Path.join(System.tmp_dir!(), "companion_#{System.unique_integer([:positive])}")
+      File.mkdir_p!(directory)
+      on_exit(fn -> File.rm_rf!(directory) end)
+
+      # One writes all the time, one says what is no term, one nothing. They end with their node.
+      for {script, said} <- [
+            {"exec yes",
+             ~r/has ended \(it said \d+ bytes at once, of at most 1048576: is it the/},
+            {~S(printf '\000\000\000\003abc'; exec cat), ~r/said something that this version/},
+            {"exec cat > /dev/null", ~r/has not answered for 10 s, and finds nobody: is it the/}
+          ] do
+        program = Path.join(directory, "program")
+        File.write!(program, "#!/bin/sh\n" <> script)
+        File.chmod!(program, 0o755)
+        {_cluster, call, [a]} = start(1, binary: program)
+        collected = collect(call, a)
+        assert {:ok, _supervisor} = call.(a, Foundation, :start_cluster, [[cluster: :local_epmd]])
+
+        eventually(fn ->
+          Enum.any?(collected.(), fn
+            {:logged, :warning, text, _metadata} -> text =~ said
+            _other -> false
+          end)
+        end)
+
+        assert call.(a, Foundation, :available?, [])
+        assert call.(a, :erlang, :memory, [:total]) < 200_000_000
+      end
+    end
+
+    @tag :integration
+    @tag :cluster
     test "what is missing is said" do
       {_cluster, call, [a]} = start(1, binary: "/nowhere/foundation", app_name: "shop")
       collected = collect(call, a)

@@ -41,6 +41,10 @@ defmodule Foundation.Cluster.Companion do
   @steady_ms 60_000
   # How often a list_nodes of the application's own is asked: nobody tells when it changes.
   @list_interval_ms 1_000
+  # The longest frame that the program says (its MAX_FRAME). What says longer ones is another program, and nothing is kept for it.
+  @max_frame 1_048_576
+  # A program that has not answered after this long is named in the log.
+  @answers_ms 10_000
   # EX_CONFIG of sysexits.h: the same configuration would be refused again.
   @refused 78
 
@@ -139,6 +143,8 @@ defmodule Foundation.Cluster.Companion do
         list_nodes: list_nodes,
         port: nil,
         opened: nil,
+        answered?: false,
+        unread: <<>>,
         failures: 0,
         refused: nil,
         connected: MapSet.new(list(list_nodes)),
@@ -159,23 +165,22 @@ defmodule Foundation.Cluster.Companion do
   def handle_continue(:open, state), do: {:noreply, open(state)}
 
   @impl true
-  def handle_info({port, {:data, frame}}, %{port: port} = state) do
-    state =
-      try do
-        :erlang.binary_to_term(frame, [:safe])
-      rescue
-        # An atom that this version does not know, or no term at all.
-        ArgumentError -> :unknown
-      end
-      |> said(state)
-
-    {:noreply, state}
-  end
+  def handle_info({port, {:data, bytes}}, %{port: port} = state),
+    do: {:noreply, read(state.unread <> bytes, state)}
 
   def handle_info({port, {:exit_status, status}}, %{port: port} = state),
     do: {:noreply, ended(state, "exit status #{status}", status)}
 
   def handle_info(:open, %{port: nil} = state), do: {:noreply, open(state)}
+
+  def handle_info({:answered?, port}, %{port: port, answered?: false} = state) do
+    Logger.warning(
+      "Foundation clustering: #{state.opts[:binary]} has not answered for #{div(@answers_ms, 1000)} s, and finds nobody: " <>
+        "is it the program foundation?"
+    )
+
+    {:noreply, state}
+  end
 
   def handle_info({:nodeup, _node, _info}, state), do: {:noreply, look(state)}
 
@@ -206,10 +211,10 @@ defmodule Foundation.Cluster.Companion do
   defp open(state) do
     path = state.opts[:binary]
 
-    port =
-      Port.open({:spawn_executable, path}, [:binary, :exit_status, packet: 4, args: ["companion"]])
+    port = Port.open({:spawn_executable, path}, [:binary, :exit_status, args: ["companion"]])
 
-    state = %{state | port: port, opened: now()}
+    Process.send_after(self(), {:answered?, port}, @answers_ms)
+    state = %{state | port: port, opened: now(), answered?: false, unread: <<>>}
     tell(state, {:start, start(state)})
     state
   rescue
@@ -261,7 +266,8 @@ defmodule Foundation.Cluster.Companion do
   defp tell(%{port: nil}, _term), do: :ok
 
   defp tell(%{port: port}, term) do
-    Port.command(port, :erlang.term_to_binary(term))
+    bytes = :erlang.term_to_binary(term)
+    Port.command(port, [<<byte_size(bytes)::32>>, bytes])
     :ok
   rescue
     # It has just ended; its exit status is on its way.
@@ -296,6 +302,29 @@ defmodule Foundation.Cluster.Companion do
   defp now, do: System.monotonic_time(:millisecond)
 
   ## What it says
+
+  # Frames as of `packet: 4`, which would take what stands there for a length, up to 4 GiB, and keep as much.
+  defp read(<<size::32, _rest::binary>>, state) when size > @max_frame do
+    Port.close(state.port)
+    why = "it said #{size} bytes at once, of at most #{@max_frame}: is it the program foundation?"
+    ended(state, why, nil)
+  end
+
+  defp read(<<size::32, frame::binary-size(size), rest::binary>>, state) do
+    case frame |> term() |> said(state) do
+      %{port: nil} = state -> state
+      state -> read(rest, %{state | answered?: true})
+    end
+  end
+
+  defp read(unread, state), do: %{state | unread: unread}
+
+  defp term(frame) do
+    :erlang.binary_to_term(frame, [:safe])
+  rescue
+    # An atom that this version does not know, or no term at all.
+    ArgumentError -> :unknown
+  end
 
   defp said({:ready, 1, version, evidence}, state) do
     Logger.debug("Foundation clustering: #{state.opts[:binary]} #{version}")
