@@ -33,6 +33,34 @@ defmodule Foundation.EventsTest do
     for odd <- [0, -1, "1"], do: assert_raise(FunctionClauseError, fn -> Events.get(odd) end)
   end
 
+  test "each call looks the store up once, settled or not" do
+    test = self()
+    handler = fn _event, _measurements, metadata, _config -> send(test, metadata.service) end
+    event = event(correlation_id: "c")
+
+    :ok =
+      Foundation.Host.Telemetry.attach(
+        :lookups,
+        [:foundation, :foundation, :registry, :lookup],
+        # The services look each other up, too.
+        &if(self() == test, do: handler.(&1, &2, &3, &4)),
+        nil
+      )
+
+    on_exit(fn -> Foundation.Host.Telemetry.detach(:lookups) end)
+
+    for call <- [
+          fn -> Events.store(event) end,
+          fn -> Events.query(%{event_type: :x}) end,
+          fn -> Events.get_by_correlation("c") end,
+          fn -> Events.get(event.event_id) end
+        ] do
+      assert {:ok, _found} = call.()
+      assert_received :event_store
+      refute_received :event_store
+    end
+  end
+
   test "a batch is stored whole or not at all" do
     events = [event(), event()]
     assert Events.store_batch(events) == {:ok, Enum.map(events, & &1.event_id)}

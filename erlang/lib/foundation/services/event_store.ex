@@ -93,8 +93,8 @@ defmodule Foundation.Services.EventStore do
   @impl Contract
   @spec query(map()) :: {:ok, [Event.t()]} | {:error, Error.t()}
   def query(query) when is_map(query) do
-    with {:ok, _pid, tables} <- tables(),
-         {:ok, recent} <- recent(tables),
+    with {:ok, pid, tables} <- tables(),
+         {:ok, recent} <- recent(pid, tables),
          {:ok, _events} = found <- read_tables(fn -> {:ok, select(tables, recent, query)} end) do
       found
     else
@@ -173,13 +173,21 @@ defmodule Foundation.Services.EventStore do
 
   # From the tables if everything has settled, else by the server.
   defp read(request, fun) do
-    with {:ok, _pid, tables} <- tables(),
-         true <- Tables.settled?(tables),
-         {_status, _events} = result <- read_tables(fn -> fun.(tables) end) do
-      result
-    else
-      {:error, _not_found} = error -> error
-      _unsettled_or_gone -> call(request)
+    case tables() do
+      {:ok, pid, tables} ->
+        with true <- Tables.settled?(tables),
+             {_status, _events} = result <- read_tables(fn -> fun.(tables) end) do
+          result
+        else
+          false -> GenServer.call(pid, request)
+          :gone -> call(request)
+        end
+
+      {:error, _not_found} = error ->
+        error
+
+      :gone ->
+        call(request)
     end
   end
 
@@ -195,8 +203,8 @@ defmodule Foundation.Services.EventStore do
   end
 
   # What the server has not settled is few events: the result is put together by who asks, and copied once.
-  defp recent(tables) do
-    if Tables.settled?(tables), do: {:ok, %{}}, else: call({__MODULE__, :recent})
+  defp recent(pid, tables) do
+    if Tables.settled?(tables), do: {:ok, %{}}, else: GenServer.call(pid, {__MODULE__, :recent})
   end
 
   defp read_tables(fun) do
