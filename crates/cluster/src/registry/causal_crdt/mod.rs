@@ -543,7 +543,8 @@ impl CausalCrdt {
             self.is_equal(&peer);
             return self.send(Address::Pid(diff.originator), wire::ack_diff(&diff.to));
         }
-        if first && self.passes_over(now, &peer) || mine && self.gives_up(now, &diff.from) {
+        // One of this kind waits for each of its comparisons to be over.
+        if first && !diff.exact && self.passes_over(now, &peer) || mine && self.gives_up(now, &diff.from) {
             return;
         }
         let tree = self.tree(shape);

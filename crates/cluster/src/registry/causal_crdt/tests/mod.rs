@@ -476,6 +476,25 @@ fn a_beam_that_has_much_more_is_answered_once() {
     assert_eq!(answers(&mut empty, beat(20), much(3030)), 1, "the answer may have been lost");
 }
 
+/// One that was started again may be heard of before it is monitored, and then passes for a DeltaCrdt.
+#[test]
+fn a_member_of_this_kind_is_answered_each_time() {
+    let mut member = member();
+    let Some(Action::Monitor { monitor, .. }) = member.poll_action() else { panic!() };
+    member.handle(SECOND, Event::Down(monitor));
+    let asks = |member: &mut CausalCrdt| {
+        let Term::Tuple(step) = from_beam(1, MapSetShape::Plain) else { panic!() };
+        let [tag, mut diff] = <[Term; 2]>::try_from(step.into_vec()).unwrap();
+        let Term::Map(fields) = &mut diff else { panic!() };
+        fields.insert(atom("beyond"), atom("true"));
+        member.handle(SECOND, Event::Message(Term::tuple([tag, diff])));
+        tags(member)
+    };
+    tags(&mut member);
+    assert_eq!(asks(&mut member), ["get_diff", "ack_diff"]);
+    assert_eq!(asks(&mut member), ["get_diff", "ack_diff"]);
+}
+
 /// It shows most of its tree again otherwise, and asks for all that has just come from it.
 #[test]
 fn what_is_here_is_compared_after_the_data_of_a_beam_that_has_much_more() {
