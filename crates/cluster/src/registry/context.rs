@@ -24,6 +24,17 @@ pub struct Context {
     beyond: BTreeSet<Dot>,
 }
 
+/// What has been seen of a replica of which something is missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Gap {
+    /// All dots up to this number.
+    upto: i64,
+    /// How many beyond.
+    beyond: usize,
+    /// The greatest of them.
+    pub(super) latest: i64,
+}
+
 impl Context {
     /// Whether a dot has been seen.
     pub fn contains(&self, dot: Dot) -> bool {
@@ -82,6 +93,17 @@ impl Context {
     /// The dots that stand alone.
     pub fn beyond(&self) -> impl Iterator<Item = Dot> {
         self.beyond.iter().copied()
+    }
+
+    /// The replicas of which something is missing.
+    pub(super) fn gaps(&self) -> BTreeMap<i64, Gap> {
+        let mut gaps = BTreeMap::new();
+        for dot in &self.beyond {
+            let gap = gaps.entry(dot.replica);
+            let gap = gap.or_insert(Gap { upto: self.upto(dot.replica), beyond: 0, latest: 0 });
+            (gap.beyond, gap.latest) = (gap.beyond + 1, dot.number);
+        }
+        gaps
     }
 
     /// How many numbers it takes to keep this.

@@ -92,6 +92,11 @@ impl Location {
     }
 
     #[cfg(test)]
+    pub(super) fn depth(self) -> u32 {
+        self.depth
+    }
+
+    #[cfg(test)]
     pub(super) fn children(self) -> (Self, Self) {
         (self.child(false), self.child(true))
     }

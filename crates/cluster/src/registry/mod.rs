@@ -13,6 +13,8 @@ pub mod horde;
 mod merkle;
 mod wire;
 
+use context::Gap;
+
 pub use aw_lww_map::{AwLwwMap, Change, Delta, Element};
 pub use causal_crdt::CausalCrdt;
 pub use context::{Context, Dot};

@@ -35,6 +35,9 @@
 //! * **Dots.** The dots of others are adopted from whoever has the same root, and from an answer of a member of this kind,
 //!   which is complete. Before, the numbers of a comparison cannot say what was replaced or removed here since the start; a
 //!   DeltaCrdt that shows such writes is told of them one by one.
+//! * **Gaps.** A DeltaCrdt that replaces a write takes all that came before it from the same replica for seen. So an answer to one
+//!   leaves out nothing that this member has seen before what it names. What is missing of a replica that died in the middle of
+//!   telling counts as seen after [`SETTLED`](neighbour::SETTLED) without news of it, with all neighbours there: nobody has it.
 //!
 //! Members of this kind know each other by a field that DeltaCrdt does not look at: `beyond`, in the `Diff` with which one
 //! starts a comparison (`true`) and in the `%AWLWWMap{}` of an answer (a set of the dots that the sender has seen beyond the
@@ -51,7 +54,7 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Map, Pid, Term};
 
 use super::wire::{self, Address, Diff, Message, Operation, Request};
-use super::{AwLwwMap, Change, Context, Delta, Dot, LEVELS, Location, MapSetShape, MerkleMap, Subtree};
+use super::{AwLwwMap, Change, Context, Delta, Dot, Gap, LEVELS, Location, MapSetShape, MerkleMap, Subtree};
 use crate::message::atom;
 use crate::mutant::LeftOut;
 use crate::{Key, Machine};
@@ -64,6 +67,9 @@ const PROBE_LEVELS: u32 = 1;
 /// From this many keys on, a list of keys may have been truncated: half of DeltaCrdt's default `max_sync_size`, because
 /// half of the places that a truncated list of places names may turn out equal.
 pub const WHOLE_FROM: usize = 100;
+/// Up to this many keys an answer to a process that is not known yet has all keys: 2,000, as many as are told within a beat. A DeltaCrdt
+/// is known after its first beat.
+const WHOLE_TO_A_NAME: usize = 2000;
 /// How many neighbours are compared with at one beat, unless they are known to differ.
 const FAN_OUT: usize = 4;
 /// The shortest time between two comparisons that this member starts with one neighbour; doubles up to [`MAX_GAP`] while they
@@ -217,6 +223,8 @@ pub struct CausalCrdt {
     by_node: BTreeMap<Atom, BTreeSet<Address>>,
     /// Nothing is due with any neighbour before this.
     soonest: Mono,
+    /// Replicas of which something is missing: what there is, and since when nothing has been added to it.
+    gaps: BTreeMap<i64, (Gap, Mono)>,
     /// Comparisons with former neighbours that may still be acknowledged.
     former: BTreeMap<Address, u32>,
     monitors: BTreeMap<MonitorId, Address>,
@@ -258,6 +266,12 @@ enum Mutant {
     NoBeat,
     /// The time between two comparisons is that after a change, always.
     NeverIdle,
+    /// A push names the dots of others to a DeltaCrdt that has not said it has seen them.
+    NameUnseen,
+    /// An answer to a DeltaCrdt has the numbers of the comparison's beginning, whatever its elements are.
+    OldNumbers,
+    /// What is missing of a replica is waited for without end.
+    WaitForEver,
 }
 
 impl CausalCrdt {
@@ -277,6 +291,7 @@ impl CausalCrdt {
             neighbours: BTreeMap::new(),
             by_node: BTreeMap::new(),
             soonest: Mono(i64::MAX),
+            gaps: BTreeMap::new(),
             former: BTreeMap::new(),
             monitors: BTreeMap::new(),
             next_monitor: 0,
@@ -365,7 +380,9 @@ impl CausalCrdt {
         let mut lacking = Vec::new();
         for (address, neighbour) in &self.neighbours {
             // DeltaCrdt would take the dots of others for all that came before them, unless it has seen these anyway.
-            let exact = neighbour.exact || others.iter().all(|dot| neighbour.has_seen(*dot));
+            let exact = neighbour.exact
+                || others.iter().all(|dot| neighbour.has_seen(*dot))
+                || self.mutant.is(Mutant::NameUnseen);
             match &neighbour.pid {
                 Some(pid) if neighbour.synced => {
                     let group = groups.entry((self.shape_of(address.node()), exact)).or_default();
@@ -454,7 +471,7 @@ impl CausalCrdt {
             Message::Delta { mut delta, beyond } => {
                 if !delta.exact {
                     self.has_data(now);
-                    self.tell_removed(&delta);
+                    self.tell_removed(now, &delta);
                 }
                 // It does not say who sent it; it is right for those of whom nothing is known yet.
                 self.default_shape = shape.unwrap_or(self.default_shape);
@@ -619,14 +636,50 @@ impl CausalCrdt {
         if self.mutant.is(Mutant::Truncate) {
             keys = keys.into_iter().take(5).collect();
         }
+        // All that is here, and those of the keys that are not. Also if the answer goes to a name: a process that was started again
+        // since it asked would take what it is not told of for removed.
+        let named = matches!(to, Address::Name { .. }) && self.map.len() <= WHOLE_TO_A_NAME;
+        let whole = keys.len() >= WHOLE_FROM || named;
+        let (exact, synced) = self.kind_of(&to);
+        let numbers = if exact || self.mutant.is(Mutant::OldNumbers) {
+            dots.clone()
+        } else {
+            self.without_gaps(dots, &mut keys, whole, synced)
+        };
         let shape = self.shape_of(to.node());
-        // All that is here, and those of the keys that are not.
-        let whole = keys.len() >= WHOLE_FROM;
         let all = self.map.entries().filter(|_| whole);
         let entries = keys.iter().map(|key| (key, self.map.elements(key)));
         let entries = all.chain(entries.filter(|(_, elements)| !whole || elements.is_empty()));
-        let message = wire::delta(wire::numbers_term(dots), entries, shape, Some(self.map.context()));
+        let message = wire::delta(wire::numbers_term(&numbers), entries, shape, Some(self.map.context()));
         self.send(to, message);
+    }
+
+    /// The numbers for an answer to a DeltaCrdt: those from when the comparison began. It takes all that came before an element for
+    /// seen when it replaces it; so if one has come here since, the numbers are those of now, and all that has come is added.
+    fn without_gaps(
+        &self,
+        dots: &BTreeMap<i64, i64>,
+        keys: &mut BTreeSet<Key>,
+        whole: bool,
+        synced: bool,
+    ) -> BTreeMap<i64, i64> {
+        let context = self.map.context();
+        let new = |dot: &Dot| {
+            let then = dots.get(&dot.replica).copied().unwrap_or(0);
+            then < dot.number && dot.number <= context.upto(dot.replica)
+        };
+        // What is written here is pushed in its order.
+        let pushed = |dot: &Dot| synced && dot.replica == self.config.replica;
+        let mut named = keys.iter().flat_map(|key| self.map.elements(key)).flat_map(|element| &element.dots);
+        if !whole && !named.any(|dot| new(dot) && !pushed(dot)) {
+            return dots.clone();
+        }
+        if !whole {
+            let any_new = |elements: &[super::Element]| elements.iter().any(|e| e.dots.iter().any(new));
+            let since = self.map.entries().filter(|(_, elements)| any_new(elements));
+            keys.extend(since.map(|(key, _)| key.clone()));
+        }
+        context.compact().collect()
     }
 
     fn join(&mut self, now: Mono, mut delta: Delta) {

@@ -38,6 +38,10 @@ const MIN_ANSWERED: Duration = Duration::from_millis(150);
 /// An answer may be lost: after so many beats another is given.
 const MAX_BEATS: usize = 30;
 
+/// After so long without news of a replica, and with all neighbours there, what is missing of it is nowhere. Longer than a
+/// connection that is dead can pass for one (75 s with Erlang's `net_ticktime` of 60 s).
+pub(super) const SETTLED: Duration = Duration::from_secs(90);
+
 /// What is known of a neighbour.
 #[derive(Debug)]
 pub(super) struct Neighbour {
@@ -177,6 +181,7 @@ impl CausalCrdt {
     }
 
     fn monitor(&mut self, now: Mono, address: &Address) {
+        self.gaps.clear();
         let Some(neighbour) = self.neighbours.get_mut(address) else { return };
         let monitor = MonitorId(self.next_monitor);
         self.next_monitor += 1;
@@ -192,6 +197,7 @@ impl CausalCrdt {
 
     pub(super) fn down(&mut self, now: Mono, monitor: MonitorId) {
         let Some(address) = self.monitors.remove(&monitor) else { return };
+        self.gaps.clear();
         let retries = !self.mutant.is(Mutant::NoRetry);
         let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
         let pause = neighbour.pause;
@@ -209,6 +215,7 @@ impl CausalCrdt {
 
     /// All neighbours are compared with as if they had just been reached: the map is another one now.
     pub(super) fn restart(&mut self, now: Mono) {
+        self.gaps.clear();
         for neighbour in self.neighbours.values_mut() {
             (neighbour.synced, neighbour.round, neighbour.told) = (false, None, 0);
             (neighbour.equal_at, neighbour.last_version) = (None, None);
@@ -293,6 +300,12 @@ impl CausalCrdt {
         let known =
             |address: &&Address| self.neighbours.get(*address).is_some_and(|n| n.pid.as_ref() == Some(pid));
         there.iter().find(known).cloned().or_else(|| self.only(&pid.node))
+    }
+
+    /// Whether a neighbour is of this kind, and whether it is told of each write at once.
+    pub(super) fn kind_of(&self, to: &Address) -> (bool, bool) {
+        let neighbour = self.neighbour(to).and_then(|address| self.neighbours.get(&address));
+        neighbour.map_or((false, false), |neighbour| (neighbour.exact, neighbour.synced))
     }
 
     /// The process of a neighbour, if it is known.
@@ -384,7 +397,7 @@ impl CausalCrdt {
 
     /// A DeltaCrdt holds writes that were replaced or removed here, and the numbers of a comparison do not say so: they have
     /// gaps. Whoever has seen these writes is told of each of them; nothing says which of the neighbours has sent this.
-    pub(super) fn tell_removed(&mut self, delta: &Delta) {
+    pub(super) fn tell_removed(&mut self, now: Mono, delta: &Delta) {
         let context = self.map.context();
         let gone = |key: &Key, dot: &Dot| {
             let held = |element: &Element| element.dots.contains(dot);
@@ -412,6 +425,37 @@ impl CausalCrdt {
         }
         for (pid, message) in messages {
             self.send(Address::Pid(pid), message);
+        }
+        // Whoever has not seen them can be told of them only with all before them.
+        self.close_gaps(now);
+    }
+
+    /// Counts as seen what is missing of replicas that have nothing more to say: one that died in the middle of telling, and whose
+    /// latest state nobody was equal to. Without, its writes could never be removed from a DeltaCrdt that has got them from
+    /// somebody since, and their dots would be kept one by one.
+    fn close_gaps(&mut self, now: Mono) {
+        if self.mutant.is(Mutant::WaitForEver) || self.neighbours.values().any(|n| n.monitor.is_none()) {
+            return;
+        }
+        let gaps = self.map.context().gaps();
+        self.gaps.retain(|replica, _| gaps.contains_key(replica));
+        let mut closed = BTreeMap::new();
+        for (replica, gap) in gaps {
+            let (known, since) = self.gaps.entry(replica).or_insert((gap, now));
+            if *known != gap {
+                (*known, *since) = (gap, now);
+            } else if now >= *since + SETTLED {
+                closed.insert(replica, gap.latest);
+            }
+        }
+        if closed.is_empty() {
+            return;
+        }
+        self.adopt(&closed);
+        let differ = self.neighbours.iter().filter(|(_, n)| n.equal_at != Some(self.version));
+        let differ: Vec<Address> = differ.map(|(address, _)| address.clone()).collect();
+        for address in differ {
+            self.must(now, &address, Duration::ZERO);
         }
     }
 
@@ -474,11 +518,14 @@ impl CausalCrdt {
     fn catch_up(&mut self, to: Pid, after: i64) {
         let replica = self.config.replica;
         let newer = |dot: &Dot| dot.replica == replica && dot.number > after;
-        let keys = self.map.iter().map(|(key, _)| key);
-        let keys: Vec<&Key> = keys
-            .filter(|key| self.map.elements(key).iter().any(|element| element.dots.iter().any(newer)))
-            .collect();
-        let entries = keys.iter().map(|key| (*key, self.map.elements(key)));
+        // Not what others have written to the same keys: a DeltaCrdt that replaces it takes all before it for seen.
+        let own = |elements: &[Element]| -> Vec<Element> {
+            elements.iter().filter(|element| element.dots.iter().any(newer)).cloned().collect()
+        };
+        let written = self.map.entries().map(|(key, elements)| (key, own(elements)));
+        let written: Vec<(&Key, Vec<Element>)> =
+            written.filter(|(_, elements)| !elements.is_empty()).collect();
+        let entries = written.iter().map(|(key, elements)| (*key, elements.as_slice()));
         let shape = self.shape_of(&to.node);
         let dots = if self.own - after <= MAX_NAMED {
             // Each by its name, so that a member of this kind has no gap where a write was replaced meanwhile.
@@ -569,6 +616,7 @@ impl CausalCrdt {
         for address in chosen {
             self.originate(now, &address);
         }
+        self.close_gaps(now);
     }
 
     /// How many comparisons a change makes due.

@@ -1,5 +1,6 @@
 //! The member by hand, and in the simulator.
 
+mod delta_crdt;
 mod simulation;
 
 use super::*;
@@ -102,6 +103,29 @@ fn nothing_is_pushed_before_the_first_comparison_is_over_and_everything_after() 
 }
 
 #[test]
+fn what_was_written_before_the_first_comparison_was_over_follows_without_the_writes_of_others() {
+    let mut member = member();
+    member.handle(SECOND, Event::Message(from_beam(9, MapSetShape::Plain)));
+    put(&mut member, 1, 1);
+    let element = Element { value: Term::Integer(2), timestamp: 1, dots: vec![dot(6, 2)] };
+    let key = Key(Term::Integer(1));
+    let dots = wire::dots_term(&element.dots, MapSetShape::Plain);
+    let delta = wire::delta(dots, [(&key, &[element][..])], MapSetShape::Plain, None);
+    member.handle(SECOND, Event::Message(delta));
+    assert_eq!(member.map().elements(&key).len(), 2, "both were written without the other");
+    sent(&mut member);
+    member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
+    let (_, message) = sent(&mut member).swap_remove(0);
+    let Some(Message::Delta { delta, .. }) =
+        wire::read(message, &Atom::new_static("rust@h")).map(|read| read.message)
+    else {
+        panic!()
+    };
+    let told: Vec<&Dot> = delta.entries[&key].iter().flat_map(|element| &element.dots).collect();
+    assert_eq!(told, [&dot(77, 1)]);
+}
+
+#[test]
 fn the_writes_of_others_are_never_claimed_towards_a_beam() {
     let mut member = member();
     member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
@@ -160,6 +184,57 @@ fn claimed(member: &mut CausalCrdt) -> Vec<(Vec<Dot>, Vec<i64>)> {
     deltas.collect()
 }
 
+/// It takes all before an element for seen when it replaces it.
+#[test]
+fn an_answer_to_a_beam_has_what_came_before_its_elements_since_the_comparison_began() {
+    let answer = |written: &[i64]| {
+        let mut member = member();
+        member.handle(SECOND, Event::Message(from_beam(9, MapSetShape::Plain)));
+        for &number in written {
+            let element =
+                Element { value: Term::Integer(1), timestamp: MONOTONIC_START, dots: vec![dot(6, number)] };
+            let key = Key(Term::Integer(number));
+            let dots = wire::dots_term(&element.dots, MapSetShape::Plain);
+            let delta = wire::delta(dots, [(&key, &[element][..])], MapSetShape::Plain, None);
+            member.handle(SECOND, Event::Message(delta));
+        }
+        sent(&mut member);
+        let question = wire::get_diff(&of_ours([], []), [Key(Term::Integer(2))]);
+        member.handle(SECOND, Event::Message(question));
+        claimed(&mut member)
+    };
+    assert_eq!(answer(&[1, 2]), [(vec![dot(6, 1), dot(6, 2)], vec![1, 2])]);
+    assert_eq!(answer(&[2]), [(vec![], vec![2])], "what has not come here cannot be added");
+}
+
+#[test]
+fn what_is_missing_of_a_replica_counts_as_seen_after_a_long_time_without_news_of_it() {
+    let mut member = member();
+    let Some(Action::Monitor { monitor, .. }) = member.poll_action() else { panic!() };
+    let element = Element { value: Term::Integer(1), timestamp: 1, dots: vec![dot(5, 3)] };
+    let key = Key(Term::Integer(1));
+    let shown = || {
+        let numbers = wire::numbers_term(&BTreeMap::from([(5, 1)]));
+        Event::Message(wire::delta(numbers, [(&key, &[element.clone()][..])], MapSetShape::Plain, None))
+    };
+    member.handle(SECOND, Event::Message(first_step([(1, element.clone())], 1, MapSetShape::Plain)));
+    member.handle(SECOND, shown());
+    member.handle(SECOND, Event::Remove(key.clone()));
+    let shown_at = |member: &mut CausalCrdt, second: i64| {
+        sent(member);
+        member.handle(Mono(SECOND.0 * second), shown());
+        member.map().context().upto(5)
+    };
+    assert_eq!((1..=90).map(|second| shown_at(&mut member, second)).max(), Some(0));
+    // While a neighbour is away, it may be the one that has what is missing.
+    member.handle(Mono(SECOND.0 * 90), Event::Down(monitor));
+    assert_eq!((90..=300).map(|second| shown_at(&mut member, second)).max(), Some(0));
+    member.handle(Mono(SECOND.0 * 300), Event::NodeUp(Atom::new_static("beam@h")));
+    assert_eq!((300..390).map(|second| shown_at(&mut member, second)).max(), Some(0));
+    assert_eq!(shown_at(&mut member, 390), 3);
+    assert_eq!(tags(&mut member), ["diff"], "the BEAM is compared with, by the numbers of now");
+}
+
 #[test]
 fn a_beam_that_shows_what_was_removed_here_is_told_of_it_by_its_dots() {
     let mut member = member();
@@ -204,12 +279,18 @@ fn a_long_list_of_keys_is_answered_with_the_whole_map() {
         let diff = of_ours([], [(77, 500)]);
         wire::get_diff(&diff, (0..keys).map(|key| Key(Term::Integer(key))))
     };
-    for (asked, answered) in [(99, 99), (200, 500)] {
+    let answer = |member: &mut CausalCrdt, asked: i64| {
+        sent(member);
         member.handle(SECOND, Event::Message(ask(asked)));
-        let (to, message) = sent(&mut member).pop().unwrap();
-        assert_eq!(to, [beam()]);
-        assert_eq!(message.as_tuple().unwrap()[2].as_list().unwrap().len(), answered);
-    }
+        let (to, message) = sent(member).pop().unwrap();
+        (to, message.as_tuple().unwrap()[2].as_list().unwrap().len())
+    };
+    // Nobody knows which process has the name when it is answered.
+    assert_eq!(answer(&mut member, 1), (vec![beam()], 500));
+    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    let process = || vec![Address::Pid(pid("beam@h", 9))];
+    assert_eq!(answer(&mut member, 99), (process(), 99));
+    assert_eq!(answer(&mut member, 200), (process(), 500));
 }
 
 #[test]

@@ -1,17 +1,19 @@
 //! Members of a replicated map on a simulated network that breaks connections, keeps pairs apart, crashes nodes and restarts
-//! members without their state.
+//! members without their state. Some of the members may be DeltaCrdts ([`DeltaCrdt`]).
 //!
 //! Invariants, checked after the last fault and a time of rest:
 //!
 //! 1. Convergence: all members hold equal elements, and their hash trees have equal roots.
 //! 2. No lost name: a write stands unless a later write or remove had seen it. (What only a member knew that then lost its
-//!    state may be lost with it: its own writes, and its removes, whose victims may stand again.)
+//!    state may be lost with it: its own writes, and its removes, whose victims may stand again. And what a DeltaCrdt has claimed
+//!    to have seen, and had not: two or more of them lose writes among themselves, [see there](super::delta_crdt).)
 //! 3. No resurrected name: what a surviving member replaced or removed does not come back.
 //! 4. `Changed` tells the whole story: replaying it from the start gives the map.
-//! 5. Bounded state: dots are kept as one number for each incarnation that wrote. (One that died in the middle of telling
-//!    may leave a few more, that nobody can close.)
+//! 5. Bounded state, of our kind: dots are kept as one number for each incarnation that wrote.
 //! 6. Bounded traffic: with nothing to say, a node sends no more than its beat allows.
 //! 7. Nothing that a member sends is ignored by another.
+//! 8. Nothing that a member of our kind sends makes a DeltaCrdt claim to have seen what it has not, but for what that member
+//!    itself lacks and says so.
 //!
 //! A seed that fails prints what happened as a scenario ([`crate::sim::scenario`]); the files of `crates/cluster/scenarios` are run
 //! too.
@@ -23,7 +25,8 @@ use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, Term};
 
 use super::super::{Action, CausalCrdt, Config, Event, MonitorId, Mutant};
-use crate::registry::{Address, Change, Dot, MapSetShape};
+use super::delta_crdt::DeltaCrdt;
+use crate::registry::{Address, Change, Dot, Element, MapSetShape};
 use crate::seeds::seeds;
 use crate::sim::scenario::{Between, Keys, Nodes, Scenario, Step, Who, committed};
 use crate::sim::{Conditions, Host, Io, Network, NodeId, Random};
@@ -38,11 +41,94 @@ enum Wire {
     Down { id: MonitorId },
 }
 
+/// A member, whichever it is.
+trait Member: Machine<Event = Event, Action = Action> {
+    fn elements(&self, key: &Key) -> &[Element];
+    fn values(&self) -> BTreeMap<Key, Term>;
+    /// The dot of the next write here.
+    fn next(&self) -> Dot;
+    fn root_hash(&mut self) -> Option<u32>;
+    fn ours(&self) -> Option<&CausalCrdt> {
+        None
+    }
+    fn theirs(&mut self) -> Option<&mut DeltaCrdt> {
+        None
+    }
+}
+
+impl Member for CausalCrdt {
+    fn elements(&self, key: &Key) -> &[Element] {
+        self.map.elements(key)
+    }
+
+    fn values(&self) -> BTreeMap<Key, Term> {
+        self.map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    fn next(&self) -> Dot {
+        self.map.context().next(self.config.replica)
+    }
+
+    fn root_hash(&mut self) -> Option<u32> {
+        self.root_hash(MapSetShape::Plain)
+    }
+
+    fn ours(&self) -> Option<&CausalCrdt> {
+        Some(self)
+    }
+}
+
+impl Member for DeltaCrdt {
+    fn elements(&self, key: &Key) -> &[Element] {
+        self.elements(key)
+    }
+
+    fn values(&self) -> BTreeMap<Key, Term> {
+        self.values()
+    }
+
+    fn next(&self) -> Dot {
+        self.next()
+    }
+
+    fn root_hash(&mut self) -> Option<u32> {
+        self.root_hash()
+    }
+
+    fn theirs(&mut self) -> Option<&mut DeltaCrdt> {
+        Some(self)
+    }
+}
+
+/// What the members of a run are.
+#[derive(Clone, Copy, Default)]
+struct Kinds {
+    /// The rule that ours leave out.
+    mutant: Option<Mutant>,
+    /// How many of the members, the last ones, are DeltaCrdts.
+    theirs: usize,
+}
+
+impl Kinds {
+    fn without(mutant: Mutant) -> Self {
+        Self { mutant: Some(mutant), ..Self::default() }
+    }
+
+    fn member(self, me: Pid, replica: i64, id: NodeId, size: usize) -> Box<dyn Member> {
+        if id + self.theirs >= size {
+            return Box::new(DeltaCrdt::new(me, replica));
+        }
+        let mut crdt = CausalCrdt::new(me, Config::new(replica));
+        crdt.mutant.rule = self.mutant;
+        Box::new(crdt)
+    }
+}
+
 /// A node with one member.
 struct Node {
     id: NodeId,
     incarnation: i64,
-    crdt: CausalCrdt,
+    crdt: Box<dyn Member>,
     pid: Pid,
     peers: BTreeSet<NodeId>,
     /// Nodes that nothing reaches from here, although nobody has noticed yet.
@@ -77,14 +163,12 @@ fn neighbours(size: usize) -> Vec<Address> {
 }
 
 impl Node {
-    fn new(id: NodeId, incarnation: i64, ahead: Duration, mutant: Option<Mutant>) -> Self {
+    fn new(id: NodeId, incarnation: i64, ahead: Duration, kinds: Kinds, size: usize) -> Self {
         let pid = Pid { node: node_name(id), id: incarnation as u32, serial: 0, creation: 4 };
-        let mut crdt = CausalCrdt::new(pid.clone(), Config::new(incarnation));
-        crdt.mutant.rule = mutant;
         Self {
             id,
             incarnation,
-            crdt,
+            crdt: kinds.member(pid.clone(), incarnation, id, size),
             pid,
             peers: BTreeSet::new(),
             muted: BTreeSet::new(),
@@ -153,7 +237,14 @@ impl Node {
     }
 
     /// The member dies and is started again by its supervisor, with an empty map; whoever watches it is told.
-    fn restart(&mut self, io: &mut Io<Wire>, incarnation: i64, ahead: Duration, size: usize) {
+    fn restart(
+        &mut self,
+        io: &mut Io<Wire>,
+        incarnation: i64,
+        ahead: Duration,
+        kinds: Kinds,
+        size: usize,
+    ) -> Self {
         for (peer, id) in std::mem::take(&mut self.watched_by) {
             self.say(io, peer, Wire::Down { id: MonitorId(id) });
         }
@@ -161,13 +252,14 @@ impl Node {
             self.say(io, node, Wire::Demonitor { id });
         }
         let (peers, muted) = (std::mem::take(&mut self.peers), std::mem::take(&mut self.muted));
-        *self = Self::new(self.id, incarnation, ahead, self.crdt.mutant.rule);
+        let dead = std::mem::replace(self, Self::new(self.id, incarnation, ahead, kinds, size));
         (self.peers, self.muted) = (peers, muted);
         self.event(io, Event::SetNeighbours(neighbours(size)));
+        dead
     }
 
     fn dots(&self, key: &Key) -> BTreeSet<Dot> {
-        self.crdt.map().elements(key).iter().flat_map(|element| element.dots.iter().copied()).collect()
+        self.crdt.elements(key).iter().flat_map(|element| element.dots.iter().copied()).collect()
     }
 }
 
@@ -193,7 +285,11 @@ impl Host for Node {
     fn receive(&mut self, io: &mut Io<Wire>, from: NodeId, wire: Wire) {
         match wire {
             Wire::Message { to, message } => {
-                if matches!(to, Address::Name { .. }) || to == Address::Pid(self.pid.clone()) {
+                let named = matches!(to, Address::Name { .. });
+                if named || to == Address::Pid(self.pid.clone()) {
+                    if let Some(theirs) = self.crdt.theirs().filter(|_| named) {
+                        theirs.takes_for_another(&node_name(from), &message);
+                    }
                     self.event(io, Event::Message(message));
                 }
             }
@@ -230,6 +326,10 @@ struct Oracle {
     removed: BTreeMap<Dot, Vec<i64>>,
     /// The incarnations that lost their state.
     dead: BTreeSet<i64>,
+    /// What DeltaCrdts have claimed to have seen, and had not.
+    claimed: BTreeSet<Dot>,
+    /// Of these, what one of ours made them claim.
+    misled: BTreeSet<Dot>,
 }
 
 impl Oracle {
@@ -239,12 +339,25 @@ impl Oracle {
         }
     }
 
+    /// A member is not there any more.
+    fn lost(&mut self, mut node: Node) {
+        self.dead.insert(node.incarnation);
+        self.heard(&mut node);
+    }
+
+    /// What a DeltaCrdt has claimed.
+    fn heard(&mut self, node: &mut Node) {
+        let Some(theirs) = node.crdt.theirs() else { return };
+        self.claimed.extend(theirs.claimed());
+        self.misled.extend(theirs.misled());
+    }
+
     /// Whether a write must stand; `None` if it may.
     fn stands(&self, dot: Dot) -> Option<bool> {
         match self.removed.get(&dot) {
             Some(by) if by.iter().any(|by| !self.dead.contains(by)) => Some(false),
             Some(_) => None,
-            None if self.dead.contains(&dot.replica) => None,
+            None if self.dead.contains(&dot.replica) || self.claimed.contains(&dot) => None,
             None => Some(true),
         }
     }
@@ -266,7 +379,7 @@ struct Run {
     ahead: BTreeMap<NodeId, Duration>,
     /// What has happened so far.
     steps: Vec<(Duration, Step)>,
-    mutant: Option<Mutant>,
+    kinds: Kinds,
 }
 
 type Checked = Result<(), String>;
@@ -291,7 +404,7 @@ fn holds(condition: bool, what: impl FnOnce() -> String) -> Checked {
 const AHEAD: Duration = Duration::from_secs(3600);
 
 impl Run {
-    fn new(seed: u64, size: usize, keys: usize, mutant: Option<Mutant>) -> Self {
+    fn new(seed: u64, size: usize, keys: usize, kinds: Kinds) -> Self {
         let mut run = Self {
             network: Network::new(seed, Conditions::default()),
             oracle: Oracle::default(),
@@ -304,7 +417,7 @@ impl Run {
             paused: BTreeMap::new(),
             ahead: BTreeMap::new(),
             steps: Vec::new(),
-            mutant,
+            kinds,
         };
         for id in 0..size {
             run.start(id);
@@ -314,7 +427,9 @@ impl Run {
 
     /// What has happened so far, for others to see it again.
     fn scenario(&self) -> Scenario {
-        Scenario::recorded("map", self.size, self.seed, &[], self.steps.clone())
+        let settings = [("delta_crdts", self.kinds.theirs.to_string())];
+        let settings = if self.kinds.theirs > 0 { &settings[..] } else { &[] };
+        Scenario::recorded("map", self.size, self.seed, settings, self.steps.clone())
     }
 
     fn ahead_of(&self, id: NodeId) -> Duration {
@@ -323,14 +438,15 @@ impl Run {
 
     fn start(&mut self, id: NodeId) {
         self.incarnations += 1;
-        self.network.start(id, Node::new(id, self.incarnations, self.ahead_of(id), self.mutant));
+        let node = Node::new(id, self.incarnations, self.ahead_of(id), self.kinds, self.size);
+        self.network.start(id, node);
         let all = neighbours(self.size);
         self.network.with(id, |node, io| node.event(io, Event::SetNeighbours(all)));
     }
 
     fn crash(&mut self, id: NodeId) {
         let lost = self.network.crash(id).into_iter().chain(self.paused.remove(&id));
-        self.oracle.dead.extend(lost.map(|node| node.incarnation));
+        lost.for_each(|node| self.oracle.lost(node));
     }
 
     fn resume(&mut self, id: NodeId) {
@@ -350,8 +466,7 @@ impl Run {
         self.oracle.remove(seen, by);
         let event = match value {
             Some(value) => {
-                let dot = node.crdt.map().context().next(by);
-                self.oracle.written.insert(dot, word.to_owned());
+                self.oracle.written.insert(node.crdt.next(), word.to_owned());
                 Event::Put { key: key(word), value: Term::Integer(value) }
             }
             None => Event::Remove(key(word)),
@@ -416,12 +531,10 @@ impl Run {
                 for id in nodes.of(size) {
                     self.incarnations += 1;
                     let (incarnation, ahead) = (self.incarnations, self.ahead_of(id));
-                    let dead = self.network.with(id, |node, io| {
-                        let dead = node.incarnation;
-                        node.restart(io, incarnation, ahead, size);
-                        dead
-                    });
-                    self.oracle.dead.extend(dead);
+                    let kinds = self.kinds;
+                    let dead =
+                        self.network.with(id, |node, io| node.restart(io, incarnation, ahead, kinds, size));
+                    dead.into_iter().for_each(|node| self.oracle.lost(node));
                 }
             }
             Step::Pause(nodes) => {
@@ -488,7 +601,12 @@ impl Run {
 
     /// Rests, and says what must hold then and does not.
     fn end(mut self) -> Result<(u64, Scenario), Failed> {
-        self.rest(rest_of(self.size));
+        let until = self.network.now() + rest_of(self.size);
+        self.rest(A_WHILE);
+        // DeltaCrdts talk all the time, and nothing new can be heard once they agree.
+        while self.network.now() < until && !(self.kinds.theirs > 0 && self.is_settled()) {
+            self.network.run_for(A_WHILE);
+        }
         let scenario = self.scenario();
         match self.check() {
             Ok(()) => Ok((self.network.delivered(), scenario)),
@@ -498,6 +616,15 @@ impl Run {
 
     fn check(&mut self) -> Checked {
         let seed = self.seed;
+        for id in 0..self.size {
+            self.network.with(id, |node, _| self.oracle.heard(node));
+        }
+        // What was removed may well be claimed.
+        let gone =
+            |dot: &Dot| self.oracle.removed.contains_key(dot) || self.oracle.dead.contains(&dot.replica);
+        let misled =
+            self.oracle.misled.iter().find(|dot| self.oracle.written.contains_key(dot) && !gone(dot));
+        holds(misled.is_none(), || format!("seed {seed}: invariant 8, {misled:?}"))?;
         self.agreed()?;
         let nodes: Vec<&Node> = self.network.nodes().map(|(_, node)| node).collect();
         for node in &nodes {
@@ -511,30 +638,38 @@ impl Run {
                     })?;
                 }
             }
-            let map: BTreeMap<Key, Term> =
-                node.crdt.map().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-            holds(node.replay == map, || format!("seed {seed}: invariant 4, node {id}"))?;
+            holds(node.replay == node.crdt.values(), || format!("seed {seed}: invariant 4, node {id}"))?;
             holds(node.broken.is_none(), || format!("seed {seed}: {:?}, node {id}", node.broken))?;
-            let context = node.crdt.map().context();
+            // What one could not make out would have made a DeltaCrdt panic.
+            let Some(ours) = node.crdt.ours() else { continue };
+            let context = ours.map().context();
             let writers: BTreeSet<i64> = self.oracle.written.keys().map(|dot| dot.replica).collect();
-            let mut open = context.beyond().filter(|dot| !self.oracle.dead.contains(&dot.replica));
-            holds(open.next().is_none() && context.size() <= writers.len() * 3, || {
+            holds(context.beyond().next().is_none() && context.size() <= writers.len(), || {
                 format!("seed {seed}: invariant 5, node {id}: {context:?}")
             })?;
-            holds(node.crdt.stats().ignored == 0, || format!("seed {seed}: invariant 7, node {id}"))?;
+            holds(ours.stats().ignored == 0, || format!("seed {seed}: invariant 7, node {id}"))?;
         }
         let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
         let mut roots = BTreeSet::new();
         for id in ids {
-            roots.extend(self.network.with(id, |node, _| node.crdt.root_hash(MapSetShape::Plain)));
+            roots.extend(self.network.with(id, |node, _| node.crdt.root_hash()));
         }
         holds(roots.len() == 1, || format!("seed {seed}: invariant 1, roots"))?;
         // Four comparisons of two messages each, every 30 s, from each node.
         let before = self.network.delivered();
-        self.network.run_for(Duration::from_secs(300));
+        let time = if self.kinds.theirs > 0 { 30 } else { 300 };
+        self.network.run_for(Duration::from_secs(time));
         let quiet = self.network.delivered() - before;
-        let allowed = self.size as u64 * 4 * 2 * 11;
+        // And of a DeltaCrdt with all others, every 300 ms.
+        let theirs = self.kinds.theirs as u64 * (self.size as u64 - 1) * 2 * (time * 10 / 3 + 1);
+        let allowed = self.size as u64 * 4 * 2 * (time / 30 + 1) + theirs;
         holds(quiet <= allowed, || format!("seed {seed}: invariant 6, {quiet} messages, {allowed} allowed"))
+    }
+
+    /// Whether all members agree, and miss nothing of any replica.
+    fn is_settled(&self) -> bool {
+        let open = |crdt: &CausalCrdt| crdt.map().context().beyond().next().is_some();
+        self.agreed().is_ok() && !self.network.nodes().any(|(_, node)| node.crdt.ours().is_some_and(open))
     }
 
     /// All members hold equal elements.
@@ -543,8 +678,7 @@ impl Run {
         let words: BTreeSet<&String> = self.oracle.written.values().collect();
         let nodes: Vec<&Node> = self.network.nodes().map(|(_, node)| node).collect();
         for (node, word) in nodes.iter().flat_map(|node| words.iter().map(move |word| (node, word))) {
-            let (here, there) =
-                (node.crdt.map().elements(&key(word)), nodes[0].crdt.map().elements(&key(word)));
+            let (here, there) = (node.crdt.elements(&key(word)), nodes[0].crdt.elements(&key(word)));
             holds(here == there, || {
                 format!("seed {seed}: invariant 1, node {}, key {word}: {here:?} and {there:?}", node.id)
             })?;
@@ -552,6 +686,8 @@ impl Run {
         Ok(())
     }
 }
+
+const A_WHILE: Duration = Duration::from_secs(5);
 
 /// The files that are run among more than ten members: each takes ten seconds then.
 const LARGE: [&str; 2] = ["halves.scenario", "restarts.scenario"];
@@ -562,22 +698,22 @@ fn rest_of(size: usize) -> Duration {
     Duration::from_secs(if size <= 10 { 120 + 30 * size as u64 } else { 360 + 8 * size as u64 })
 }
 
-fn run(
-    seed: u64,
-    size: usize,
-    keys: usize,
-    steps: i64,
-    mutant: Option<Mutant>,
-) -> Result<(u64, Scenario), Failed> {
-    let mut run = Run::new(seed, size, keys, mutant);
+fn run(seed: u64, size: usize, keys: usize, steps: i64, kinds: Kinds) -> Result<(u64, Scenario), Failed> {
+    let mut run = Run::new(seed, size, keys, kinds);
     for _ in 0..steps {
         run.step();
     }
     run.end()
 }
 
+/// `mutant` is the rule that is left out; which members are DeltaCrdts stands in the scenario.
 fn replay(scenario: &Scenario, size: usize, mutant: Option<Mutant>) -> Result<u64, Failed> {
-    let mut run = Run::new(scenario.seed, size, 0, mutant);
+    let theirs = scenario.settings_of("map").map(|(name, value, line)| match name {
+        "delta_crdts" => value.parse().unwrap_or_else(|_| panic!("line {line}: {value} is no number")),
+        _ => panic!("line {line}: a map has no {name}"),
+    });
+    let kinds = Kinds { mutant, theirs: theirs.last().unwrap_or(0) };
+    let mut run = Run::new(scenario.seed, size, 0, kinds);
     for (at, step) in &scenario.steps {
         run.network.run_until(Mono::ZERO + *at);
         run.apply(step.clone());
@@ -586,32 +722,51 @@ fn replay(scenario: &Scenario, size: usize, mutant: Option<Mutant>) -> Result<u6
 }
 
 /// One of many short runs.
-fn short(seed: u64, mutant: Option<Mutant>) -> Result<(u64, Scenario), Failed> {
-    run(seed, 2 + (seed % 6) as usize, 12, 250, mutant)
+fn short(seed: u64, kinds: Kinds) -> Result<(u64, Scenario), Failed> {
+    run(seed, size_of(seed), 12, 250, kinds)
+}
+
+fn size_of(seed: u64) -> usize {
+    2 + (seed % 6) as usize
+}
+
+/// One DeltaCrdt among several of ours, one of ours among several DeltaCrdts, or any number between.
+fn mixed(seed: u64, mutant: Option<Mutant>) -> Kinds {
+    Kinds { mutant, theirs: 1 + (seed / 6) as usize % (size_of(seed) - 1) }
 }
 
 #[test]
 fn maps_converge_and_no_name_is_lost_or_comes_back() {
-    let delivered: u64 =
-        seeds(60).map(|seed| short(seed, None).unwrap_or_else(|failed| panic!("{failed}")).0).sum();
+    let ran = seeds(60).map(|seed| short(seed, Kinds::default()));
+    let delivered: u64 = ran.map(|ran| ran.unwrap_or_else(|failed| panic!("{failed}")).0).sum();
     println!("causal_crdt: {delivered} messages delivered");
+}
+
+#[test]
+fn members_of_ours_and_delta_crdts_converge() {
+    let ran = seeds(24).map(|seed| short(seed, mixed(seed, None)));
+    let delivered: u64 = ran.map(|ran| ran.unwrap_or_else(|failed| panic!("{failed}")).0).sum();
+    println!("causal_crdt: {delivered} messages delivered among ours and DeltaCrdts");
 }
 
 #[test]
 fn many_keys_go_through_several_levels_of_the_tree() {
     for seed in seeds(2) {
-        run(seed, 3, 2000, 4000, None).unwrap_or_else(|failed| panic!("{failed}"));
+        run(seed, 3, 2000, 4000, Kinds::default()).unwrap_or_else(|failed| panic!("{failed}"));
     }
 }
 
 #[test]
 fn a_seed_runs_the_same_way_twice() {
-    let run = || run(7, 4, 12, 300, None).unwrap_or_else(|failed| panic!("{failed}"));
-    let (delivered, scenario) = run();
-    assert_eq!(run().0, delivered);
-    // And what it prints does too.
-    let scenario = Scenario::parse(&scenario.to_string()).unwrap();
-    assert_eq!(replay(&scenario, 4, None).ok(), Some(delivered));
+    for theirs in [0, 2] {
+        let kinds = Kinds { mutant: None, theirs };
+        let run = || run(7, 4, 12, 300, kinds).unwrap_or_else(|failed| panic!("{failed}"));
+        let (delivered, scenario) = run();
+        assert_eq!(run().0, delivered);
+        // And what it prints does too.
+        let scenario = Scenario::parse(&scenario.to_string()).unwrap();
+        assert_eq!(replay(&scenario, 4, None).ok(), Some(delivered));
+    }
 }
 
 #[test]
@@ -640,21 +795,29 @@ fn a_rule_that_is_left_out_is_noticed() {
         Mutant::NoRetry,
         Mutant::NoBeat,
         Mutant::NeverIdle,
+        Mutant::WaitForEver,
     ];
     for mutant in mutants {
-        let caught = (0..300).find_map(|seed| short(seed, Some(mutant)).err());
-        let caught = caught.unwrap_or_else(|| panic!("{mutant:?} was not noticed"));
-        // What is printed runs the same way again.
-        let scenario = Scenario::parse(&caught.scenario.to_string()).unwrap();
-        let again = replay(&scenario, scenario.nodes[0], Some(mutant)).err().map(|failed| failed.what);
-        assert_eq!(again.as_ref(), Some(&caught.what), "{caught}");
-        println!("causal_crdt: without {mutant:?}: {}", caught.what);
+        is_noticed(mutant, (0..300).find_map(|seed| short(seed, Kinds::without(mutant)).err()));
     }
+    // These matter only beside a DeltaCrdt; the second is noticed by few seeds.
+    for mutant in [Mutant::NameUnseen, Mutant::OldNumbers] {
+        is_noticed(mutant, (200..500).find_map(|seed| short(seed, mixed(seed, Some(mutant))).err()));
+    }
+}
+
+fn is_noticed(mutant: Mutant, caught: Option<Failed>) {
+    let caught = caught.unwrap_or_else(|| panic!("{mutant:?} was not noticed"));
+    // What is printed runs the same way again.
+    let scenario = Scenario::parse(&caught.scenario.to_string()).unwrap();
+    let again = replay(&scenario, scenario.nodes[0], Some(mutant)).err().map(|failed| failed.what);
+    assert_eq!(again.as_ref(), Some(&caught.what), "{caught}");
+    println!("causal_crdt: without {mutant:?}: {}", caught.what);
 }
 
 #[test]
 fn two_hundred_members_converge() {
-    let mut run = Run::new(1, 200, 100, None);
+    let mut run = Run::new(1, 200, 100, Kinds::default());
     for _ in 0..100 {
         run.step();
     }
