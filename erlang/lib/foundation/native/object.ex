@@ -79,9 +79,11 @@ defmodule Foundation.Native.Object do
     if integers(type, 4, order) == [@loadable], do: offset + size, else: 0
   end
 
-  defp integers(bytes, width, 1),
-    do: for(<<integer::little-size(width)-unit(8) <- bytes>>, do: integer)
+  defp integers(bytes, width, order) do
+    endianness = if order == 1, do: :little, else: :big
 
-  defp integers(bytes, width, 2),
-    do: for(<<integer::big-size(width)-unit(8) <- bytes>>, do: integer)
+    for at <- 0..(byte_size(bytes) - width)//width do
+      bytes |> binary_part(at, width) |> :binary.decode_unsigned(endianness)
+    end
+  end
 end
