@@ -2,7 +2,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use foundation_proto::etf::Term;
 
-/// A text of a UUID and the two bytes before it; with the pointer to the entry, a slot then has 48 bytes.
+/// A text of a UUID and the two bytes before it, in whole words.
 const ROOM: usize = 40;
 const ATOM: u8 = 1;
 const BINARY: u8 = 2;
@@ -10,6 +10,8 @@ const INTEGER: u8 = 3;
 const TUPLE: u8 = 4;
 /// Not a key, but the hash of one.
 const HASH: u8 = 5;
+/// What the tag of a key is the hash of, besides the key.
+const TAG: u8 = 6;
 
 /// A key in a few bytes: itself if it is short, otherwise a hash of it.
 ///
@@ -18,31 +20,49 @@ const HASH: u8 = 5;
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Mark([u8; ROOM]);
 
-impl Mark {
-    /// The mark of a key, and the hash that places it.
-    pub(super) fn of(key: &Term, hasher: &RandomState) -> (Self, u64) {
-        let mut mark = Self([0; ROOM]);
-        if let Some(used) = mark.write(key, 0) {
-            return (mark, mark.hash_of(used, hasher));
-        }
-        let hash = hasher.hash_one(key);
-        mark.0 = [0; ROOM];
-        mark.put(0, &[HASH]);
-        mark.put(1, &hash.to_le_bytes());
-        (mark, hash)
-    }
+/// What a table knows a key by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) mark: Mark,
+    /// What places it.
+    pub(super) hash: u64,
+    /// Another hash, by which keys of one place are told apart; never 0. Nothing can be said of one from the other, for both are
+    /// of SipHash and of different inputs.
+    pub(super) tag: u64,
+}
 
+impl Known {
+    pub(super) fn of(key: &Term, hasher: &RandomState) -> Self {
+        let mut mark = Mark([0; ROOM]);
+        let (hash, tag) = match mark.write(key, 0) {
+            Some(used) => mark.hashes(used, hasher),
+            None => {
+                let hash = hasher.hash_one(key);
+                mark.0 = [0; ROOM];
+                mark.put(0, &[HASH]);
+                mark.put(1, &hash.to_le_bytes());
+                (hash, hasher.hash_one((TAG, key)))
+            }
+        };
+        Self { mark, hash, tag: tag.max(1) }
+    }
+}
+
+impl Mark {
     /// Whether equal marks are equal keys.
     pub(super) fn is_whole(&self) -> bool {
         let [kind, ..] = self.0;
         kind != HASH
     }
 
-    /// The hash of a mark whose bytes from `used` on are zeros.
-    fn hash_of(&self, used: usize, hasher: &RandomState) -> u64 {
+    /// The hashes of a mark whose bytes from `used` on are zeros.
+    fn hashes(&self, used: usize, hasher: &RandomState) -> (u64, u64) {
         let mut state = hasher.build_hasher();
         state.write(self.0.get(..used.next_multiple_of(8)).unwrap_or(&self.0));
-        state.finish()
+        let hash = state.finish();
+        // What was written is hashed already; this goes on from there.
+        state.write_u8(TAG);
+        (hash, state.finish())
     }
 
     /// Writes a key at a place, and says where it ends; `None` if it does not fit. Nothing is nested deeper than there are bytes.
