@@ -312,6 +312,9 @@ defmodule Foundation.SharedRegistryTest do
       true = on(cluster, b, Node, :connect, [c])
       seen(cluster, b, :early, early)
       seen(cluster, c, :early, early)
+      # It waits for those that it knows.
+      members = fn -> Enum.sort(on(cluster, b, Registry, :members, [:names])) end
+      eventually(fn -> members.() == Enum.sort([a, b, c]) end)
 
       late = named(cluster, b, "late")
       assert on(cluster, b, Registry, :wait_until_all, [:names, "late", 30_000]) == :ok
