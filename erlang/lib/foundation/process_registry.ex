@@ -321,7 +321,7 @@ defmodule Foundation.ProcessRegistry do
   defp alive?(pid), do: node(pid) in Node.list(:known) and node(pid) in Node.list(:connected)
 
   defp debug(message) do
-    if Application.get_env(:foundation, :debug_registry, false), do: Logger.debug(message)
+    if Foundation.Settings.get(:debug_registry), do: Logger.debug(message)
     :ok
   end
 end

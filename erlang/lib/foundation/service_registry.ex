@@ -230,7 +230,7 @@ defmodule Foundation.ServiceRegistry do
           healthy_services: non_neg_integer()
         }
   def get_service_info(namespace) do
-    if Application.get_env(:foundation, :debug_registry, false),
+    if Foundation.Settings.get(:debug_registry),
       do: Logger.debug("Getting service info for namespace #{inspect(namespace)}")
 
     services =

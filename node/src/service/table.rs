@@ -21,7 +21,7 @@ use part::{Part, Slot};
 const FIRST: usize = 64;
 /// Doublings of that: with more than two million entries, parts hold more than they have near.
 const DOUBLINGS: usize = 14;
-/// Entries for each part. A part has three near, so that of a hundred entries some eight to twelve are not.
+/// Entries for each part. A part has three near, so that of a hundred entries some twelve are not, as hashes fall (Poisson).
 const EACH: usize = 2;
 
 /// What stands in a table.

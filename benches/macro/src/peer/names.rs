@@ -203,7 +203,7 @@ fn lookup(names: &Names, first: usize, count: usize, rounds: usize) -> Result<f6
     Ok(fastest / count as f64)
 }
 
-/// Bytes that a name takes on the node that has registered it.
+/// About what a name takes on a node of `registry-heal`, in whole lines.
 const BYTES_OF_A_NAME: usize = 704;
 
 /// Nanoseconds of what no lookup can do without, in the fastest of the rounds: to read where an entry is, and a line of the entry,

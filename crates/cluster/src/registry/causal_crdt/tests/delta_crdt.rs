@@ -354,7 +354,8 @@ fn join(
     all
 }
 
-/// What a step of a comparison has found.
+/// What a step of a comparison has found. It does not compare as [`MerkleMap`] does: what that has wrong would be wrong here, too, and not
+/// be noticed.
 #[derive(Default)]
 struct Found {
     keys: Vec<Key>,
