@@ -127,8 +127,9 @@ impl<T: Item> Table<T> {
             let Some(part) = group.first().and_then(|(part, ..)| self.part(*part)) else { continue };
             let touched: Vec<u64> = group.iter().map(|(_, known, _)| known.tag).collect();
             let before = part.slots(&touched, &self.hasher);
-            let after = changed(&before, group);
-            entries = (entries + after.len()).saturating_sub(before.len());
+            let was = before.len();
+            let after = changed(before, group);
+            entries = (entries + after.len()).saturating_sub(was);
             part.write(&touched, after);
         }
         self.entries.store(entries, Ordering::Relaxed);
@@ -181,32 +182,27 @@ fn place(hash: u64, parts: usize) -> usize {
     if place < parts { place } else { place & ((1 << bits) - 1) }
 }
 
-/// Which change of an entry was the last, and what is there after it.
-type Last<'a, T> = (usize, Known, Option<&'a Arc<T>>);
-
 /// The entries of a part with changes carried out, in one pass over it.
-fn changed<T: Item>(slots: &[Slot<T>], changes: &[(usize, Known, Write<T>)]) -> Vec<Slot<T>> {
-    // What becomes of an entry, told apart by what no two have in common; the last change of it counts.
-    let mut last: BTreeMap<(&Mark, T::Id<'_>), Last<'_, T>> = BTreeMap::new();
-    for (at, (_, known, change)) in changes.iter().enumerate() {
-        let (item, there) = match change {
-            Write::Put(item) => (item, Some(item)),
-            Write::Remove(item) => (item, None),
-        };
-        last.insert((&known.mark, item.id()), (at, *known, there));
+fn changed<T: Item>(slots: Vec<Slot<T>>, changes: &[(usize, Known, Write<T>)]) -> Vec<Slot<T>> {
+    // Which change of an entry, told apart by what no two have in common, was the last: it counts.
+    let mut last: BTreeMap<(&Mark, T::Id<'_>), usize> = BTreeMap::new();
+    for (at, (_, known, Write::Put(item) | Write::Remove(item))) in changes.iter().enumerate() {
+        last.insert((&known.mark, item.id()), at);
     }
-    let mut after = Vec::with_capacity(slots.len() + last.len());
-    for slot in slots {
-        match last.remove(&(&slot.mark, slot.item.id())) {
-            None => after.push(slot.clone()),
-            Some((_, known, Some(item))) => after.push(Slot::new(&known, Arc::clone(item))),
-            Some((_, _, None)) => {}
-        }
-    }
-    let mut come: Vec<_> =
-        last.into_values().filter_map(|(at, known, item)| Some((at, known, item?))).collect();
-    come.sort_unstable_by_key(|(at, known, _)| (known.mark, *at));
-    after.extend(come.into_iter().map(|(_, known, item)| Slot::new(&known, Arc::clone(item))));
+    let put = |at: usize| match changes.get(at) {
+        Some((_, known, Write::Put(item))) => Some(Slot::new(known, Arc::clone(item))),
+        _ => None,
+    };
+    let found: Vec<_> = slots.iter().map(|slot| last.remove(&(&slot.mark, slot.item.id()))).collect();
+    let mut come: Vec<_> = last.into_values().filter_map(|at| Some((at, put(at)?))).collect();
+    come.sort_unstable_by_key(|(at, slot)| (slot.mark, *at));
+    let stay = slots.into_iter().zip(&found).filter_map(|(slot, change)| match change {
+        None => Some(slot),
+        Some(at) => put(*at),
+    });
+    let mut after = Vec::with_capacity(found.len() + come.len());
+    after.extend(stay);
+    after.extend(come.into_iter().map(|(_, slot)| slot));
     // Stable, so that those of one key stand in the order in which they came; two runs in order are merged.
     after.sort_by_key(|slot| slot.mark);
     after

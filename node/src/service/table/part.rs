@@ -86,12 +86,15 @@ impl<T: Item> Part<T> {
     /// In the order of their marks, the entries that a write may concern: those near whose tags these are, and all that are far.
     pub(super) fn slots(&self, touched: &[u64], hasher: &RandomState) -> Vec<Slot<T>> {
         let near = self.tags().into_iter().zip(&self.near).filter(|(tag, _)| touched.contains(tag));
-        let mut slots: Vec<_> = near
-            .filter_map(|(tag, item)| Some((tag, item.load_full()?)))
-            .map(|(tag, item)| Slot { mark: Known::of(item.key(), hasher).mark, tag, item })
-            .collect();
-        slots.extend(self.far.load().iter().flat_map(|far| far.iter().cloned()));
-        slots.sort_by_key(|slot| slot.mark);
+        let far = self.far.load();
+        let far = far.as_deref().map_or(&[][..], |far| far);
+        let mut slots = Vec::with_capacity(far.len() + NEAR);
+        slots.extend_from_slice(far);
+        for (tag, item) in near {
+            let Some(item) = item.load_full() else { continue };
+            let mark = Known::of(item.key(), hasher).mark;
+            slots.insert(slots.partition_point(|slot| slot.mark <= mark), Slot { mark, tag, item });
+        }
         slots
     }
 }
@@ -113,12 +116,17 @@ impl<T> Part<T> {
     pub(super) fn write(&self, touched: &[u64], slots: Vec<Slot<T>>) {
         let before = self.far.load();
         let was_far = |tag: u64| before.iter().any(|far| far.iter().any(|other| other.tag == tag));
-        let (near, far) = self.placed(touched, &slots);
-        let comes_near = |place: &Place<T>| matches!(place, Place::Takes(slot) if was_far(slot.tag));
-        let moves = near.iter().any(comes_near) || far.iter().any(|slot| self.tags().contains(&slot.tag));
+        let was_near = self.tags();
+        let near = placed(was_near, touched, &slots);
+        let is_near = |tag: u64| near.iter().any(|place| place.takes(tag));
+        let leaves = |slot: &Slot<T>| was_near.contains(&slot.tag) && !is_near(slot.tag);
+        let comes = |place: &Place<T>| matches!(place, Place::Takes(slot) if was_far(slot.tag));
+        let moves = near.iter().any(comes) || slots.iter().any(leaves);
         if moves {
-            self.far.store(Some(Arc::new(slots.into())));
+            self.far.store(Some(Arc::new(slots.clone().into())));
         }
+        let mut far = slots;
+        far.retain(|slot| !is_near(slot.tag));
         for ((tag, item), after) in self.tags.iter().zip(&self.near).zip(near) {
             let (is, after) = match after {
                 Place::Stays => continue,
@@ -142,32 +150,35 @@ impl<T> Part<T> {
             self.far.store((!far.is_empty()).then(|| Arc::new(far.into())));
         }
     }
+}
 
-    /// Where entries will stand: near, each where it stands already if it does, and far.
-    fn placed(&self, touched: &[u64], slots: &[Slot<T>]) -> ([Place<T>; NEAR], Vec<Slot<T>>) {
-        let mut tags: Vec<u64> = slots.iter().map(|slot| slot.tag).collect();
-        tags.sort_unstable();
-        let alone = |tag: u64| {
-            let from = tags.partition_point(|other| *other < tag);
-            tags.get(from + 1).is_none_or(|next| *next != tag)
-        };
-        let mut near = self.tags().map(|tag| match slots.iter().find(|slot| slot.tag == tag && alone(tag)) {
-            Some(slot) => Place::Takes(slot.clone()),
-            None if tag == 0 || touched.contains(&tag) => Place::Empty,
-            None => Place::Stays,
-        });
-        let mut far = Vec::new();
-        for slot in slots {
-            if near.iter().any(|place| matches!(place, Place::Takes(there) if there.tag == slot.tag)) {
-                continue;
-            }
-            match near.iter_mut().find(|place| matches!(place, Place::Empty)) {
-                Some(place) if alone(slot.tag) => *place = Place::Takes(slot.clone()),
-                _ => far.push(slot.clone()),
-            }
-        }
-        (near, far)
+impl<T> Place<T> {
+    fn takes(&self, tag: u64) -> bool {
+        matches!(self, Self::Takes(slot) if slot.tag == tag)
     }
+}
+
+/// What becomes of the places near, where these tags are: an entry that is alone stays where it stands, or comes near if there is room.
+fn placed<T>(tags: [u64; NEAR], touched: &[u64], slots: &[Slot<T>]) -> [Place<T>; NEAR] {
+    // Of a key with very many entries none has to be compared with all.
+    let single: Vec<_> =
+        slots.chunk_by(|a, b| a.mark == b.mark).filter(|same| same.len() == 1).flatten().collect();
+    let alone = |slot: &&Slot<T>| slots.iter().filter(|other| other.tag == slot.tag).count() == 1;
+    let mut near = tags.map(|tag| match single.iter().copied().find(|slot| slot.tag == tag).filter(alone) {
+        Some(slot) => Place::Takes(slot.clone()),
+        None if tag == 0 || touched.contains(&tag) => Place::Empty,
+        None => Place::Stays,
+    });
+    for slot in single {
+        let Some(place) = near.iter().position(|place| matches!(place, Place::Empty)) else { break };
+        if !near.iter().any(|place| place.takes(slot.tag))
+            && alone(&slot)
+            && let Some(place) = near.get_mut(place)
+        {
+            *place = Place::Takes(slot.clone());
+        }
+    }
+    near
 }
 
 /// Of entries in the order of their marks, those of a key.
