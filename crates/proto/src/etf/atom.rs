@@ -203,6 +203,30 @@ static STARTS: [[u64; 3]; INLINE + 1] = {
     masks
 };
 
+/// Whether two texts are the same: most are short, and a call costs more than two words, which may overlap.
+#[inline(always)]
+pub(super) fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    let len = one.len();
+    if len != other.len() {
+        return false;
+    }
+    if len < 4 {
+        // These are all of up to three.
+        let bytes = |text: &[u8]| (text.first().copied(), text.get(len / 2).copied(), text.last().copied());
+        return bytes(one) == bytes(other);
+    }
+    if len < 8 {
+        return ends::<4>(one) == ends::<4>(other);
+    }
+    if len <= 16 { ends::<8>(one) == ends::<8>(other) } else { one == other }
+}
+
+/// The first and the last bytes.
+#[inline(always)]
+pub(super) fn ends<const N: usize>(text: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
+    Some((text.first_chunk()?, text.last_chunk()?))
+}
+
 impl Eq for Atom {}
 
 impl PartialEq<str> for Atom {
@@ -327,11 +351,12 @@ impl<'a> From<&'a Atom> for AtomRef<'a> {
 impl PartialEq<str> for AtomRef<'_> {
     #[inline]
     fn eq(&self, other: &str) -> bool {
-        if self.latin1 { self.chars().eq(other.chars()) } else { self.bytes == other.as_bytes() }
+        if self.latin1 { self.chars().eq(other.chars()) } else { are_equal(self.bytes, other.as_bytes()) }
     }
 }
 
 impl PartialEq<&str> for AtomRef<'_> {
+    #[inline]
     fn eq(&self, other: &&str) -> bool {
         self == *other
     }
@@ -344,8 +369,9 @@ impl PartialEq<Atom> for AtomRef<'_> {
 }
 
 impl PartialEq for AtomRef<'_> {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
+        if self.latin1 == other.latin1 { are_equal(self.bytes, other.bytes) } else { self.cmp(other).is_eq() }
     }
 }
 
@@ -355,7 +381,7 @@ impl Eq for AtomRef<'_> {}
 impl Hash for AtomRef<'_> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.utf8_bytes(&mut String::new()).hash(state);
+        if self.latin1 { self.to_atom().hash(state) } else { self.bytes.hash(state) }
     }
 }
 

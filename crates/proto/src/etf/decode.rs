@@ -68,7 +68,7 @@ struct Building {
 
 /// The owned form of a term. `source` is the memory that the view looks at, if large binaries may be slices of it.
 pub(super) fn build(view: View<'_>, source: Option<&Bytes>) -> Term {
-    if view.byte {
+    if view.is_byte() {
         return Term::Integer(view.as_i64().unwrap_or_default());
     }
     match read(view.bytes, view.node.at as usize, view.atoms, source) {

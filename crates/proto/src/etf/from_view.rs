@@ -4,7 +4,10 @@ use core::fmt;
 use core::hash::{BuildHasher, Hash};
 use std::collections::{BTreeMap, HashMap};
 
-use super::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, STRING_EXT};
+use super::atom::{are_equal, ends};
+use super::tag::{LIST_EXT, NIL_EXT, SMALL_ATOM_UTF8_EXT};
+use super::tape::Node;
+use super::view::{integer, rare_atom};
 use super::{Atom, AtomRef, Kind, Pid, Port, Reference, Term, View};
 
 /// A value that is read from a view of a term: for code that wants no serde, or text and bytes borrowed from the message.
@@ -57,6 +60,16 @@ pub trait FromView<'a>: Sized {
     /// # Errors
     /// If the term is none of this type.
     fn from_view(view: View<'a>) -> Result<Self, Mismatch>;
+
+    /// The values of the elements of a list: what [`Vec`] asks for. As good as one after the other, which is what it does unless
+    /// a type knows a quicker way.
+    ///
+    /// # Errors
+    /// If the term is no list, or an element none of this type.
+    #[inline]
+    fn from_list(list: View<'a>) -> Result<Vec<Self>, Mismatch> {
+        one_by_one(list)
+    }
 }
 
 /// A term that is not of the type that was asked for.
@@ -110,58 +123,170 @@ impl<'a> View<'a> {
     /// If the term is neither, or has no such key: one that may be missing is asked for by [`get`](Self::get).
     #[inline]
     pub fn fields<const N: usize>(self, names: [&'static str; N]) -> Result<[Self; N], Mismatch> {
-        const EXPECTED: &str = "a map or a list of pairs";
-        // The nodes of the values; 0 is none inside another.
-        let mut found = [0; N];
-        let mut next = 0;
-        let mut take = |key: u32, value: u32| {
-            let Some(key) = self.sibling(key) else { return };
-            let expected = names.get(next).is_some_and(|name| key.is_named(name));
-            let number = if expected { Some(next) } else { names.iter().position(|name| key.is_named(name)) };
-            if let Some(number) = number
-                && let Some(found @ 0) = found.get_mut(number)
-            {
-                (*found, next) = (value, number + 1);
-            }
+        let mut found = [NOT_FOUND; N];
+        let known = find(&self, &names, &mut found).is_some();
+        let mismatch = || {
+            let Wrong { number, got, at } = no_fields(&self, &found);
+            let key = names.get(number as usize).copied();
+            Mismatch { expected: FIELDS, key, got, at: at as usize }
         };
-        let nodes = self.tape.nodes();
-        let after = |index: u32| nodes.get(index as usize).map_or(u32::MAX, |node| node.next);
-        match self.kind() {
-            Kind::Map => {
-                let mut key = self.index + 1;
-                while key < self.node.next {
-                    let value = after(key);
-                    take(key, value);
-                    key = after(value);
-                }
-            }
-            Kind::List => {
-                for pair in self.elements() {
-                    let (key, value) = (pair.index + 1, after(pair.index + 1));
-                    if pair.kind() != Kind::Tuple || value >= pair.node.next || after(value) != pair.node.next
-                    {
-                        return Err(Mismatch::new(EXPECTED, pair));
-                    }
-                    take(key, value);
-                }
-            }
-            _ => return Err(Mismatch::new(EXPECTED, self)),
+        if !known {
+            return Err(mismatch());
         }
-        match names.iter().zip(found).find(|(_, found)| *found == 0) {
-            None => Ok(found.map(|found| self.sibling(found).unwrap_or(self))),
-            Some((name, _)) => Err(Mismatch { key: Some(name), ..Mismatch::new(EXPECTED, self) }),
+        // One loop that ends early and no closure for each, so that it can be taken apart: arrays of views that are moved as a whole are
+        // written in small pieces and read in large ones, which stalls.
+        let (mut values, nodes) = ([self; N], self.tape.nodes());
+        for (value, index) in values.iter_mut().zip(found) {
+            match nodes.get(index as usize) {
+                Some(&node) if index != NOT_FOUND => (value.index, value.node) = (index, node),
+                _ => return Err(mismatch()),
+            }
         }
+        Ok(values)
     }
 
-    /// As [`is_atom`](Self::is_atom), for the form that nearly all atoms have.
+    /// Whether the elements of a list have nodes that follow one another, up to the end of the list.
     #[inline]
-    fn is_named(self, name: &str) -> bool {
-        match self.bytes.get(self.node.at as usize..) {
-            Some([SMALL_ATOM_UTF8_EXT, len, text @ ..]) if !self.byte => {
-                usize::from(*len) == name.len() && text.starts_with(name.as_bytes())
+    fn is_plain_list(self) -> bool {
+        matches!(self.bytes.get(self.node.at as usize), Some(&(LIST_EXT | NIL_EXT))) && !self.node.tailed()
+    }
+
+    fn is_pair(self) -> bool {
+        !self.is_byte() && pair(&self.node, self.tape.nodes(), self.index as usize).is_some()
+    }
+}
+
+/// What [`View::fields`] reads.
+const FIELDS: &str = "a map or a list of pairs";
+
+/// The node that is none inside another.
+const NOT_FOUND: u32 = 0;
+
+/// Why not all fields were found. A [`Mismatch`] would be returned in memory, and the views that are there otherwise kept in it.
+struct Wrong {
+    /// The number of the key that is missing, if it is that.
+    number: u32,
+    at: u32,
+    got: Kind,
+}
+
+#[cold]
+#[inline(never)]
+fn no_fields(whole: &View<'_>, found: &[u32]) -> Wrong {
+    let wrong = match whole.kind() {
+        Kind::Map => None,
+        Kind::List => whole.elements().find(|element| !element.is_pair()),
+        _ => Some(*whole),
+    };
+    let missing = found.iter().position(|found| *found == NOT_FOUND);
+    let number = if wrong.is_none() { missing } else { None };
+    let node = wrong.as_ref().unwrap_or(whole).node;
+    Wrong { number: number.map_or(u32::MAX, |number| number as u32), at: node.at, got: node.kind }
+}
+
+/// Finds the nodes of the values of these keys in a map or list of pairs; `None` if it is anything else.
+// A reference, and no inlining: the parts of the view are taken from where it is, and the loop has the registers for itself.
+#[inline(never)]
+fn find(whole: &View<'_>, names: &[&'static str], found: &mut [u32]) -> Option<()> {
+    // Up to the end of the view.
+    let nodes = whole.tape.nodes().get(..whole.node.next as usize)?;
+    let (mut index, bytes, atoms) = (whole.index as usize + 1, whole.bytes, whole.atoms);
+    let mut search = Search { names, found, expected: 0 };
+    match whole.node.kind {
+        Kind::Map => {
+            while let Some(key) = nodes.get(index)
+                && let Some(value) = nodes.get(key.next as usize)
+            {
+                search.take(bytes.get(key.at as usize..)?, atoms, key.next);
+                index = value.next as usize;
             }
-            _ => self.as_atom().is_some_and(|atom| atom == name),
         }
+        Kind::List if whole.is_plain_list() => {
+            while let Some(node) = nodes.get(index) {
+                let key = pair(node, nodes, index)?;
+                search.take(bytes.get(key.at as usize..)?, atoms, key.next);
+                index = node.next as usize;
+            }
+        }
+        Kind::List => {
+            for element in whole.elements() {
+                if element.is_byte() {
+                    return None;
+                }
+                let key = pair(&element.node, nodes, element.index as usize)?;
+                search.take(bytes.get(key.at as usize..)?, atoms, key.next);
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// The first element of a tuple of two.
+#[inline(always)]
+fn pair<'n>(pair: &Node, nodes: &'n [Node], index: usize) -> Option<&'n Node> {
+    let key = nodes.get(index + 1)?;
+    let value = nodes.get(key.next as usize)?;
+    // A tuple of one ends before that, and one of more than two behind it.
+    (pair.kind == Kind::Tuple && key.next < pair.next && value.next == pair.next).then_some(key)
+}
+
+/// Looks for the values of some keys.
+struct Search<'s> {
+    names: &'s [&'static str],
+    /// The node of the value of each.
+    found: &'s mut [u32],
+    /// The number of the name that comes next if they are in order.
+    expected: usize,
+}
+
+impl Search<'_> {
+    /// Keeps the value of the key at the front, if it is one of the names and comes for the first time.
+    #[inline(always)]
+    fn take(&mut self, key: &[u8], atoms: &[Atom], value: u32) {
+        let number = match (key, self.names.get(self.expected)) {
+            ([SMALL_ATOM_UTF8_EXT, len, text @ ..], Some(name))
+                if text.get(..usize::from(*len)).is_some_and(|text| are_equal(text, name.as_bytes())) =>
+            {
+                self.expected
+            }
+            _ => match number(self.names, self.expected, key, atoms) {
+                Some(number) => number,
+                None => return,
+            },
+        };
+        if let Some(found @ &mut NOT_FOUND) = self.found.get_mut(number) {
+            (*found, self.expected) = (value, number + 1);
+        }
+    }
+}
+
+/// Which of the names the term at the front is, if it is an atom, and not in the usual form the one that is expected.
+#[inline(never)]
+fn number(names: &[&str], expected: usize, key: &[u8], atoms: &[Atom]) -> Option<usize> {
+    let [SMALL_ATOM_UTF8_EXT, len, text @ ..] = key else { return rare_number(names, expected, key, atoms) };
+    let len = usize::from(*len);
+    let text = text.get(..len)?;
+    // Most differ by their lengths already.
+    match (ends::<8>(text), ends::<4>(text)) {
+        (Some(text), _) if len <= 16 => {
+            names.iter().position(|name| name.len() == len && ends(name.as_bytes()) == Some(text))
+        }
+        (None, Some(text)) => {
+            names.iter().position(|name| name.len() == len && ends(name.as_bytes()) == Some(text))
+        }
+        _ => names.iter().position(|name| name.as_bytes() == text),
+    }
+}
+
+/// As [`number`], for an atom in another form.
+#[cold]
+#[inline(never)]
+fn rare_number(names: &[&str], expected: usize, key: &[u8], atoms: &[Atom]) -> Option<usize> {
+    let key = rare_atom(key, atoms)?;
+    match names.get(expected) {
+        Some(name) if key == *name => Some(expected),
+        _ => names.iter().position(|name| key == *name),
     }
 }
 
@@ -185,7 +310,6 @@ macro_rules! from_view {
 
 from_view! {
     bool, "`true` or `false`", View::as_bool;
-    i64, "an integer", View::as_i64;
     i128, "an integer of 128 bits", View::as_i128;
     u128, "an integer from 0 on, of 128 bits", |view| match view.big() {
         Some((false, magnitude)) => {
@@ -200,13 +324,6 @@ from_view! {
         None => view.as_i128()?.try_into().ok(),
     };
     usize, "an integer that is a size", |view| u64::from_view(view).ok()?.try_into().ok();
-    isize, "an integer that is a size", |view| view.as_i64()?.try_into().ok();
-    u8, "an integer of 0 to 255", |view| view.as_i64()?.try_into().ok();
-    i8, "an integer of 8 bits", |view| view.as_i64()?.try_into().ok();
-    u16, "an integer from 0 on, of 16 bits", |view| view.as_i64()?.try_into().ok();
-    i16, "an integer of 16 bits", |view| view.as_i64()?.try_into().ok();
-    u32, "an integer from 0 on, of 32 bits", |view| view.as_i64()?.try_into().ok();
-    i32, "an integer of 32 bits", |view| view.as_i64()?.try_into().ok();
     f64, "a float", View::as_f64;
     &'a str, "a binary of UTF-8", View::as_str;
     String, "a binary of UTF-8", |view| view.as_str().map(Self::from);
@@ -220,44 +337,106 @@ from_view! {
     View<'a>, "a term", Some;
 }
 
+macro_rules! from_integer {
+    ($($type:ty, $expected:literal;)*) => {
+        $(
+            impl<'a> FromView<'a> for $type {
+                #[inline]
+                fn from_view(view: View<'a>) -> Result<Self, Mismatch> {
+                    let value = view.as_i64().and_then(|value| value.try_into().ok());
+                    value.ok_or_else(|| Mismatch::new($expected, view))
+                }
+
+                #[inline]
+                fn from_list(list: View<'a>) -> Result<Vec<Self>, Mismatch> {
+                    integers(list, |value| value.try_into().ok()).map_or_else(|| one_by_one(list), Ok)
+                }
+            }
+        )*
+    };
+}
+
+from_integer! {
+    i64, "an integer";
+    isize, "an integer that is a size";
+    u8, "an integer of 0 to 255";
+    i8, "an integer of 8 bits";
+    u16, "an integer from 0 on, of 16 bits";
+    i16, "an integer of 16 bits";
+    u32, "an integer from 0 on, of 32 bits";
+    i32, "an integer of 32 bits";
+}
+
 impl<'a, T: FromView<'a>> FromView<'a> for Option<T> {
     #[inline]
     fn from_view(view: View<'a>) -> Result<Self, Mismatch> {
-        if view.kind() == Kind::Atom && (view.is_named("nil") || view.is_named("undefined")) {
-            return Ok(None);
+        match view.as_atom() {
+            Some(atom) if atom == "nil" || atom == "undefined" => Ok(None),
+            _ => T::from_view(view).map(Some),
         }
-        T::from_view(view).map(Some)
     }
 }
 
 impl<'a, T: FromView<'a>> FromView<'a> for Vec<T> {
     #[inline]
     fn from_view(view: View<'a>) -> Result<Self, Mismatch> {
-        if view.kind() != Kind::List {
-            return Err(Mismatch::new("a list", view));
-        }
-        match view.bytes.get(view.node.at as usize) {
-            Some(&LIST_EXT) if !view.node.tailed() => {}
-            Some(&STRING_EXT) => {
-                let mut values = Self::with_capacity(view.len());
-                for element in view.elements() {
-                    values.push(T::from_view(element)?);
-                }
-                return Ok(values);
-            }
-            _ => return view.elements().map(T::from_view).collect(),
-        }
-        // Each takes at least one byte that is there, so that memory is no larger than what came times what an element takes.
-        let mut values = Self::with_capacity(view.len());
-        let (nodes, mut index) = (view.tape.nodes(), view.index + 1);
-        while index < view.node.next
-            && let Some(&node) = nodes.get(index as usize)
-        {
-            values.push(T::from_view(View { node, index, byte: false, ..view })?);
-            index = node.next;
-        }
-        Ok(values)
+        T::from_list(view)
     }
+}
+
+/// The values of the elements of a list.
+#[inline]
+fn one_by_one<'a, T: FromView<'a>>(list: View<'a>) -> Result<Vec<T>, Mismatch> {
+    if list.kind() != Kind::List {
+        return Err(Mismatch::new("a list", list));
+    }
+    if !list.is_plain_list() {
+        return elements(list);
+    }
+    // Each takes at least one byte that is there, so that memory is no larger than what came times what an element takes.
+    let mut values = Vec::with_capacity(list.counted());
+    let (nodes, mut index) = (list.tape.nodes(), list.index + 1);
+    while index < list.node.next
+        && let Some(&node) = nodes.get(index as usize)
+    {
+        values.push(T::from_view(View { node, index, ..list })?);
+        index = node.next;
+    }
+    Ok(values)
+}
+
+/// As [`one_by_one`], of a list with a tail, or without nodes for its elements.
+#[inline(never)]
+fn elements<'a, T: FromView<'a>>(list: View<'a>) -> Result<Vec<T>, Mismatch> {
+    let mut values = Vec::with_capacity(list.len());
+    for element in list.elements() {
+        values.push(T::from_view(element)?);
+    }
+    Ok(values)
+}
+
+/// As [`one_by_one`], of integers of up to 64 bits; `None` if that has to say what is wrong.
+#[inline]
+fn integers<T: Copy + Default>(list: View<'_>, convert: impl Fn(i64) -> Option<T>) -> Option<Vec<T>> {
+    let mut all = true;
+    let mut convert = |value: Option<i64>| {
+        let value = value.and_then(&convert);
+        all &= value.is_some();
+        value.unwrap_or_default()
+    };
+    let values = match list.as_byte_list() {
+        Some(bytes) => bytes.iter().map(|byte| convert(Some((*byte).into()))).collect(),
+        None if list.kind() == Kind::List && list.is_plain_list() => {
+            let nodes = list.tape.nodes().get(list.index as usize + 1..list.node.next as usize)?;
+            // More nodes than elements: there is something inside one of them.
+            if nodes.len() != list.counted() {
+                return None;
+            }
+            nodes.iter().map(|node| convert(integer(node, list.bytes))).collect()
+        }
+        None => return None,
+    };
+    all.then_some(values)
 }
 
 /// Hands the pairs of a map to `insert`.
@@ -287,7 +466,7 @@ impl<'a, K: FromView<'a> + Eq + Hash, V: FromView<'a>, S: BuildHasher + Default>
         if view.kind() != Kind::Map {
             return Err(Mismatch::new("a map", view));
         }
-        let mut map = Self::with_capacity_and_hasher(view.len(), S::default());
+        let mut map = Self::with_capacity_and_hasher(view.counted(), S::default());
         pairs(view, |key, value| {
             map.insert(key, value);
         })?;
@@ -332,104 +511,5 @@ tuple!("a tuple of seven" A B C D E F G);
 tuple!("a tuple of eight" A B C D E F G H);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Limits;
-    use crate::etf::{Tape, encode_term};
-
-    fn with<R>(term: &Term, look: impl FnOnce(View<'_>) -> R) -> R {
-        let mut bytes = Vec::new();
-        encode_term(term, &mut bytes).unwrap();
-        let mut tape = Tape::new();
-        look(tape.parse(&bytes, &[], &Limits::default()).unwrap())
-    }
-
-    #[test]
-    fn integers_of_each_size() {
-        for value in
-            [i128::MIN, -(1 << 64), i64::MIN.into(), -129, -1, 0, 255, 256, 1 << 63, 1 << 64, i128::MAX]
-        {
-            with(&Term::from(value), |view| {
-                assert_eq!(view.value().ok(), Some(value));
-                assert_eq!(view.value().ok(), u128::try_from(value).ok());
-                assert_eq!(view.value().ok(), i64::try_from(value).ok());
-                assert_eq!(view.value().ok(), u64::try_from(value).ok());
-                assert_eq!(view.value().ok(), usize::try_from(value).ok());
-                assert_eq!(view.value().ok(), isize::try_from(value).ok());
-                assert_eq!(view.value().ok(), i32::try_from(value).ok());
-                assert_eq!(view.value().ok(), u32::try_from(value).ok());
-                assert_eq!(view.value().ok(), i16::try_from(value).ok());
-                assert_eq!(view.value().ok(), u16::try_from(value).ok());
-                assert_eq!(view.value().ok(), i8::try_from(value).ok());
-                assert_eq!(view.value().ok(), u8::try_from(value).ok());
-            });
-        }
-    }
-
-    #[test]
-    fn leaves_and_containers() {
-        let pid = Pid { node: Atom::new_static("a@b"), id: 1, serial: 2, creation: 3 };
-        let term = Term::from((Term::atom("ok"), "text", Term::Float(0.5), true, pid.clone()));
-        with(&term, |view| {
-            let (tag, text, float, truth, found): (AtomRef<'_>, &str, f64, bool, Pid) = view.value().unwrap();
-            assert_eq!((tag == "ok", text, float, truth, found), (true, "text", 0.5, true, pid));
-            let owned: (Atom, String, Term, Option<bool>, View<'_>) = view.value().unwrap();
-            assert_eq!(
-                (owned.0 == "ok", owned.1.as_str(), owned.2, owned.3),
-                (true, "text", Term::Float(0.5), Some(true))
-            );
-            assert_eq!(owned.4.kind(), Kind::Pid);
-            let wrong = view.value::<(Atom, i64, f64, bool, Pid)>().unwrap_err();
-            assert_eq!(wrong, Mismatch { expected: "an integer", key: None, got: Kind::Binary, at: 6 });
-            assert!(view.value::<(Atom, String)>().is_err() && view.value::<Vec<Term>>().is_err());
-        });
-        // As LIST_EXT, as STRING_EXT, and with a list as its tail.
-        with(&Term::list([1.into(), 300.into()]), |view| assert_eq!(view.value(), Ok(vec![1, 300])));
-        with(&Term::charlist("ab"), |view| assert_eq!(view.value(), Ok(b"ab".to_vec())));
-        with(&Term::nil(), |view| assert_eq!(view.value(), Ok(Vec::<u8>::new())));
-        let mut tape = Tape::new();
-        let tailed = tape.parse(b"l\0\0\0\x01a\x01k\0\x02\x02\x03", &[], &Limits::default()).unwrap();
-        assert_eq!(tailed.value(), Ok(vec![1, 2, 3]));
-        for nothing in ["nil", "undefined"] {
-            with(&Term::atom(nothing), |view| assert_eq!(view.value(), Ok(None::<i64>)));
-        }
-        with(
-            &Term::Map([(Term::from("a"), 1.into()), ("b".into(), 2.into())].into_iter().collect()),
-            |view| {
-                assert_eq!(view.value(), Ok(HashMap::<_, _>::from([("a", 1), ("b", 2)])));
-                assert_eq!(view.value(), Ok(BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)])));
-                assert!(view.value::<HashMap<&str, bool>>().is_err());
-            },
-        );
-    }
-
-    #[test]
-    fn atoms_are_keys() {
-        let mut tape = Tape::new();
-        // An atom in Latin-1 and the same in UTF-8: values of two maps.
-        let latin1 = tape.parse(b"t\0\0\0\x01d\0\x01\xE4a\x01", &[], &Limits::default()).unwrap();
-        let map: HashMap<AtomRef<'_>, i64> = latin1.value().unwrap();
-        with(&Term::from(Atom::new("ä").unwrap()), |view| {
-            assert_eq!(map.get(&view.as_atom().unwrap()), Some(&1));
-        });
-    }
-
-    #[test]
-    fn fields_in_any_order_of_maps_and_lists() {
-        let pair = |name: &'static str, value: i64| (Term::atom(name), Term::from(value));
-        let all = [pair("b", 2), pair("other", 9), pair("a", 1), (7.into(), 8.into())];
-        let map = Term::Map(all.iter().cloned().collect());
-        let list = Term::list(all.iter().cloned().chain([pair("a", 5)]).map(Term::from));
-        for term in [map, list] {
-            with(&term, |view| {
-                assert_eq!(view.fields(["a", "b"]).unwrap().map(View::as_i64), [Some(1), Some(2)]);
-                let missing = view.fields(["a", "c"]).unwrap_err();
-                assert_eq!((missing.key, missing.got, missing.at), (Some("c"), view.kind(), 0));
-                assert!(missing.to_string().starts_with("the key `c` is missing"), "{missing}");
-            });
-        }
-        with(&Term::list([1.into()]), |view| assert!(view.fields(["a"]).is_err()));
-        with(&Term::charlist("w\0w\0"), |view| assert!(view.fields([""]).is_err()));
-        with(&Term::nil(), |view| assert!(view.fields::<0>([]).is_ok()));
-    }
-}
+#[path = "from_view/tests.rs"]
+mod tests;

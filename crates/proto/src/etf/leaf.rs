@@ -4,7 +4,7 @@ use super::atom::AtomRef;
 use super::integer::to_i64;
 use super::tag::*;
 use super::walk::{PidRef, PortRef, ReferenceRef};
-use super::{Atom, Kind, Reference};
+use super::{Atom, Kind, Pid, Reference};
 use crate::error::Problem;
 use crate::{Error, Result};
 
@@ -196,6 +196,42 @@ impl<'a> Context<'a> {
         let ids = ids.as_chunks().0.iter().map(|word| u32::from_be_bytes(*word));
         Ok((ReferenceRef::new(node, creation, ids), size + 4 * words + size_of_creation))
     }
+}
+
+/// A pid in the form in which nearly all are.
+pub(super) struct UsualPid<'a> {
+    /// The name of its node, and all that follows it.
+    pub(super) name: &'a [u8],
+    /// How long the name is.
+    pub(super) len: usize,
+    pub(super) id: u32,
+    pub(super) serial: u32,
+    pub(super) creation: u32,
+}
+
+impl<'a> UsualPid<'a> {
+    /// For a name that was checked.
+    #[inline]
+    pub(super) fn to_pid(&self) -> Pid {
+        let node = Atom::from_checked(self.name, self.len);
+        Pid { node, id: self.id, serial: self.serial, creation: self.creation }
+    }
+
+    /// What follows it.
+    pub(super) fn rest(&self) -> Option<&'a [u8]> {
+        self.name.get(self.len + 12..)
+    }
+}
+
+/// The pid at the front, if it is in the form in which nearly all are. Its name may be no text.
+#[inline]
+pub(super) fn usual_pid(rest: &[u8]) -> Option<UsualPid<'_>> {
+    let [NEW_PID_EXT, SMALL_ATOM_UTF8_EXT, len, name @ ..] = rest else { return None };
+    let len = usize::from(*len);
+    let numbers = name.get(len..)?.first_chunk::<12>()?;
+    let [id, serial, creation] = numbers.as_chunks().0 else { return None };
+    let number = |bytes: &[u8; 4]| u32::from_be_bytes(*bytes);
+    Some(UsualPid { name, len, id: number(id), serial: number(serial), creation: number(creation) })
 }
 
 /// The size of the atom at the front, tag included.

@@ -182,7 +182,7 @@ impl RawTerm {
 
     /// Where the term that the view looks at is; as for [`inner`](Self::inner).
     pub(super) fn place(&self, view: View<'_>) -> Option<core::ops::Range<usize>> {
-        (!view.byte && self.is_seen_by(view)).then(|| view.span())
+        (!view.is_byte() && self.is_seen_by(view)).then(|| view.span())
     }
 
     /// Bytes that nobody has checked, only to take parts of them that were.

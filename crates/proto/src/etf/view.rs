@@ -2,7 +2,7 @@ use core::cmp::Ordering;
 
 use super::atom::AtomRef;
 use super::integer::{to_i64, trimmed};
-use super::leaf::{Context, float_text};
+use super::leaf::{Context, UsualPid, float_text, usual_pid};
 use super::order::{Mode, compare};
 use super::tag::*;
 use super::tape::{Node, Tape};
@@ -19,14 +19,17 @@ pub struct View<'a> {
     pub(super) atoms: &'a [Atom],
     pub(super) index: u32,
     pub(super) node: Node,
-    /// An element of a STRING_EXT: an integer without a tag, and without a node of its own.
-    pub(super) byte: bool,
 }
 
 impl<'a> View<'a> {
     pub(super) fn at(tape: &'a Tape, bytes: &'a [u8], atoms: &'a [Atom], index: u32) -> Option<Self> {
         let node = *tape.nodes().get(index as usize)?;
-        Some(Self { tape, bytes, atoms, index, node, byte: false })
+        Some(Self { tape, bytes, atoms, index, node })
+    }
+
+    /// An element of a STRING_EXT: an integer without a tag, and without a node of its own.
+    pub(super) fn is_byte(self) -> bool {
+        self.node.kind == Kind::Integer && self.node.size == 1
     }
 
     #[inline]
@@ -53,6 +56,12 @@ impl<'a> View<'a> {
         self.bytes.get(self.span()).unwrap_or_default()
     }
 
+    /// The encoded term and all that follows it.
+    #[inline]
+    fn rest(self) -> Option<&'a [u8]> {
+        self.bytes.get(self.node.at as usize..)
+    }
+
     /// The tag and what follows it.
     #[inline]
     fn tag_and_body(self) -> Option<(u8, &'a [u8])> {
@@ -66,30 +75,7 @@ impl<'a> View<'a> {
     /// The integer, if it is one of 64 bits.
     #[inline]
     pub fn as_i64(self) -> Option<i64> {
-        if self.node.kind != Kind::Integer {
-            return None;
-        }
-        let (size, rest) = (self.node.size, self.bytes.get(self.node.at as usize..)?);
-        if size == 11
-            && let [SMALL_BIG_EXT, _, negative, magnitude @ ..] = rest
-        {
-            let value = u64::from_le_bytes(*magnitude.first_chunk()?);
-            return if *negative != 0 { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() };
-        }
-        // The other usual forms at once, without a branch between them: nobody can guess which one comes next. No other form is as
-        // long as the first.
-        if let Some([tag, value @ ..]) = rest.first_chunk::<5>()
-            && (size == 2) | (size == 5) & (*tag == INTEGER_EXT)
-        {
-            let [least, ..] = *value;
-            let (short, long) = (i64::from(least), i64::from(i32::from_be_bytes(*value)));
-            return Some(if size == 2 { short } else { long });
-        }
-        match (size, rest) {
-            // An element of STRING_EXT is a byte without a tag.
-            (1, [byte, ..]) | (2, [_, byte, ..]) => Some(i64::from(*byte)),
-            _ => wide_integer(self.encoded()),
-        }
+        integer(&self.node, self.bytes)
     }
 
     /// The integer, if it is one of 128 bits.
@@ -107,13 +93,14 @@ impl<'a> View<'a> {
     }
 
     /// The float, if it is one. An integer is none.
+    #[inline]
     pub fn as_f64(self) -> Option<f64> {
-        match self.tag_and_body()? {
-            (NEW_FLOAT_EXT, body) if self.node.kind == Kind::Float => {
-                Some(f64::from_be_bytes(*body.first_chunk()?))
-            }
-            (FLOAT_EXT, body) if self.node.kind == Kind::Float => float_text(body).ok(),
-            _ => None,
+        if self.node.kind != Kind::Float {
+            return None;
+        }
+        match self.rest()? {
+            [NEW_FLOAT_EXT, body @ ..] => Some(f64::from_be_bytes(*body.first_chunk()?)),
+            rest => old_float(rest),
         }
     }
 
@@ -123,17 +110,17 @@ impl<'a> View<'a> {
         if self.node.kind != Kind::Atom {
             return None;
         }
-        match self.bytes.get(self.node.at as usize..)? {
+        match self.rest()? {
             // Checked while parsing.
             [SMALL_ATOM_UTF8_EXT, len, text @ ..] => text.get(..usize::from(*len)).map(AtomRef::utf8),
-            rest => rare_atom(rest, self.context()),
+            rest => rare_atom(rest, self.atoms),
         }
     }
 
     /// An owned copy of the atom, if it is one; allocates only for texts of more than 22 bytes.
     #[inline]
     pub fn to_atom(self) -> Option<Atom> {
-        match self.bytes.get(self.node.at as usize..) {
+        match self.rest() {
             Some([SMALL_ATOM_UTF8_EXT, len, text @ ..]) if self.node.kind == Kind::Atom => {
                 Some(Atom::from_checked(text, usize::from(*len)))
             }
@@ -148,12 +135,13 @@ impl<'a> View<'a> {
     }
 
     /// `true` or `false`, if it is one of these two atoms.
+    #[inline]
     pub fn as_bool(self) -> Option<bool> {
-        match self.as_atom()?.as_str()? {
-            "true" => Some(true),
-            "false" => Some(false),
-            _ => None,
+        let atom = self.as_atom()?;
+        if atom == "true" {
+            return Some(true);
         }
+        if atom == "false" { Some(false) } else { None }
     }
 
     /// The bytes, if it is a binary.
@@ -169,6 +157,7 @@ impl<'a> View<'a> {
     }
 
     /// The text, if it is a binary of UTF-8: an Elixir string.
+    #[inline]
     pub fn as_str(self) -> Option<&'a str> {
         core::str::from_utf8(self.as_binary()?).ok()
     }
@@ -195,17 +184,9 @@ impl<'a> View<'a> {
 
     pub(super) fn pid_ref(self) -> Option<PidRef<'a>> {
         let (tag, body) = self.tag_and_body().filter(|_| self.node.kind == Kind::Pid)?;
-        if let (NEW_PID_EXT, [SMALL_ATOM_UTF8_EXT, len, body @ ..]) = (tag, body) {
+        if let Some(UsualPid { name, len, id, serial, creation }) = usual_pid(self.encoded()) {
             // Checked while parsing.
-            let (node, numbers) = body.split_at_checked(usize::from(*len))?;
-            let [id, serial, creation] = numbers.as_chunks().0 else { return None };
-            let number = |bytes: &[u8; 4]| u32::from_be_bytes(*bytes);
-            return Some(PidRef {
-                serial: number(serial),
-                id: number(id),
-                node: AtomRef::utf8(node),
-                creation: number(creation),
-            });
+            return Some(PidRef { serial, id, node: AtomRef::utf8(name.get(..len)?), creation });
         }
         Some(self.context().pid(tag, body, false).ok()?.0)
     }
@@ -221,8 +202,16 @@ impl<'a> View<'a> {
     }
 
     /// The pid, if it is one.
+    #[inline]
     pub fn as_pid(self) -> Option<Pid> {
-        self.pid_ref().map(PidRef::to_pid)
+        if self.node.kind != Kind::Pid {
+            return None;
+        }
+        match usual_pid(self.rest()?) {
+            // Checked while parsing.
+            Some(pid) => Some(pid.to_pid()),
+            None => rare_pid(self.rest()?, self.atoms),
+        }
     }
 
     /// The port, if it is one.
@@ -295,12 +284,12 @@ impl<'a> View<'a> {
             return None;
         }
         let mut elements = [self; N];
-        let mut index = self.index + 1;
+        let (nodes, mut index) = (self.tape.nodes(), self.index + 1);
         for element in &mut elements {
             if index >= self.node.next {
                 return None;
             }
-            *element = self.sibling(index)?;
+            (element.node, element.index) = (*nodes.get(index as usize)?, index);
             index = element.node.next;
         }
         (index == self.node.next).then_some(elements)
@@ -325,6 +314,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The 32 bits behind the tag: the number of elements of a LIST_EXT without a tail, or of pairs of a map.
+    #[inline]
+    pub(super) fn counted(self) -> usize {
+        match self.rest() {
+            Some([LIST_EXT | MAP_EXT, a, b, c, d, ..]) => u32::from_be_bytes([*a, *b, *c, *d]) as usize,
+            _ => 0,
+        }
+    }
+
     /// Whether [`len`](Self::len) is 0.
     pub fn is_empty(self) -> bool {
         self.len() == 0
@@ -336,7 +334,6 @@ impl<'a> View<'a> {
         let mut elements =
             Elements { of: self, next: self.index + 1, end: self.node.next, bytes: 0..0, tail: false };
         match self.node.kind {
-            _ if self.byte => elements.end = 0,
             Kind::Tuple | Kind::Map => {}
             Kind::List | Kind::ImproperList => elements.enter(self),
             Kind::Fun => elements.skip_nodes(4),
@@ -391,6 +388,32 @@ impl<'a> View<'a> {
     }
 }
 
+/// The integer of this node, if it is one of 64 bits.
+#[inline]
+pub(super) fn integer(node: &Node, bytes: &[u8]) -> Option<i64> {
+    if node.kind != Kind::Integer {
+        return None;
+    }
+    let (size, rest) = (node.size, bytes.get(node.at as usize..)?);
+    // The most usual forms at once, without a branch between them: nobody can guess which one comes next. An element of STRING_EXT
+    // is a byte without a tag.
+    if let Some([tag @ (SMALL_INTEGER_EXT | INTEGER_EXT), value @ ..]) = rest.first_chunk::<5>()
+        && size > 1
+    {
+        let value = i64::from(i32::from_be_bytes(*value));
+        let (shift, mask) = if *tag == SMALL_INTEGER_EXT { (24, 0xFF) } else { (0, -1) };
+        return Some(value >> shift & mask);
+    }
+    // Two bytes of tag and length, a sign, and up to eight bytes, which are read at once with what follows them.
+    if let Some([SMALL_BIG_EXT, len @ 1..=8, negative, magnitude @ ..]) = rest.first_chunk::<11>()
+        && size > 1
+    {
+        let value = u64::from_le_bytes(*magnitude) & (u64::MAX >> (64 - 8 * u32::from(*len)));
+        return if *negative != 0 { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() };
+    }
+    rare_integer(rest, size)
+}
+
 // What is rare, of the parts of a view that it needs: a view that is handed on as a whole is kept in memory.
 
 /// Sign and little-endian magnitude of an integer in a BIG form.
@@ -403,16 +426,41 @@ fn big(encoded: &[u8]) -> Option<(bool, &[u8])> {
     Some((*negative != 0, trimmed(magnitude)))
 }
 
+#[cold]
 #[inline(never)]
-fn wide_integer(encoded: &[u8]) -> Option<i64> {
-    let (negative, magnitude) = big(encoded)?;
-    to_i64(negative, magnitude)
+fn rare_pid(rest: &[u8], atoms: &[Atom]) -> Option<Pid> {
+    let (tag, body) = rest.split_first()?;
+    let context = Context { atoms, max_integer_bytes: usize::MAX };
+    Some(context.pid(*tag, body, false).ok()?.0.to_pid())
+}
+
+#[cold]
+#[inline(never)]
+fn old_float(rest: &[u8]) -> Option<f64> {
+    match rest {
+        [FLOAT_EXT, body @ ..] => float_text(body).ok(),
+        _ => None,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn rare_integer(rest: &[u8], size: u32) -> Option<i64> {
+    match (size, rest) {
+        (1, [byte, ..]) | (2, [_, byte, ..]) => Some(i64::from(*byte)),
+        _ => {
+            let (negative, magnitude) = big(rest.get(..size as usize)?)?;
+            to_i64(negative, magnitude)
+        }
+    }
 }
 
 /// The atom at the front, in any form.
+#[cold]
 #[inline(never)]
-fn rare_atom<'a>(rest: &'a [u8], context: Context<'a>) -> Option<AtomRef<'a>> {
+pub(super) fn rare_atom<'a>(rest: &'a [u8], atoms: &'a [Atom]) -> Option<AtomRef<'a>> {
     let (tag, body) = rest.split_first()?;
+    let context = Context { atoms, max_integer_bytes: usize::MAX };
     context.atom(*tag, body).ok().map(|(atom, _)| atom)
 }
 
@@ -466,10 +514,24 @@ impl<'a> Iterator for Elements<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<View<'a>> {
+        // Neither a list with a tail nor a STRING_EXT, which has no nodes inside.
+        if self.next < self.end && !self.tail {
+            let element = self.of.sibling(self.next)?;
+            self.next = element.node.next;
+            return Some(element);
+        }
+        self.rare()
+    }
+}
+
+impl<'a> Elements<'a> {
+    /// The next element, if it is one of a list with a tail, or in the form STRING_EXT.
+    #[inline(never)]
+    fn rare(&mut self) -> Option<View<'a>> {
         loop {
             if let Some(at) = self.bytes.next() {
                 let node = Node::leaf(Kind::Integer, at, 1, self.of.node.next);
-                return Some(View { node, byte: true, ..self.of });
+                return Some(View { node, ..self.of });
             }
             if self.next >= self.end {
                 return None;

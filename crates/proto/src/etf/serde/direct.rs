@@ -16,6 +16,7 @@ use super::reader::{Reader, Result, Stop};
 use super::ser::{ELIXIR, STRUCT};
 use crate::Limits;
 use crate::etf::RawTerm;
+use crate::etf::atom::are_equal;
 use crate::etf::tag::*;
 
 /// The value of the term at this place inside `of`; `None` if it has to be read in another way.
@@ -573,23 +574,6 @@ impl<'a, 'de> Entries<'a, 'de> {
         };
         self.field = number + 1;
         self.fields.get(number).map(|name| (number, *name))
-    }
-}
-
-/// Whether two names are the same: most are short, and a call costs more than two words.
-#[inline(always)]
-fn are_equal(one: &[u8], other: &[u8]) -> bool {
-    let len = one.len();
-    if len != other.len() {
-        return false;
-    }
-    let ends = |name: &[u8]| {
-        let word = |word: &[u8; 8]| u64::from_le_bytes(*word);
-        Some((word(name.first_chunk()?), word(name.last_chunk()?)))
-    };
-    match (ends(one), ends(other)) {
-        (Some(one), Some(other)) if len <= 16 => one == other,
-        _ => one == other,
     }
 }
 

@@ -8,7 +8,7 @@ use super::de::MAX_DEPTH;
 use crate::Limits;
 use crate::etf::build;
 use crate::etf::keys::{Key, differ_at};
-use crate::etf::leaf::Context;
+use crate::etf::leaf::{Context, usual_pid};
 use crate::etf::skim::skim;
 use crate::etf::tag::*;
 use crate::etf::tape::skip;
@@ -328,18 +328,13 @@ impl<'de> Reader<'de> {
     }
 
     pub(super) fn pid(&mut self) -> Option<Pid> {
-        let body = self.rest.get(1..)?;
-        if let [SMALL_ATOM_UTF8_EXT, len, body @ ..] = body
-            && let Some((name, numbers)) = body.split_at_checked(usize::from(*len))
-            && name.is_ascii()
-            && let Some((numbers, rest)) = numbers.split_first_chunk::<12>()
-            && let [id, serial, creation] = numbers.as_chunks().0
+        if let Some(pid) = usual_pid(self.rest)
+            && pid.name.get(..pid.len)?.is_ascii()
         {
-            self.go_on(rest);
-            let node = Atom::from_checked(body, name.len());
-            let number = |bytes: &[u8; 4]| u32::from_be_bytes(*bytes);
-            return Some(Pid { node, id: number(id), serial: number(serial), creation: number(creation) });
+            self.go_on(pid.rest()?);
+            return Some(pid.to_pid());
         }
+        let body = self.rest.get(1..)?;
         let context = Context { atoms: self.atoms, max_integer_bytes: usize::MAX };
         let (pid, size) = context.pid(NEW_PID_EXT, body, false).ok()?;
         self.pass(1 + size)?;
