@@ -106,6 +106,20 @@ impl Context {
         gaps
     }
 
+    /// How many of the writes up to these numbers have not been seen.
+    pub(super) fn unseen(&self, numbers: &BTreeMap<i64, i64>) -> usize {
+        let of_replica = |(&replica, &number): (&i64, &i64)| {
+            let upto = self.upto(replica);
+            if number <= upto {
+                return 0;
+            }
+            let beyond = Dot { replica, number: upto }..=Dot { replica, number };
+            let seen = self.beyond.range(beyond).count();
+            usize::try_from(number.saturating_sub(upto)).unwrap_or(usize::MAX).saturating_sub(seen)
+        };
+        numbers.iter().map(of_replica).fold(0, usize::saturating_add)
+    }
+
     /// How many numbers it takes to keep this.
     pub fn size(&self) -> usize {
         self.upto.len() + self.beyond.len()
@@ -133,6 +147,18 @@ mod tests {
 
     fn dot(replica: i64, number: i64) -> Dot {
         Dot { replica, number }
+    }
+
+    #[test]
+    fn what_is_not_seen_up_to_a_number_is_counted() {
+        let mut context = Context::default();
+        context.insert_upto(1, 10);
+        [12, 13, 20].into_iter().for_each(|number| context.insert(dot(1, number)));
+        let unseen = |numbers: &[(i64, i64)]| context.unseen(&numbers.iter().copied().collect());
+        assert_eq!(unseen(&[(1, 10)]), 0);
+        assert_eq!(unseen(&[(1, 13)]), 1);
+        assert_eq!(unseen(&[(1, 20), (2, 5)]), 7 + 5);
+        assert_eq!(unseen(&[(1, i64::MIN), (2, i64::MAX), (3, i64::MAX), (4, 9)]), usize::MAX);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Location {
         Self { bits: self.bits | bit, depth: self.depth + 1 }
     }
 
-    #[cfg(test)]
+    /// How many bits lead there.
     pub(super) fn depth(self) -> u32 {
         self.depth
     }

@@ -67,6 +67,13 @@ const PROBE_LEVELS: u32 = 1;
 /// From this many keys on, a list of keys may have been truncated: half of DeltaCrdt's default `max_sync_size`, because
 /// half of the places that a truncated list of places names may turn out equal.
 pub const WHOLE_FROM: usize = 100;
+/// Up to so many places that differ, or if the neighbour has not written more keys than that, are shown without all their leaves, which
+/// would be most of what is said: one key differs there as a rule, and one step more finds which. The neighbour then lists a place or
+/// two for each of them, so that hardly anything of the list is truncated.
+const FEW_PLACES: usize = WHOLE_FROM;
+/// How many keys are left below the levels that are shown of such a place, at the most. Of fewer, more would hang within these levels,
+/// and a leaf is as long as a dozen nodes.
+const KEYS_OF_A_PLACE: usize = 8;
 /// Up to this many keys an answer to a process that is not known yet has all keys: 2,000, as many as are told within a beat. A DeltaCrdt
 /// is known after its first beat.
 const WHOLE_TO_A_NAME: usize = 2000;
@@ -592,14 +599,20 @@ impl CausalCrdt {
             self.must_node(now, &peer, MIN_GAP);
         }
         if !places.is_empty() {
+            let new = self.map.context().unseen(&diff.dots);
+            let few = places.len() <= FEW_PLACES || !mine && new <= places.len();
+            let len = self.map.len();
+            let levels = |at: Location| if few { levels_of_few(len, at) } else { LEVELS };
+            let whole = places.iter().filter(|at| levels(**at) == LEVELS);
+            let shown = whole.map(|at| keys_of(len, *at)).sum::<usize>();
             let tree = self.tree(shape);
-            let trees = places.into_iter().map(|at| (at, tree.subtree(at, LEVELS))).collect();
+            let trees = places.into_iter().map(|at| (at, tree.subtree(at, levels(at)))).collect();
             let keys = keys.into_iter().collect();
             let next = Diff { trees, keys, from: me, to: diff.from.clone(), ..diff };
             if mine {
                 self.differs(&diff.from);
             } else {
-                self.answered(now, &peer, &next.dots);
+                self.answered(now, &peer, new, shown);
             }
             self.send(diff.from, wire::diff(&next));
         } else if mine {
@@ -618,7 +631,8 @@ impl CausalCrdt {
                     // It asks for what it lacks only in a comparison that starts here, after it has said what it has.
                     self.must_node(now, &peer, MIN_GAP);
                 }
-                self.answered(now, &peer, &diff.dots);
+                let new = self.map.context().unseen(&diff.dots);
+                self.answered(now, &peer, new, keys.len());
                 let back = Diff { trees: Vec::new(), keys: Vec::new(), from: me, to: diff.from, ..diff };
                 self.send(originator.clone(), wire::get_diff(&back, keys));
             }
@@ -760,6 +774,20 @@ impl CausalCrdt {
             context.insert_upto(*replica, *number);
         }
         self.map.adopt_context(&context);
+    }
+}
+
+/// About how many of `len` keys are at a place.
+fn keys_of(len: usize, at: Location) -> usize {
+    len.checked_shr(at.depth()).unwrap_or(0)
+}
+
+/// How many levels are sent of a place, one of few that differ, in a map of `len` keys: all, or if that is much, down to where
+/// [`KEYS_OF_A_PLACE`] keys are left.
+fn levels_of_few(len: usize, at: Location) -> u32 {
+    match (keys_of(len, at) / KEYS_OF_A_PLACE).checked_ilog2() {
+        Some(levels @ 1..) => (levels + 1).min(LEVELS),
+        _ => LEVELS,
     }
 }
 

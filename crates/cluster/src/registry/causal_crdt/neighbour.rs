@@ -110,6 +110,11 @@ impl Neighbour {
         self.heard.map(|at| at + SILENCE)
     }
 
+    /// Whether it is of another kind and compares with this member all the time, which shows what it lacks. Own writes are pushed to it.
+    fn compares(&self, now: Mono) -> bool {
+        self.synced && self.silent_at().is_some_and(|at| now < at)
+    }
+
     /// The earliest time for another comparison.
     fn earliest(&self, now: Mono) -> Mono {
         let after = self.answered_until.filter(|_| self.first_takes);
@@ -345,13 +350,11 @@ impl CausalCrdt {
         neighbour.and_then(|neighbour| neighbour.answered_until).is_some_and(|until| now < until)
     }
 
-    /// A comparison that the only neighbour on a node has started was answered with a part of the tree, or with a question for keys;
-    /// `dots` is what the neighbour had seen when it began.
-    pub(super) fn answered(&mut self, now: Mono, node: &Atom, dots: &BTreeMap<i64, i64>) {
-        let seen = self.map.context();
-        let new = dots.iter().map(|(replica, upto)| upto.saturating_sub(seen.upto(*replica)).max(0));
-        let new = usize::try_from(new.fold(0_i64, i64::saturating_add)).unwrap_or(usize::MAX);
-        let beats = (self.map.len().max(new) / KEYS_OF_A_BEAT).min(MAX_BEATS);
+    /// A comparison that the only neighbour on a node has started was answered with a part of the tree in which so many keys are shown,
+    /// or with a question for so many; `new` is how many writes the neighbour had seen that are not seen here.
+    pub(super) fn answered(&mut self, now: Mono, node: &Atom, new: usize, shown: usize) {
+        // Nothing may come of it: what has been pushed meanwhile does not differ any more.
+        let beats = (shown.max(new) / KEYS_OF_A_BEAT).min(MAX_BEATS);
         let pause = BEAT.saturating_mul(u32::try_from(beats).unwrap_or(u32::MAX)).max(MIN_ANSWERED);
         if let Some(neighbour) = self.only(node).and_then(|address| self.neighbours.get_mut(&address))
             && !neighbour.exact
@@ -592,7 +595,7 @@ impl CausalCrdt {
             for _ in 0..FAN_OUT.min(self.heat) {
                 let at = (here + (1 << self.stride) - 1) % all.len();
                 self.stride = (self.stride + 1) % strides(all.len());
-                let differs = |n: &Neighbour| idle(n) && n.equal_at != Some(self.version);
+                let differs = |n: &Neighbour| idle(n) && n.equal_at != Some(self.version) && !n.compares(now);
                 let address =
                     all.get(at).filter(|address| self.neighbours.get(*address).is_some_and(differs));
                 chosen.extend(address.map(|address| Address::clone(address)));

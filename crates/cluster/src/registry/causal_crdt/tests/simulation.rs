@@ -752,7 +752,10 @@ fn members_of_ours_and_delta_crdts_converge() {
 #[test]
 fn many_keys_go_through_several_levels_of_the_tree() {
     for seed in seeds(2) {
-        run(seed, 3, 2000, 4000, Kinds::default()).unwrap_or_else(|failed| panic!("{failed}"));
+        for theirs in [0, 1] {
+            let kinds = Kinds { mutant: None, theirs };
+            run(seed, 3, 2000, 4000, kinds).unwrap_or_else(|failed| panic!("{failed}"));
+        }
     }
 }
 
