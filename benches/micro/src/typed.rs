@@ -112,7 +112,7 @@ fn decode<T: DeserializeOwned + 'static>(raw: RawTerm) -> Option<Work> {
     Some(Box::new(move |count| {
         for _ in 0..count {
             // From bytes that were not looked at before.
-            black_box(from_bytes::<T>(black_box(bytes.clone()), None, &limits).ok());
+            black_box(&from_bytes::<T>(black_box(bytes.clone()), None, &limits).ok());
         }
     }))
 }
@@ -121,7 +121,9 @@ fn decode<T: DeserializeOwned + 'static>(raw: RawTerm) -> Option<Work> {
 fn read_checked<T: DeserializeOwned + 'static>(raw: RawTerm) -> Option<Work> {
     read::<T>(&raw)?;
     Some(Box::new(move |count| {
-        (0..count).for_each(|_| drop(black_box(read::<T>(black_box(&raw)))));
+        (0..count).for_each(|_| {
+            black_box(&read::<T>(black_box(&raw)));
+        });
     }))
 }
 

@@ -297,24 +297,33 @@ impl core::error::Error for AtomTooLong {}
 #[derive(Clone, Copy)]
 pub struct AtomRef<'a> {
     bytes: &'a [u8],
-    /// The bytes are Latin-1 and not all ASCII (ATOM_EXT of OTP 25 and earlier); otherwise they are UTF-8.
-    latin1: bool,
+    text: Text,
+}
+
+/// What the bytes of an [`AtomRef`] are.
+// A word and not a byte: it is written by itself and copied with what is beside it, which stalls if that is larger.
+#[derive(Clone, Copy, Eq, PartialEq)]
+#[repr(u64)]
+enum Text {
+    Utf8,
+    /// Not all ASCII (ATOM_EXT of OTP 25 and earlier).
+    Latin1,
 }
 
 impl<'a> AtomRef<'a> {
     /// Checked UTF-8 of at most 255 characters.
     #[inline]
     pub(super) fn utf8(bytes: &'a [u8]) -> Self {
-        Self { bytes, latin1: false }
+        Self { bytes, text: Text::Utf8 }
     }
 
     pub(super) fn latin1(bytes: &'a [u8]) -> Self {
-        Self { bytes, latin1: !bytes.is_ascii() }
+        Self { bytes, text: if bytes.is_ascii() { Text::Utf8 } else { Text::Latin1 } }
     }
 
     /// The text; `None` for the rare Latin-1 encoding with a character beyond ASCII, see [`to_atom`](Self::to_atom).
     pub fn as_str(self) -> Option<&'a str> {
-        if self.latin1 { None } else { core::str::from_utf8(self.bytes).ok() }
+        if self.text == Text::Latin1 { None } else { core::str::from_utf8(self.bytes).ok() }
     }
 
     /// An owned copy; allocates only for texts of more than 22 bytes.
@@ -329,7 +338,7 @@ impl<'a> AtomRef<'a> {
     where
         'a: 'b,
     {
-        if !self.latin1 {
+        if self.text == Text::Utf8 {
             return self.bytes;
         }
         room.clear();
@@ -351,7 +360,11 @@ impl<'a> From<&'a Atom> for AtomRef<'a> {
 impl PartialEq<str> for AtomRef<'_> {
     #[inline]
     fn eq(&self, other: &str) -> bool {
-        if self.latin1 { self.chars().eq(other.chars()) } else { are_equal(self.bytes, other.as_bytes()) }
+        if self.text == Text::Latin1 {
+            self.chars().eq(other.chars())
+        } else {
+            are_equal(self.bytes, other.as_bytes())
+        }
     }
 }
 
@@ -371,7 +384,7 @@ impl PartialEq<Atom> for AtomRef<'_> {
 impl PartialEq for AtomRef<'_> {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        if self.latin1 == other.latin1 { are_equal(self.bytes, other.bytes) } else { self.cmp(other).is_eq() }
+        if self.text == other.text { are_equal(self.bytes, other.bytes) } else { self.cmp(other).is_eq() }
     }
 }
 
@@ -381,13 +394,13 @@ impl Eq for AtomRef<'_> {}
 impl Hash for AtomRef<'_> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        if self.latin1 { self.to_atom().hash(state) } else { self.bytes.hash(state) }
+        if self.text == Text::Latin1 { self.to_atom().hash(state) } else { self.bytes.hash(state) }
     }
 }
 
 impl Ord for AtomRef<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        if self.latin1 == other.latin1 {
+        if self.text == other.text {
             return self.bytes.cmp(other.bytes);
         }
         let (mut left, mut right) = (String::new(), String::new());

@@ -93,9 +93,9 @@ fn build_nodes(root: View<'_>, values: &mut Vec<Term>, binaries: &mut Binaries<'
     let mut open: Vec<Building> = Vec::new();
     // Of the innermost container: the first node after it, and whether it is a list that may go on in its tail.
     let (mut end, mut tailed) = (root.node.next, false);
-    let mut index = root.index;
+    let mut index = root.index as u32;
     while let Some(&node) = nodes.get(index as usize) {
-        let view = View { node, index, ..root };
+        let view = View { node, index: index as usize, ..root };
         index += 1;
         if node.next > index {
             match open.last_mut() {
@@ -144,7 +144,13 @@ fn begin(view: View<'_>, values: &mut Vec<Term>) -> Building {
     };
     let outer =
         if len < FILL_IN_PLACE { None } else { Some(core::mem::replace(values, Vec::with_capacity(len))) };
-    Building { node: view.node, index: view.index, tailed: view.node.tailed(), start: values.len(), outer }
+    Building {
+        node: view.node,
+        index: view.index as u32,
+        tailed: view.node.tailed(),
+        start: values.len(),
+        outer,
+    }
 }
 
 fn bytes_as_integers<'a>(string: View<'a>) -> impl Iterator<Item = Term> + use<'a> {
@@ -218,7 +224,7 @@ fn take(binaries: &mut Binaries<'_>, bytes: &[u8], leaf: View<'_>) -> Bytes {
 
 /// Replaces the elements of a full container by the container, which is inside `whole`.
 fn finish(built: Building, whole: View<'_>, values: &mut Vec<Term>) {
-    let view = View { node: built.node, index: built.index, ..whole };
+    let view = View { node: built.node, index: built.index as usize, ..whole };
     if view.kind() == Kind::Map {
         let mut pairs = Vec::with_capacity((values.len() - built.start) / 2);
         let mut elements = values.drain(built.start..);

@@ -5,7 +5,7 @@ use core::hash::{BuildHasher, Hash};
 use std::collections::{BTreeMap, HashMap};
 
 use super::atom::{are_equal, ends};
-use super::tag::{LIST_EXT, NIL_EXT, SMALL_ATOM_UTF8_EXT};
+use super::tag::{LIST_EXT, NIL_EXT, SMALL_ATOM_UTF8_EXT, SMALL_TUPLE_EXT};
 use super::tape::Node;
 use super::view::{integer, rare_atom};
 use super::{Atom, AtomRef, Kind, Pid, Port, Reference, Term, View};
@@ -123,23 +123,23 @@ impl<'a> View<'a> {
     /// If the term is neither, or has no such key: one that may be missing is asked for by [`get`](Self::get).
     #[inline]
     pub fn fields<const N: usize>(self, names: [&'static str; N]) -> Result<[Self; N], Mismatch> {
-        let mut found = [NOT_FOUND; N];
-        let known = find(&self, &names, &mut found).is_some();
-        let mismatch = || {
-            let Wrong { number, got, at } = no_fields(&self, &found);
+        let mut fields = names.map(|name| Field { name, node: NOT_FOUND });
+        let known = find(&self, &mut fields).is_some();
+        let mismatch = |fields: &[Field]| {
+            let Wrong { number, got, at } = no_fields(&self, fields);
             let key = names.get(number as usize).copied();
             Mismatch { expected: FIELDS, key, got, at: at as usize }
         };
         if !known {
-            return Err(mismatch());
+            return Err(mismatch(&fields));
         }
         // One loop that ends early and no closure for each, so that it can be taken apart: arrays of views that are moved as a whole are
         // written in small pieces and read in large ones, which stalls.
         let (mut values, nodes) = ([self; N], self.tape.nodes());
-        for (value, index) in values.iter_mut().zip(found) {
-            match nodes.get(index as usize) {
-                Some(&node) if index != NOT_FOUND => (value.index, value.node) = (index, node),
-                _ => return Err(mismatch()),
+        for (value, field) in values.iter_mut().zip(&fields) {
+            match nodes.get(field.node) {
+                Some(&node) if field.node != NOT_FOUND => (value.index, value.node) = (field.node, node),
+                _ => return Err(mismatch(&fields)),
             }
         }
         Ok(values)
@@ -152,15 +152,22 @@ impl<'a> View<'a> {
     }
 
     fn is_pair(self) -> bool {
-        !self.is_byte() && pair(&self.node, self.tape.nodes(), self.index as usize).is_some()
+        !self.is_byte() && any_pair(&self, self.tape.nodes(), self.index).is_some()
     }
 }
 
 /// What [`View::fields`] reads.
 const FIELDS: &str = "a map or a list of pairs";
 
+/// A key, and the node of its value.
+struct Field {
+    name: &'static str,
+    // A whole word, too: what is written in parts is not read as one.
+    node: usize,
+}
+
 /// The node that is none inside another.
-const NOT_FOUND: u32 = 0;
+const NOT_FOUND: usize = 0;
 
 /// Why not all fields were found. A [`Mismatch`] would be returned in memory, and the views that are there otherwise kept in it.
 struct Wrong {
@@ -172,121 +179,143 @@ struct Wrong {
 
 #[cold]
 #[inline(never)]
-fn no_fields(whole: &View<'_>, found: &[u32]) -> Wrong {
+fn no_fields(whole: &View<'_>, fields: &[Field]) -> Wrong {
     let wrong = match whole.kind() {
         Kind::Map => None,
         Kind::List => whole.elements().find(|element| !element.is_pair()),
         _ => Some(*whole),
     };
-    let missing = found.iter().position(|found| *found == NOT_FOUND);
+    let missing = fields.iter().position(|field| field.node == NOT_FOUND);
     let number = if wrong.is_none() { missing } else { None };
     let node = wrong.as_ref().unwrap_or(whole).node;
     Wrong { number: number.map_or(u32::MAX, |number| number as u32), at: node.at, got: node.kind }
 }
 
 /// Finds the nodes of the values of these keys in a map or list of pairs; `None` if it is anything else.
-// A reference, and no inlining: the parts of the view are taken from where it is, and the loop has the registers for itself.
+// A reference, and no inlining: the parts of the view are taken from where it is, and the loops have the registers for themselves.
 #[inline(never)]
-fn find(whole: &View<'_>, names: &[&'static str], found: &mut [u32]) -> Option<()> {
-    // Up to the end of the view.
-    let nodes = whole.tape.nodes().get(..whole.node.next as usize)?;
-    let (mut index, bytes, atoms) = (whole.index as usize + 1, whole.bytes, whole.atoms);
-    let mut search = Search { names, found, expected: 0 };
+fn find(whole: &View<'_>, fields: &mut [Field]) -> Option<()> {
     match whole.node.kind {
-        Kind::Map => {
-            while let Some(key) = nodes.get(index)
-                && let Some(value) = nodes.get(key.next as usize)
-            {
-                search.take(bytes.get(key.at as usize..)?, atoms, key.next);
-                index = value.next as usize;
-            }
-        }
-        Kind::List if whole.is_plain_list() => {
-            while let Some(node) = nodes.get(index) {
-                let key = pair(node, nodes, index)?;
-                search.take(bytes.get(key.at as usize..)?, atoms, key.next);
-                index = node.next as usize;
-            }
-        }
-        Kind::List => {
-            for element in whole.elements() {
-                if element.is_byte() {
-                    return None;
-                }
-                let key = pair(&element.node, nodes, element.index as usize)?;
-                search.take(bytes.get(key.at as usize..)?, atoms, key.next);
-            }
-        }
-        _ => return None,
+        Kind::Map => find_in_map(whole, fields),
+        Kind::List if whole.is_plain_list() => find_in_list(whole, fields),
+        Kind::List => find_in_elements(whole, fields),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn find_in_map(map: &View<'_>, fields: &mut [Field]) -> Option<()> {
+    // Up to the end of the map.
+    let nodes = map.tape.nodes().get(..map.node.next as usize)?;
+    let (mut index, mut expected) = (map.index + 1, 0);
+    while let Some(node) = nodes.get(index) {
+        let key = map.bytes.get(node.at as usize..)?;
+        // An atom has one node, so that the place of its value is known without waiting for this.
+        let value = if key.first() == Some(&SMALL_ATOM_UTF8_EXT) { index + 1 } else { node.next as usize };
+        expected = take(fields, expected, key, value, map);
+        index = nodes.get(value)?.next as usize;
     }
     Some(())
 }
 
-/// The first element of a tuple of two.
-#[inline(always)]
-fn pair<'n>(pair: &Node, nodes: &'n [Node], index: usize) -> Option<&'n Node> {
-    let key = nodes.get(index + 1)?;
+#[inline(never)]
+fn find_in_list(list: &View<'_>, fields: &mut [Field]) -> Option<()> {
+    let nodes = list.tape.nodes().get(..list.node.next as usize)?;
+    let (mut index, mut expected) = (list.index + 1, 0);
+    while let Some(node) = nodes.get(index) {
+        let (key, value) = match list.bytes.get(node.at as usize..)? {
+            // The usual form: two terms, of which the first has a node only for itself.
+            [SMALL_TUPLE_EXT, 2, key @ ..] if key.first() == Some(&SMALL_ATOM_UTF8_EXT) => (key, index + 2),
+            _ => any_pair(list, nodes, index)?,
+        };
+        expected = take(fields, expected, key, value, list);
+        index = node.next as usize;
+    }
+    Some(())
+}
+
+/// Of a list with a tail, or without nodes for its elements.
+#[cold]
+#[inline(never)]
+fn find_in_elements(list: &View<'_>, fields: &mut [Field]) -> Option<()> {
+    let mut expected = 0;
+    for element in list.elements() {
+        if element.is_byte() {
+            return None;
+        }
+        let (key, value) = any_pair(list, list.tape.nodes(), element.index)?;
+        expected = take(fields, expected, key, value, list);
+    }
+    Some(())
+}
+
+/// A tuple of two: what is from its first element on, and the node of the second.
+#[cold]
+#[inline(never)]
+fn any_pair<'a>(whole: &View<'a>, nodes: &[Node], index: usize) -> Option<(&'a [u8], usize)> {
+    let (pair, key) = (nodes.get(index)?, nodes.get(index + 1)?);
     let value = nodes.get(key.next as usize)?;
     // A tuple of one ends before that, and one of more than two behind it.
-    (pair.kind == Kind::Tuple && key.next < pair.next && value.next == pair.next).then_some(key)
+    if pair.kind != Kind::Tuple || key.next >= pair.next || value.next != pair.next {
+        return None;
+    }
+    Some((whole.bytes.get(key.at as usize..)?, key.next as usize))
 }
 
-/// Looks for the values of some keys.
-struct Search<'s> {
-    names: &'s [&'static str],
-    /// The node of the value of each.
-    found: &'s mut [u32],
-    /// The number of the name that comes next if they are in order.
-    expected: usize,
-}
-
-impl Search<'_> {
-    /// Keeps the value of the key at the front, if it is one of the names and comes for the first time.
-    #[inline(always)]
-    fn take(&mut self, key: &[u8], atoms: &[Atom], value: u32) {
-        let number = match (key, self.names.get(self.expected)) {
-            ([SMALL_ATOM_UTF8_EXT, len, text @ ..], Some(name))
-                if text.get(..usize::from(*len)).is_some_and(|text| are_equal(text, name.as_bytes())) =>
-            {
-                self.expected
-            }
-            _ => match number(self.names, self.expected, key, atoms) {
-                Some(number) => number,
-                None => return,
-            },
-        };
-        if let Some(found @ &mut NOT_FOUND) = self.found.get_mut(number) {
-            (*found, self.expected) = (value, number + 1);
+/// Keeps where the value of the key at the front is, if it is one of the names and comes for the first time. `expected` is the
+/// number of the name that comes next if they are in order; returns that of the one behind it.
+#[inline(always)]
+fn take(fields: &mut [Field], expected: usize, key: &[u8], value: usize, whole: &View<'_>) -> usize {
+    if let [SMALL_ATOM_UTF8_EXT, len, text @ ..] = key
+        && let Some(field) = fields.get_mut(expected)
+        && field.node == NOT_FOUND
+        && text.get(..usize::from(*len)).is_some_and(|text| are_equal(text, field.name.as_bytes()))
+    {
+        field.node = value;
+        return expected + 1;
+    }
+    let Some(number) = number(fields, expected, key, whole) else { return expected };
+    match fields.get_mut(number) {
+        Some(field) if field.node == NOT_FOUND => {
+            field.node = value;
+            number + 1
         }
+        _ => expected,
     }
 }
 
-/// Which of the names the term at the front is, if it is an atom, and not in the usual form the one that is expected.
+/// Which of the names the term at the front is, if it is an atom.
 #[inline(never)]
-fn number(names: &[&str], expected: usize, key: &[u8], atoms: &[Atom]) -> Option<usize> {
-    let [SMALL_ATOM_UTF8_EXT, len, text @ ..] = key else { return rare_number(names, expected, key, atoms) };
+fn number(fields: &[Field], expected: usize, key: &[u8], whole: &View<'_>) -> Option<usize> {
+    let [SMALL_ATOM_UTF8_EXT, len, text @ ..] = key else { return rare_number(fields, expected, key, whole) };
     let len = usize::from(*len);
     let text = text.get(..len)?;
     // Most differ by their lengths already.
     match (ends::<8>(text), ends::<4>(text)) {
         (Some(text), _) if len <= 16 => {
-            names.iter().position(|name| name.len() == len && ends(name.as_bytes()) == Some(text))
+            number_of(fields, expected, |name| name.len() == len && ends(name.as_bytes()) == Some(text))
         }
         (None, Some(text)) => {
-            names.iter().position(|name| name.len() == len && ends(name.as_bytes()) == Some(text))
+            number_of(fields, expected, |name| name.len() == len && ends(name.as_bytes()) == Some(text))
         }
-        _ => names.iter().position(|name| name.as_bytes() == text),
+        _ => number_of(fields, expected, |name| name.as_bytes() == text),
     }
 }
 
 /// As [`number`], for an atom in another form.
 #[cold]
 #[inline(never)]
-fn rare_number(names: &[&str], expected: usize, key: &[u8], atoms: &[Atom]) -> Option<usize> {
-    let key = rare_atom(key, atoms)?;
-    match names.get(expected) {
-        Some(name) if key == *name => Some(expected),
-        _ => names.iter().position(|name| key == *name),
+fn rare_number(fields: &[Field], expected: usize, key: &[u8], whole: &View<'_>) -> Option<usize> {
+    let key = rare_atom(key, whole.atoms)?;
+    number_of(fields, expected, |name| key == *name)
+}
+
+/// The number of the name that is meant.
+#[inline(always)]
+fn number_of(fields: &[Field], expected: usize, is: impl Fn(&str) -> bool) -> Option<usize> {
+    match fields.get(expected) {
+        Some(field) if is(field.name) => Some(expected),
+        _ => fields.iter().position(|field| is(field.name)),
     }
 }
 
@@ -349,7 +378,10 @@ macro_rules! from_integer {
 
                 #[inline]
                 fn from_list(list: View<'a>) -> Result<Vec<Self>, Mismatch> {
-                    integers(list, |value| value.try_into().ok()).map_or_else(|| one_by_one(list), Ok)
+                    match integers(list, |value| value.try_into().ok()) {
+                        Some(values) => Ok(values),
+                        None => one_by_one(list),
+                    }
                 }
             }
         )*
@@ -395,12 +427,11 @@ fn one_by_one<'a, T: FromView<'a>>(list: View<'a>) -> Result<Vec<T>, Mismatch> {
     }
     // Each takes at least one byte that is there, so that memory is no larger than what came times what an element takes.
     let mut values = Vec::with_capacity(list.counted());
-    let (nodes, mut index) = (list.tape.nodes(), list.index + 1);
-    while index < list.node.next
-        && let Some(&node) = nodes.get(index as usize)
-    {
+    let nodes = list.tape.nodes().get(..list.node.next as usize).unwrap_or_default();
+    let mut index = list.index + 1;
+    while let Some(&node) = nodes.get(index) {
         values.push(T::from_view(View { node, index, ..list })?);
-        index = node.next;
+        index = node.next as usize;
     }
     Ok(values)
 }
@@ -427,7 +458,7 @@ fn integers<T: Copy + Default>(list: View<'_>, convert: impl Fn(i64) -> Option<T
     let values = match list.as_byte_list() {
         Some(bytes) => bytes.iter().map(|byte| convert(Some((*byte).into()))).collect(),
         None if list.kind() == Kind::List && list.is_plain_list() => {
-            let nodes = list.tape.nodes().get(list.index as usize + 1..list.node.next as usize)?;
+            let nodes = list.tape.nodes().get(list.index + 1..list.node.next as usize)?;
             // More nodes than elements: there is something inside one of them.
             if nodes.len() != list.counted() {
                 return None;
@@ -445,15 +476,15 @@ fn pairs<'a, K: FromView<'a>, V: FromView<'a>>(
     view: View<'a>,
     mut insert: impl FnMut(K, V),
 ) -> Result<(), Mismatch> {
-    let (nodes, mut index) = (view.tape.nodes(), view.index + 1);
-    while index < view.node.next
-        && let Some(&key) = nodes.get(index as usize)
+    let nodes = view.tape.nodes().get(..view.node.next as usize).unwrap_or_default();
+    let mut index = view.index + 1;
+    while let Some(&key) = nodes.get(index)
         && let Some(&value) = nodes.get(key.next as usize)
     {
         let (key_view, value_view) =
-            (View { node: key, index, ..view }, View { node: value, index: key.next, ..view });
+            (View { node: key, index, ..view }, View { node: value, index: key.next as usize, ..view });
         insert(K::from_view(key_view)?, V::from_view(value_view)?);
-        index = value.next;
+        index = value.next as usize;
     }
     Ok(())
 }

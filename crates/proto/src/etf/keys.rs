@@ -90,7 +90,7 @@ struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     fn of(map: View<'a>) -> Self {
-        Self { map, nodes: map.tape.nodes(), next: map.index + 1 }
+        Self { map, nodes: map.tape.nodes(), next: map.first() }
     }
 }
 
@@ -238,10 +238,12 @@ impl Iterator for Hashes<'_> {
     #[inline(always)]
     fn next(&mut self) -> Option<Option<u32>> {
         let key = self.nodes.get(self.next)?;
-        self.next = self.nodes.get(key.next as usize)?.next as usize;
         if self.short && key.hash != 0 {
+            // A short atom has one node, so that the next one is known without waiting for this.
+            self.next = self.nodes.get(self.next + 1)?.next as usize;
             return Some(Some(key.hash.into()));
         }
+        self.next = self.nodes.get(key.next as usize)?.next as usize;
         Some(self.bytes.get(key.at as usize..).and_then(|rest| usual_hash(rest, self.atoms)))
     }
 }
@@ -339,7 +341,7 @@ fn any_key_hash(map: View<'_>, key: u32) -> u32 {
     match key.kind() {
         Kind::Tuple | Kind::List | Kind::ImproperList | Kind::Map | Kind::Fun | Kind::Record => {
             let mut hash = 0;
-            let mut index = key.index;
+            let mut index = key.index as u32;
             while index < key.node.next
                 && let Some(part) = key.sibling(index)
             {

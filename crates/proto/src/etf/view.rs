@@ -17,14 +17,22 @@ pub struct View<'a> {
     pub(super) tape: &'a Tape,
     pub(super) bytes: &'a [u8],
     pub(super) atoms: &'a [Atom],
-    pub(super) index: u32,
+    // No wider than it has to be, there would be room behind the node, which is read with it from where it was not written.
+    pub(super) index: usize,
     pub(super) node: Node,
 }
 
 impl<'a> View<'a> {
     pub(super) fn at(tape: &'a Tape, bytes: &'a [u8], atoms: &'a [Atom], index: u32) -> Option<Self> {
-        let node = *tape.nodes().get(index as usize)?;
+        let index = index as usize;
+        let node = *tape.nodes().get(index)?;
         Some(Self { tape, bytes, atoms, index, node })
+    }
+
+    /// The node of the first term inside, if there is one.
+    #[inline]
+    pub(super) fn first(self) -> u32 {
+        self.index as u32 + 1
     }
 
     /// An element of a STRING_EXT: an integer without a tag, and without a node of its own.
@@ -273,7 +281,7 @@ impl<'a> View<'a> {
         let (_, body) = self.tag_and_body().filter(|_| self.node.kind == Kind::Record)?;
         let exported = body.get(4)? & 1 == 1;
         // All of them are leaves, so that their nodes follow each other.
-        let names = self.index + 1..self.index + 3 + self.record_fields();
+        let names = self.first()..self.first() + 2 + self.record_fields();
         Some((exported, names.filter_map(move |index| self.sibling(index)?.as_atom())))
     }
 
@@ -284,15 +292,15 @@ impl<'a> View<'a> {
             return None;
         }
         let mut elements = [self; N];
-        let (nodes, mut index) = (self.tape.nodes(), self.index + 1);
+        let (nodes, mut index, end) = (self.tape.nodes(), self.index + 1, self.node.next as usize);
         for element in &mut elements {
-            if index >= self.node.next {
+            if index >= end {
                 return None;
             }
-            (element.node, element.index) = (*nodes.get(index as usize)?, index);
-            index = element.node.next;
+            (element.node, element.index) = (*nodes.get(index)?, index);
+            index = element.node.next as usize;
         }
-        (index == self.node.next).then_some(elements)
+        (index == end).then_some(elements)
     }
 
     /// The number of elements of a tuple or list (a tail not counted), of pairs of a map, of bytes of a binary or bit
@@ -332,7 +340,7 @@ impl<'a> View<'a> {
     /// record; nothing for any other term. The tail of an improper list is not among them, see [`tail`](Self::tail).
     pub fn elements(self) -> Elements<'a> {
         let mut elements =
-            Elements { of: self, next: self.index + 1, end: self.node.next, bytes: 0..0, tail: false };
+            Elements { of: self, next: self.first(), end: self.node.next, bytes: 0..0, tail: false };
         match self.node.kind {
             Kind::Tuple | Kind::Map => {}
             Kind::List | Kind::ImproperList => elements.enter(self),
@@ -355,7 +363,7 @@ impl<'a> View<'a> {
 
     /// The nodes of the terms directly inside, without any interpretation.
     pub(super) fn part(self, number: u32) -> Option<Self> {
-        self.sibling(self.index + 1 + number)
+        self.sibling(self.first() + number)
     }
 
     /// The pairs of a map; nothing for any other term.
@@ -400,9 +408,9 @@ pub(super) fn integer(node: &Node, bytes: &[u8]) -> Option<i64> {
     if let Some([tag @ (SMALL_INTEGER_EXT | INTEGER_EXT), value @ ..]) = rest.first_chunk::<5>()
         && size > 1
     {
-        let value = i64::from(i32::from_be_bytes(*value));
-        let (shift, mask) = if *tag == SMALL_INTEGER_EXT { (24, 0xFF) } else { (0, -1) };
-        return Some(value >> shift & mask);
+        let [least, ..] = *value;
+        let (short, long) = (i64::from(least), i64::from(i32::from_be_bytes(*value)));
+        return Some(core::hint::select_unpredictable(*tag == SMALL_INTEGER_EXT, short, long));
     }
     // Two bytes of tag and length, a sign, and up to eight bytes, which are read at once with what follows them.
     if let Some([SMALL_BIG_EXT, len @ 1..=8, negative, magnitude @ ..]) = rest.first_chunk::<11>()
@@ -489,7 +497,7 @@ impl<'a> Elements<'a> {
     /// Goes on with the elements of `list`.
     fn enter(&mut self, list: View<'a>) {
         self.of = list;
-        self.next = list.index + 1;
+        self.next = list.first();
         self.end = list.node.next;
         self.tail = list.node.tailed();
         if list.bytes.get(list.node.at as usize) == Some(&STRING_EXT) {

@@ -19,7 +19,7 @@ impl<'a> Walk<'a> for View<'a> {
     }
 
     fn known_order(self) -> Option<Vec<(Self, Self)>> {
-        let start = *self.tape.orders.get(&self.index)? as usize;
+        let start = *self.tape.orders.get(&(self.index as u32))? as usize;
         let keys = self.tape.sorted_keys.get(start..start + self.len())?;
         keys.iter()
             .map(|index| {

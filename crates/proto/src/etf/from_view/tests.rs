@@ -181,7 +181,7 @@ fn list<'a, T: FromView<'a>>(view: View<'a>) -> Result<Vec<T>, Mismatch> {
     view.elements().map(View::value).collect()
 }
 
-fn places(views: &[View<'_>]) -> Vec<u32> {
+fn places(views: &[View<'_>]) -> Vec<usize> {
     views.iter().map(|view| view.index).collect()
 }
 
