@@ -2,6 +2,7 @@
 
 use super::{Request, limits};
 use crate::stage::{Peer, Stage};
+use crate::stats::Numbers;
 use crate::table::{Line, Sample, within};
 
 pub(super) fn lines(request: &Request, stage: &Stage, show: &mut dyn FnMut(Line<'_>)) {
@@ -19,18 +20,22 @@ pub(super) fn line<'a>(request: &Request, stage: &'a Stage, title: &str) -> Line
     ];
     for (name, from, to) in stage.with_others(pairs) {
         let text = format!("hol node={} senders=10 size={} millis={millis}", to.name(), 8 << 20);
-        line = line.with(name, move || {
-            let numbers = from.op(&text)?;
-            let get = |name: &str| numbers.get(name).copied().unwrap_or(f64::NAN);
-            if get("bad") != 0.0 {
-                return Err(format!("{} messages were lost or out of order", get("bad")));
-            }
-            Ok(Sample {
-                value: get("p50") / 1e3,
-                extras: vec![("p99", get("p99") / 1e3), ("bulk MB/s", get("bulk"))],
-            })
-        });
+        line = line.with(name, move || sample(&from.op(&text)?));
     }
+    // What the BEAM and the machine need by themselves: nothing stands in front of these echoes on their connection.
+    let (from, other, to) = (&stage.rust, &stage.far_rust, &stage.far_beam);
+    let text =
+        move |senders| format!("hol node={} senders={senders} size={} millis={millis}", to.name(), 8 << 20);
+    line = line.with("another node's beside Rust→BEAM", move || {
+        let (echo, bulk) = std::thread::scope(|scope| {
+            let bulk = scope.spawn(|| from.op(&text(10)));
+            (other.op(&text(0)), bulk.join())
+        });
+        let bulk = bulk.map_err(|_| "the thread of the senders has ended")??;
+        let mut numbers = echo?;
+        numbers.extend(bulk.into_iter().filter(|(name, _)| name == "bulk"));
+        sample(&numbers)
+    });
     if !title.contains("TLS") {
         line = line.with("raw TCP, 2 sockets", limits::raw_tcp_beside_bulk(stage.placement, millis));
     }
@@ -38,4 +43,15 @@ pub(super) fn line<'a>(request: &Request, stage: &'a Stage, title: &str) -> Line
         .goal(within("Rust→BEAM", 2.0).extra("p99"))
         .goal(within("Rust→Rust", 0.3))
         .goal(within("Rust→Rust", 2.0).extra("p99"))
+}
+
+fn sample(numbers: &Numbers) -> Result<Sample, String> {
+    let get = |name: &str| numbers.get(name).copied().unwrap_or(f64::NAN);
+    if get("bad") != 0.0 {
+        return Err(format!("{} messages were lost or out of order", get("bad")));
+    }
+    Ok(Sample {
+        value: get("p50") / 1e3,
+        extras: vec![("p99", get("p99") / 1e3), ("bulk MB/s", get("bulk"))],
+    })
 }
