@@ -252,6 +252,12 @@ impl<'a, S: Sink> ser::Serializer for Serializer<'a, S> {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn inside_key(error: Error, key: &str) -> Error {
+    error.inside(Step::Key(key.to_owned()))
+}
+
 impl<S: Sink> Compound<'_, S> {
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
         value
@@ -261,11 +267,11 @@ impl<S: Sink> Compound<'_, S> {
         Ok(())
     }
 
+    // Always inlined, as what it calls for the key: a derived type knows its names, so that their words and hash are constants.
+    #[inline(always)]
     fn field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<()> {
         self.sink.key_atom(key)?;
-        value
-            .serialize(Serializer::new(&mut *self.sink))
-            .map_err(|error| error.inside(Step::Key(key.to_owned())))?;
+        value.serialize(Serializer::new(&mut *self.sink)).map_err(|error| inside_key(error, key))?;
         self.count += 1;
         Ok(())
     }
@@ -363,6 +369,7 @@ impl<S: Sink> ser::SerializeStruct for Compound<'_, S> {
     type Ok = ();
     type Error = Error;
 
+    #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<()> {
         self.field(key, value)
     }
@@ -376,6 +383,7 @@ impl<S: Sink> ser::SerializeStructVariant for Compound<'_, S> {
     type Ok = ();
     type Error = Error;
 
+    #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<()> {
         self.field(key, value)
     }

@@ -256,7 +256,7 @@ impl Sink for Encoded {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn key_atom(&mut self, text: &str) -> Result<()> {
         let Some(words) = short_words(text.as_bytes()) else {
             self.key();
