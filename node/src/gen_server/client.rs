@@ -47,7 +47,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::send_raw`].
     pub async fn cast(&self, server: impl Into<Dest>, request: impl Serialize) -> Result<()> {
-        match self.send(server, &(Atom::new_static("$gen_cast"), request)).await {
+        match self.send(server.into(), &(Atom::new_static("$gen_cast"), request)).await {
             // As in Erlang: a cast to nobody is no error.
             Err(Error::NoProc) => Ok(()),
             sent => sent,

@@ -229,10 +229,7 @@ impl Link {
     }
 
     /// Sends a small message that goes the way of an earlier one, if nothing stands before it; `false`, and nothing done, if it
-    /// has to go by [`Link::send`]. It says the same in less work.
-    ///
-    /// # Errors
-    /// If the connection has ended.
+    /// has to go by [`Link::send`], which also knows what is wrong. It says the same in less work.
     #[inline]
     pub(crate) fn send_again(
         &self,
@@ -240,16 +237,14 @@ impl Link {
         from: &Proc,
         to: Addressee<'_>,
         message: PlainTerm<'_>,
-    ) -> Result<bool, SendError> {
+    ) -> bool {
         let mut out = self.out();
-        if self.reason.get().is_some() {
-            return Err(SendError::Closed);
-        }
-        let accepted = !from.has_exited() && out.outbound.send_again(&from.pid, to, message, lane);
+        let accepted =
+            !self.is_closing() && !from.has_exited() && out.outbound.send_again(&from.pid, to, message, lane);
         if accepted {
             self.after_accepting(&mut out);
         }
-        Ok(accepted)
+        accepted
     }
 
     /// As [`Link::send`], for a message with a sequential trace token.

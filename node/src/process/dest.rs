@@ -23,6 +23,48 @@ pub enum Dest {
     Nobody,
 }
 
+/// What [`Handle::send`](super::Handle::send) sends to: everything that a [`Dest`] is made from. A pid is only borrowed, because copying
+/// it costs more than most of what else is done for a small message.
+pub trait Recipient: Into<Dest> {
+    /// The pid, if it is one.
+    #[inline]
+    fn as_pid(&self) -> Option<&Pid> {
+        None
+    }
+}
+
+impl Recipient for &Pid {
+    #[inline]
+    fn as_pid(&self) -> Option<&Pid> {
+        Some(self)
+    }
+}
+
+impl Recipient for Pid {
+    #[inline]
+    fn as_pid(&self) -> Option<&Pid> {
+        Some(self)
+    }
+}
+
+impl Recipient for Dest {
+    #[inline]
+    fn as_pid(&self) -> Option<&Pid> {
+        match self {
+            Self::Pid(pid) => Some(pid),
+            _ => None,
+        }
+    }
+}
+
+impl Recipient for Atom {}
+impl Recipient for &str {}
+impl Recipient for (Atom, Atom) {}
+impl Recipient for (&str, &str) {}
+impl Recipient for (&str, &Atom) {}
+impl Recipient for Reference {}
+impl Recipient for &Reference {}
+
 impl From<Pid> for Dest {
     fn from(pid: Pid) -> Self {
         Self::Pid(pid)

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::ops::Deref;
+use core::task::{Context, Poll};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use foundation_proto::etf::serde::{to_raw, to_scratch};
 use foundation_proto::etf::{Atom, Pid, PlainTerm, RawTerm, Reference, Term};
 use serde::Serialize;
 
-use super::dest::Dest;
+use super::dest::{Dest, Recipient};
 use super::exit::{ExitKind, transmit};
 use super::mailbox::{Receiver, Scanned};
 use super::message::{Message, Monitored};
@@ -57,6 +58,11 @@ impl Handle {
     /// Why it ended; `None` while it lives.
     pub fn exit_reason(&self) -> Option<Reason> {
         self.proc.exit_reason()
+    }
+
+    #[cold]
+    fn why_it_ended(&self) -> Error {
+        Error::Exited(self.exit_reason().unwrap_or(Reason::NORMAL))
     }
 
     /// The process that started it, if it was one of this node or a remote spawn.
@@ -154,9 +160,17 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Handle::send_raw`]; [`Error::Value`] if it has no term.
-    pub async fn send<T: Serialize + ?Sized>(&self, to: impl Into<Dest>, message: &T) -> Result<()> {
-        let (to, message) = (to.into(), to_scratch(message)?);
-        if self.send_again(&to, message.as_plain())? {
+    pub async fn send<T: Serialize + ?Sized>(&self, to: impl Recipient, message: &T) -> Result<()> {
+        let message = to_scratch(message)?;
+        if let Some(pid) = to.as_pid()
+            && self.send_again(&pid.node, Addressee::Pid(pid), message.as_plain())
+        {
+            return Ok(());
+        }
+        let to = to.into();
+        if let Dest::Remote { name, node } = &to
+            && self.send_again(node, Addressee::Name(name), message.as_plain())
+        {
             return Ok(());
         }
         let message = message.into_raw();
@@ -166,20 +180,16 @@ impl Handle {
     /// Sends a message over the way of an earlier one, without memory for it; false, and nothing done, if there is no such
     /// way, or something stands before it.
     #[inline]
-    fn send_again(&self, to: &Dest, message: PlainTerm<'_>) -> Result<bool> {
-        let Some(node) = self.node.remote_node(to) else { return Ok(false) };
+    fn send_again(&self, node: &Atom, to: Addressee<'_>, message: PlainTerm<'_>) -> bool {
+        if *node == self.node.name {
+            return false;
+        }
         let sent = self.node.net_kernel.with_link(node, |link| {
-            let to = match to {
-                Dest::Pid(to) => Addressee::Pid(to),
-                Dest::Remote { name, .. } => Addressee::Name(name),
-                Dest::Name(_) | Dest::Alias(_) | Dest::Nobody => return Ok(false),
-            };
-            if link.is_busy() || !self.proc.stays_in_its_turn(message.as_bytes().len()) {
-                return Ok(false);
-            }
-            link.send_again(self.proc.lane(), &self.proc, to, message).map_err(|error| not_sent(link, error))
+            !link.is_busy()
+                && self.proc.stays_in_its_turn(message.as_bytes().len())
+                && link.send_again(self.proc.lane(), &self.proc, to, message)
         });
-        sent.unwrap_or(Ok(false))
+        sent == Some(true)
     }
 
     /// Sends a term, as [`Handle::send_raw`].
@@ -623,8 +633,11 @@ impl Process {
     ///
     /// # Errors
     /// [`Error::Exited`] once the process has ended.
+    #[inline]
     pub async fn recv(&mut self) -> Result<Message> {
-        self.recv_match(|_| true).await
+        // As `recv_match`, one future less.
+        let mut scanned = Scanned::default();
+        poll_fn(|context| self.poll_match(&mut scanned, &mut |_| true, context)).await
     }
 
     /// The sequential trace token that the message received last came with, if its sender is traced; see
@@ -638,12 +651,24 @@ impl Process {
     ///
     /// # Errors
     /// [`Error::Exited`] once the process has ended.
+    #[inline]
     pub async fn recv_match(&mut self, mut wanted: impl FnMut(&Message) -> bool) -> Result<Message> {
         let mut scanned = Scanned::default();
-        let Self { handle, receiver, .. } = self;
-        let mailbox = &handle.proc.mailbox;
-        let received = poll_fn(|context| receiver.poll(mailbox, &mut scanned, &mut wanted, context)).await;
-        received.ok_or_else(|| Error::Exited(handle.exit_reason().unwrap_or(Reason::NORMAL)))
+        poll_fn(|context| self.poll_match(&mut scanned, &mut wanted, context)).await
+    }
+
+    #[inline]
+    fn poll_match(
+        &mut self,
+        scanned: &mut Scanned,
+        wanted: &mut impl FnMut(&Message) -> bool,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Message>> {
+        match self.receiver.poll(&self.handle.proc.mailbox, scanned, wanted, context) {
+            Poll::Ready(Some(message)) => Poll::Ready(Ok(message)),
+            Poll::Ready(None) => Poll::Ready(Err(self.handle.why_it_ended())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// The next message, if one comes in time. Nothing is lost if this is cancelled.

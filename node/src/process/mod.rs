@@ -20,7 +20,7 @@ mod spawn;
 mod table;
 mod undelivered;
 
-pub use dest::Dest;
+pub use dest::{Dest, Recipient};
 pub use handle::{Handle, Process};
 pub use mailbox::{MailboxLimit, Overflow};
 pub use message::{Down, Exit, Message, Monitored};

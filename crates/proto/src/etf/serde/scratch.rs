@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::error::Error;
 use super::{ser, sink};
-use crate::Limits;
 use crate::etf::{PlainTerm, RawTerm};
 
 /// The encoded term of a value in memory that the thread uses again: for what is copied to its destination at once.
@@ -28,7 +27,7 @@ std::thread_local! {
 pub fn to_scratch<T: Serialize + ?Sized>(value: &T) -> Result<Scratch, Error> {
     let mut encoded = sink::Encoded::with_memory(BYTES.take());
     value.serialize(ser::Serializer::new(&mut encoded))?;
-    Ok(Scratch { bytes: encoded.finish(&Limits::default())? })
+    Ok(Scratch { bytes: encoded.finish()? })
 }
 
 impl Scratch {

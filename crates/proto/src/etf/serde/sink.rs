@@ -219,7 +219,19 @@ impl Encoded {
     }
 
     /// The encoded term: a map with a key twice would make the peer close the connection.
-    pub(super) fn finish(mut self, limits: &Limits) -> Result<Vec<u8>> {
+    #[inline]
+    pub(super) fn finish(self) -> Result<Vec<u8>> {
+        // Most values have no maps, and are far below all limits.
+        const DEPTH: usize = 64;
+        const NODES: usize = 4 << 10;
+        let small = self.deepest <= DEPTH && self.bytes.len() <= NODES;
+        if small && self.depth == 0 && !self.unclear && self.keys.capacity() == 0 {
+            return Ok(self.bytes);
+        }
+        self.check(&Limits::default())
+    }
+
+    fn check(mut self, limits: &Limits) -> Result<Vec<u8>> {
         if self.keys.capacity() > 0 && self.keys.capacity() <= KEPT_NODES {
             self.keys.clear();
             KEYS.set(core::mem::take(&mut self.keys));
