@@ -23,7 +23,7 @@ use crate::process::{
     AddError, ExitKind, Monitor, Reason, SeqTraceToken, Watcher, WatcherKind, lane_of, transmit,
 };
 
-pub(crate) use batch::Batch;
+pub(crate) use batch::deliver_all;
 
 /// The connection is set up. Called once, before anything is delivered through it, and after [`down`] of the connection
 /// to the same node before it.

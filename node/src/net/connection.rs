@@ -23,7 +23,7 @@ use super::Clock;
 use super::link::{DownReason, Flushed, Link, Writer};
 use super::read_half::ReadHalf;
 use crate::node::NodeInner;
-use crate::signal::{self, Batch};
+use crate::signal;
 
 /// Bytes of a read. Frames of small messages come by the hundred in it; larger frames grow the buffer as they arrive.
 const READ: usize = 64 << 10;
@@ -108,14 +108,13 @@ async fn receive(
     let undelivered = Arc::clone(link.mld().undelivered());
     let (mut reads, mut reads_then, mut bulk) = (0_u64, 0, 0);
     let (mut buffers, mut size) = (Buffers::default(), buffer.capacity());
-    let mut batch = Batch::default();
     let mut closed = pin!(link.closed());
     // Set again when it has come, not with everything that arrives: then it is looked whether anything has.
     let mut timeout = pin!(clock.sleep_until(inbound.poll_timeout().min(clock.now() + IDLE)));
     loop {
         if !buffer.is_empty() {
             inbound.handle_input(clock.now(), buffer);
-            batch.deliver(node, link, inbound).map_err(down_reason)?;
+            signal::deliver_all(node, link, inbound).map_err(down_reason)?;
         }
         if link.is_closing() {
             return Ok(());
@@ -148,7 +147,7 @@ async fn receive(
                 let is_idle = reads == reads_then;
                 if is_idle && buffer.is_empty() {
                     // An idle connection holds no buffers.
-                    (*buffer, batch) = (BytesMut::new(), Batch::default());
+                    *buffer = BytesMut::new();
                     buffers.clear();
                     inbound.release_buffers();
                 }

@@ -308,7 +308,7 @@ fn act_on_exit(
 
 /// Delivers a message that cannot wait; returns the reason to end with if the mailbox has no room for it.
 fn overflow(to: &Proc, message: Message, priority: bool) -> Option<Reason> {
-    match to.mailbox.push(Envelope { priority, ..Envelope::from(message) }) {
+    match to.mailbox.push(Envelope::from(message), priority) {
         Push::Done => None,
         Push::Full(messages) => Some(overflow_reason(messages)),
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use foundation_proto::etf::RawTerm;
+use foundation_proto::dist::Messages;
 use tokio::sync::Notify;
 
 use super::message::Message;
@@ -66,16 +66,22 @@ impl Default for MailboxLimit {
 pub(crate) struct Envelope {
     pub(crate) message: Message,
     pub(crate) credit: Option<Credit>,
-    /// It goes before all that have no priority, after those that have.
-    pub(crate) priority: bool,
     /// What the message came with, if its sender is traced.
     pub(crate) token: Option<Box<SeqTraceToken>>,
 }
 
 impl From<Message> for Envelope {
     fn from(message: Message) -> Self {
-        Self { message, credit: None, priority: false, token: None }
+        Self { message, credit: None, token: None }
     }
+}
+
+/// What the receiver has not looked at.
+#[derive(Debug)]
+enum Arrival {
+    One(Envelope),
+    /// Messages that came together, and what those that are left hold back.
+    Many(Messages, Credit),
 }
 
 /// What became of a message.
@@ -127,7 +133,7 @@ impl Count {
 
 #[derive(Debug, Default)]
 struct Shared {
-    queue: VecDeque<Envelope>,
+    queue: VecDeque<Arrival>,
     priority: VecDeque<Envelope>,
     waker: Option<Waker>,
     closed: bool,
@@ -183,8 +189,8 @@ impl Mailbox {
         messages >= self.limit.messages || bytes >= self.limit.bytes
     }
 
-    /// Appends a message. Never waits.
-    pub(crate) fn push(&self, envelope: Envelope) -> Push {
+    /// Appends a message; with `priority` behind those that have priority, before all others. Never waits.
+    pub(crate) fn push(&self, envelope: Envelope, priority: bool) -> Push {
         let size = envelope.message.encoded_len();
         let mut shared = self.lock();
         if shared.closed {
@@ -194,11 +200,11 @@ impl Mailbox {
             return Push::Full(self.len());
         }
         self.appended.add(1, size);
-        if envelope.priority {
+        if priority {
             shared.priority.push_back(envelope);
             self.priority.store(true, Ordering::Release);
         } else {
-            shared.queue.push_back(envelope);
+            shared.queue.push_back(Arrival::One(envelope));
         }
         let waker = shared.waker.take();
         drop(shared);
@@ -208,39 +214,46 @@ impl Mailbox {
         Push::Done
     }
 
-    /// Appends ordinary messages that came together through one connection, as far as there is room; leaves none. What is
-    /// appended counts as undelivered there. Never waits.
-    pub(crate) fn push_all(&self, messages: &mut Vec<RawTerm>, undelivered: &Arc<Undelivered>) -> Push {
+    /// Appends ordinary messages that came together through one connection, as far as there is room. What is appended counts as
+    /// undelivered there. Never waits.
+    pub(crate) fn push_all(&self, mut messages: Messages, undelivered: &Arc<Undelivered>) -> Push {
         let mut shared = self.lock();
         if shared.closed {
+            // Outside the lock, as always.
             drop(shared);
-            messages.clear();
             return Push::Done;
         }
         let (had, had_bytes) = self.waiting();
-        let (mut count, mut bytes) = (0, 0);
-        for message in messages.iter() {
-            if had + count >= self.limit.messages || had_bytes + bytes >= self.limit.bytes {
-                break;
+        let (limit, came) = (self.limit, messages.len());
+        if limit.messages.saturating_sub(had) < came
+            || limit.bytes.saturating_sub(had_bytes) < messages.bytes()
+        {
+            let (mut count, mut bytes) = (0, 0);
+            for size in messages.sizes() {
+                if had + count >= limit.messages || had_bytes + bytes >= limit.bytes {
+                    break;
+                }
+                count += 1;
+                bytes += size;
             }
-            count += 1;
-            bytes += message.as_bytes().len();
+            messages.truncate(count);
         }
+        let (count, bytes) = (messages.len(), messages.bytes());
         // Counted first: the receiver gives back as soon as it has them.
-        undelivered.count(bytes);
-        shared.queue.extend(messages.drain(..count).map(|message| {
-            let credit = undelivered.counted(message.as_bytes().len());
-            Envelope { message: Message::Term(message), credit: Some(credit), priority: false, token: None }
-        }));
+        let credit = undelivered.charge(bytes);
+        if count == 1 {
+            let first = messages.next().map(Message::Term).map(Envelope::from);
+            shared.queue.extend(first.map(|first| Arrival::One(Envelope { credit: Some(credit), ..first })));
+        } else if count > 1 {
+            shared.queue.push_back(Arrival::Many(messages, credit));
+        }
         self.appended.add(count, bytes);
         let waker = shared.waker.take();
         drop(shared);
         if let Some(waker) = waker {
             waker.wake();
         }
-        let full = !messages.is_empty();
-        messages.clear();
-        if full { Push::Full(had + count) } else { Push::Done }
+        if count < came { Push::Full(had + count) } else { Push::Done }
     }
 
     /// Waits until there is room, or the process has ended.
@@ -306,15 +319,26 @@ fn difference(ahead: usize, behind: usize) -> usize {
 /// The end that the process receives from.
 #[derive(Debug, Default)]
 pub(crate) struct Receiver {
-    /// Taken over from the mailbox in one go, so that most receives touch no lock.
+    /// What a receive has refused.
     ready: VecDeque<Envelope>,
-    /// The same of the messages with priority.
+    /// What came after that: taken over from the mailbox in one go, so that most receives touch no lock.
+    coming: VecDeque<Arrival>,
+    /// Messages with priority.
     priority: VecDeque<Envelope>,
     /// That of the message received last.
     token: Option<Box<SeqTraceToken>>,
     /// What messages that were handed out held back on their connection. Given back in sums, not one by one, because the
     /// reader of the connection counts in the same place.
     credit: Option<Credit>,
+}
+
+/// What a receiver found in the mailbox.
+enum TakenOver {
+    /// Something to look at.
+    Something,
+    Nothing,
+    /// The process has ended.
+    End,
 }
 
 /// How many messages one receive has refused already. They stay refused; what arrives meanwhile is looked at.
@@ -332,6 +356,7 @@ const CREDIT: usize = 4 << 10;
 impl Receiver {
     /// The first message that `wanted` accepts; the others keep their places. `scanned` is how many were refused already and
     /// belongs to this receive. Ready with `None` once the process has ended.
+    #[inline]
     pub(crate) fn poll(
         &mut self,
         mailbox: &Mailbox,
@@ -341,43 +366,111 @@ impl Receiver {
     ) -> Poll<Option<Message>> {
         loop {
             if mailbox.priority.load(Ordering::Acquire) {
-                let mut shared = mailbox.lock();
-                mailbox.priority.store(false, Ordering::Relaxed);
-                self.priority.append(&mut shared.priority);
+                self.take_over_priority(mailbox);
             }
-            let found = take_first(&mut self.priority, &mut scanned.priority, &mut wanted)
-                .or_else(|| take_first(&mut self.ready, &mut scanned.ready, &mut wanted));
-            if let Some(envelope) = found {
-                mailbox.taken(envelope.message.encoded_len());
-                self.give_back(envelope.credit);
-                self.token = envelope.token;
-                return Poll::Ready(Some(envelope.message));
+            if !(self.ready.is_empty() && self.priority.is_empty())
+                && let Some(message) = self.take_looked_at(mailbox, scanned, &mut wanted)
+            {
+                return Poll::Ready(Some(message));
             }
-            let mut shared = mailbox.lock();
-            if shared.closed {
-                drop(shared);
-                self.ready.clear();
-                self.priority.clear();
-                self.credit = None;
-                return Poll::Ready(None);
-            }
-            if !shared.priority.is_empty() {
-                continue;
-            }
-            if shared.queue.is_empty() {
-                // What is left in `ready` is not wanted: that may last.
-                self.credit = None;
-                if !shared.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-                    shared.waker = Some(context.waker().clone());
+            while let Some(arrival) = self.coming.front_mut() {
+                if let Arrival::Many(messages, credit) = arrival
+                    && let Some(message) = messages.next()
+                {
+                    let size = message.as_bytes().len();
+                    let message = Message::Term(message);
+                    if wanted(&message) {
+                        credit.move_to(&mut self.credit, size);
+                        if messages.is_empty() {
+                            self.coming.pop_front();
+                        }
+                        mailbox.taken(size);
+                        self.token = None;
+                        self.give_back();
+                        return Poll::Ready(Some(message));
+                    }
+                    let credit = Some(credit.split(size));
+                    self.refuse(Envelope { message, credit, token: None }, scanned);
+                } else if let Some(Arrival::One(envelope)) = self.coming.pop_front() {
+                    if wanted(&envelope.message) {
+                        return Poll::Ready(Some(self.hand_out(mailbox, envelope)));
+                    }
+                    self.refuse(envelope, scanned);
                 }
-                return Poll::Pending;
             }
-            if self.ready.is_empty() {
-                core::mem::swap(&mut self.ready, &mut shared.queue);
-            } else {
-                self.ready.append(&mut shared.queue);
+            match self.take_over(mailbox, context) {
+                TakenOver::Something => {}
+                TakenOver::Nothing => return Poll::Pending,
+                TakenOver::End => return Poll::Ready(None),
             }
         }
+    }
+
+    // What follows is not made part of the code above, which is run for each message and moves it as seldom as possible.
+
+    #[inline(never)]
+    fn take_over_priority(&mut self, mailbox: &Mailbox) {
+        let mut shared = mailbox.lock();
+        mailbox.priority.store(false, Ordering::Relaxed);
+        self.priority.append(&mut shared.priority);
+    }
+
+    #[inline(never)]
+    fn take_looked_at(
+        &mut self,
+        mailbox: &Mailbox,
+        scanned: &mut Scanned,
+        wanted: &mut impl FnMut(&Message) -> bool,
+    ) -> Option<Message> {
+        let found = take_first(&mut self.priority, &mut scanned.priority, wanted)
+            .or_else(|| take_first(&mut self.ready, &mut scanned.ready, wanted));
+        Some(self.hand_out(mailbox, found?))
+    }
+
+    #[inline(never)]
+    fn take_over(&mut self, mailbox: &Mailbox, context: &Context<'_>) -> TakenOver {
+        let mut shared = mailbox.lock();
+        if shared.closed {
+            drop(shared);
+            self.ready.clear();
+            self.priority.clear();
+            self.credit = None;
+            return TakenOver::End;
+        }
+        if !shared.priority.is_empty() {
+            return TakenOver::Something;
+        }
+        if shared.queue.is_empty() {
+            // What is left in `ready` is not wanted: that may last.
+            self.credit = None;
+            if !shared.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                shared.waker = Some(context.waker().clone());
+            }
+            return TakenOver::Nothing;
+        }
+        core::mem::swap(&mut self.coming, &mut shared.queue);
+        TakenOver::Something
+    }
+
+    /// This message is not wanted by this receive, which has come to the end of those that were refused before.
+    #[inline(never)]
+    fn refuse(&mut self, envelope: Envelope, scanned: &mut Scanned) {
+        self.ready.push_back(envelope);
+        scanned.ready += 1;
+    }
+
+    /// This message is the one.
+    #[inline(never)]
+    fn hand_out(&mut self, mailbox: &Mailbox, envelope: Envelope) -> Message {
+        let Envelope { message, credit, token } = envelope;
+        let size = message.encoded_len();
+        if let Some(mut credit) = credit {
+            credit.move_to(&mut self.credit, size);
+        }
+        mailbox.taken(size);
+        self.token = token;
+        self.give_back();
+        message
     }
 
     /// What the message that was received last came with.
@@ -385,27 +478,35 @@ impl Receiver {
         self.token.as_deref()
     }
 
-    /// A message was handed out that held this back.
+    /// A message was handed out. Gives back what these have held, now or with the next ones.
     #[inline]
-    fn give_back(&mut self, credit: Option<Credit>) {
-        if let Some(credit) = credit {
-            match &mut self.credit {
-                Some(sum) => sum.add(credit),
-                None => self.credit = Some(credit),
+    fn give_back(&mut self) {
+        let all_at_once = self.ready.is_empty() && self.coming.is_empty();
+        self.credit.take_if(|sum| all_at_once || sum.bytes() > CREDIT || sum.is_short());
+    }
+
+    /// Takes apart what came together.
+    fn look_at_all(&mut self) {
+        for arrival in self.coming.drain(..) {
+            match arrival {
+                Arrival::One(envelope) => self.ready.push_back(envelope),
+                Arrival::Many(messages, mut credit) => self.ready.extend(messages.map(|message| {
+                    let credit = Some(credit.split(message.as_bytes().len()));
+                    Envelope { message: Message::Term(message), credit, token: None }
+                })),
             }
         }
-        let all_at_once = self.ready.is_empty();
-        self.credit.take_if(|sum| all_at_once || sum.bytes() > CREDIT || sum.is_short());
     }
 
     /// Removes what `unwanted` accepts from everything that has arrived.
     pub(crate) fn flush(&mut self, mailbox: &Mailbox, mut unwanted: impl FnMut(&Message) -> bool) {
         {
             let mut shared = mailbox.lock();
-            self.ready.append(&mut shared.queue);
+            self.coming.append(&mut shared.queue);
             self.priority.append(&mut shared.priority);
             mailbox.priority.store(false, Ordering::Relaxed);
         }
+        self.look_at_all();
         let mut keep = |envelope: &Envelope| {
             let keep = !unwanted(&envelope.message);
             if !keep {

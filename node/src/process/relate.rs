@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use foundation_proto::dist::{ControlMessage, DistributionFlags, Target};
+use foundation_proto::dist::{ControlMessage, DistributionFlags, Messages, Target};
 use foundation_proto::etf::{Pid, RawTerm, Reference, Tape};
 use tokio::sync::oneshot;
 
@@ -275,19 +275,14 @@ impl NodeInner {
                 return;
             }
         }
-        let envelope = Envelope { message: Message::Term(message), credit, priority: false, token };
-        if let Push::Full(messages) = to.mailbox.push(envelope) {
+        let envelope = Envelope { message: Message::Term(message), credit, token };
+        if let Push::Full(messages) = to.mailbox.push(envelope, false) {
             self.exit(to, super::exit::overflow_reason(messages));
         }
     }
 
     /// Ordinary messages arrive together for a process that has no calls under way. Never waits.
-    pub(crate) fn deliver_all(
-        &self,
-        to: &Arc<Proc>,
-        messages: &mut Vec<RawTerm>,
-        undelivered: &Arc<Undelivered>,
-    ) {
+    pub(crate) fn deliver_all(&self, to: &Arc<Proc>, messages: Messages, undelivered: &Arc<Undelivered>) {
         if let Push::Full(messages) = to.mailbox.push_all(messages, undelivered) {
             self.exit(to, super::exit::overflow_reason(messages));
         }
@@ -324,7 +319,7 @@ impl NodeInner {
                     monitor
                 }
             };
-            (monitor, to.mailbox.push(Envelope { message: Message::Term(message), credit, priority, token }))
+            (monitor, to.mailbox.push(Envelope { message: Message::Term(message), credit, token }, priority))
         };
         if let Some(monitor) = monitor {
             self.release_monitor(&to, words, monitor);

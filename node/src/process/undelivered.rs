@@ -43,20 +43,8 @@ impl Undelivered {
 
     /// Counts `bytes` until the returned value is dropped.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Credit {
-        self.count(bytes);
-        self.counted(bytes)
-    }
-
-    /// A part of the bytes that [`Self::count`] has counted.
-    #[inline]
-    pub(crate) fn counted(self: &Arc<Self>, bytes: usize) -> Credit {
-        Credit { of: Arc::clone(self), bytes }
-    }
-
-    /// Counts bytes that are split up afterwards.
-    #[inline]
-    pub(crate) fn count(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Credit { of: Arc::clone(self), bytes }
     }
 }
 
@@ -78,13 +66,23 @@ impl Credit {
         self.of.bytes() > self.of.limit / 2
     }
 
-    /// Takes over the bytes of another.
-    pub(crate) fn add(&mut self, mut other: Self) {
-        if Arc::ptr_eq(&self.of, &other.of) {
-            self.bytes += core::mem::take(&mut other.bytes);
-        } else {
-            // Of another connection: that one is counted down now, and this one at its time.
-            drop(core::mem::replace(self, other));
+    /// Takes out a part.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { of: Arc::clone(&self.of), bytes }
+    }
+
+    /// Moves a part to `sum`. If that is one of another connection, it is counted down now, and this part at its time.
+    #[inline]
+    pub(crate) fn move_to(&mut self, sum: &mut Option<Self>, bytes: usize) {
+        match sum {
+            Some(sum) if Arc::ptr_eq(&self.of, &sum.of) => {
+                let bytes = bytes.min(self.bytes);
+                self.bytes -= bytes;
+                sum.bytes += bytes;
+            }
+            sum => *sum = Some(self.split(bytes)),
         }
     }
 }

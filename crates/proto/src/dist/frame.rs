@@ -50,7 +50,6 @@ impl<'a> Frame<'a> {
     }
 
     /// The data from `offset` on, sharing the buffer.
-    #[inline]
     pub(crate) fn share_from(&self, offset: usize) -> Bytes {
         self.run.slice((self.start + offset).min(self.end)..self.end)
     }
@@ -120,21 +119,16 @@ impl Deframer {
         self.broken.clone().map_or(Ok(None), Err)
     }
 
-    /// The frame that is next, if it is not a tick and the run of frames at hand has one.
+    /// The run of whole frames at hand, and where in it the next one starts.
     #[inline]
-    pub(crate) fn peek(&self) -> Option<Frame<'_>> {
-        let run = self.runs.front()?;
-        let length = length_at(run, self.at).filter(|length| *length > 0)?;
-        let start = self.at + LENGTH_BYTES;
-        Some(Frame { run, start, end: start + length })
+    pub(crate) fn run(&self) -> Option<(&Bytes, usize)> {
+        Some((self.runs.front()?, self.at))
     }
 
-    /// Passes over the frame that [`Self::peek`] has shown.
+    /// Passes over the frames of this run up to here.
     #[inline]
-    pub(crate) fn skip(&mut self) {
-        if let Some(length) = self.runs.front().and_then(|run| length_at(run, self.at)) {
-            self.at += LENGTH_BYTES + length;
-        }
+    pub(crate) fn skip_to(&mut self, at: usize) {
+        self.at = at;
     }
 
     /// How much room the read buffer, which holds the start of a frame or nothing, should have for the next read.

@@ -112,19 +112,18 @@ impl Header {
     /// The atoms and the place of the terms, if this is a whole message with a list of atoms that came just like this shortly
     /// before. Changes nothing; for anything else, [`Self::read`] decides.
     #[inline]
-    pub(crate) fn known(
+    pub(crate) fn known<'a>(
         mode: HeaderMode,
         frame: &[u8],
-        cache: &ReceiveCache,
-    ) -> Option<(Arc<[Atom]>, usize)> {
+        cache: &'a ReceiveCache,
+    ) -> Option<(&'a Arc<[Atom]>, usize)> {
         let [VERSION_MAGIC, DIST_HEADER, count, rest @ ..] = frame else { return None };
         if *count == 0 || !matches!(mode, HeaderMode::Header { atom_cache: true, .. }) {
             return None;
         }
         let key = usize::from(*count) / 2 + 1 + usize::from(*count);
         // Only headers without new entries are remembered.
-        let atoms = cache.recall(rest.get(..key)?)?;
-        Some((Arc::clone(atoms), 3 + key))
+        Some((cache.recall(rest.get(..key)?)?, 3 + key))
     }
 }
 

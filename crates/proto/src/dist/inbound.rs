@@ -7,8 +7,9 @@ use bytes::{Bytes, BytesMut};
 use super::atom_cache::ReceiveCache;
 use super::control::{Decoded, Ends, LocalPid, Payload, decode, decode_receiver, decode_send};
 use super::fragment::Reassembly;
-use super::frame::{Deframer, Frame};
+use super::frame::{Deframer, Frame, LENGTH_BYTES, length_at};
 use super::header::{Header, HeaderMode};
+use super::messages::{Messages, Place};
 use super::{ChannelConfig, ControlMessage, Signal};
 use crate::error::{PeerMisbehaved, Problem};
 use crate::etf::tag::VERSION_MAGIC;
@@ -20,7 +21,7 @@ use crate::{Error, Limits, Mono, Result};
 /// # Use
 /// 1. Read into a buffer with room for [`read_hint`](Self::read_hint) bytes, as often as the socket has something.
 /// 2. [`handle_input`](Self::handle_input) takes the whole frames out of it.
-/// 3. [`poll_signal`](Self::poll_signal) until there is none, or [`poll_message`](Self::poll_message) in front of each. Each call decodes one signal, so nothing piles up in here but the
+/// 3. [`poll_signal`](Self::poll_signal) until there is none, or [`poll_messages`](Self::poll_messages) in front of each. What a call returns is bounded, so nothing piles up in here but the
 ///    bytes that were read: stop reading while signals cannot be taken on.
 /// 4. [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout), after reading what has arrived.
 ///
@@ -121,33 +122,69 @@ impl Inbound {
         next
     }
 
-    /// The next signal if it is an ordinary message to a process of this node, in the form that almost all have: the receiver
-    /// and the message. `None` if there is no whole frame or it holds anything else, which [`poll_signal`](Self::poll_signal) then
-    /// returns. It says the same in less work: the sender is not decoded and nothing is moved that is not used.
+    /// The next signals, as long as they are ordinary messages for one process of this node, in the form that almost all have: the
+    /// receiver and the messages, `most` of them at the most. `None` if there is no whole frame or the next one holds anything else, which
+    /// [`poll_signal`](Self::poll_signal) then returns. It says the same in less work: senders are not decoded, and what stands in
+    /// front of a message is only compared with what stood in front of its neighbour.
     ///
     /// # Errors
     /// As [`poll_signal`](Self::poll_signal).
-    #[inline]
-    pub fn poll_message(&mut self) -> Result<Option<(LocalPid, RawTerm)>> {
+    pub fn poll_messages(&mut self, most: usize) -> Result<Option<(LocalPid, Messages)>> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let Some(frame) = self.deframer.peek() else { return Ok(None) };
-        let Some((atoms, body)) = Header::known(self.mode, frame.data(), &self.cache) else {
-            return Ok(None);
-        };
-        let control = frame.data().get(body..).unwrap_or_default();
-        let Some((to, length)) = decode_receiver(control, &atoms, &self.ends.local) else { return Ok(None) };
-        let message = frame.share_from(body + length);
-        self.deframer.skip();
-        let mut terms = Terms { tape: &mut self.tape, ends: &self.ends, limits: &self.limits };
-        match terms.term(message, Some(atoms)) {
-            Ok(message) => Ok(Some((to, message))),
-            Err(error) => {
-                self.failed = Some(error.clone());
-                Err(error)
+        let Some((run, mut at)) = self.deframer.run() else { return Ok(None) };
+        let mut first: Option<(LocalPid, &Arc<[Atom]>)> = None;
+        let mut front: &[u8] = &[];
+        let mut places = Vec::new();
+        while places.len() < most {
+            let Some(length) = length_at(run, at).filter(|length| *length > 0) else { break };
+            let start = at + LENGTH_BYTES;
+            let frame = run.get(start..start + length).unwrap_or_default();
+            let (atoms, body) = match first {
+                // Nothing has changed the atom cache in between, so the same bytes mean the same.
+                Some((_, atoms)) if starts_with(frame, front) => (atoms, front.len()),
+                _ => {
+                    let Some((atoms, body)) = Header::known(self.mode, frame, &self.cache) else { break };
+                    let control = frame.get(body..).unwrap_or_default();
+                    let Some((to, length)) = decode_receiver(control, atoms, &self.ends.local) else { break };
+                    match first {
+                        Some((one, list)) if one != to || !Arc::ptr_eq(list, atoms) => break,
+                        Some(_) => {}
+                        None => {
+                            first = Some((to, atoms));
+                            // As many as there are if all are as long as this one.
+                            places.reserve(most.min(1 + (run.len() - start) / (LENGTH_BYTES + frame.len())));
+                        }
+                    }
+                    front = frame.get(..body + length).unwrap_or_default();
+                    (atoms, body + length)
+                }
+            };
+            let message = frame.get(body..).unwrap_or_default();
+            match RawTerm::find(&mut self.tape, message, atoms, &self.limits) {
+                Ok((term, refers)) => {
+                    if term.len() > LARGE_TERM {
+                        self.tape.shrink_to(LARGE_TERM);
+                    }
+                    let Some(place) = Place::new(start + body + term.start, term.len(), refers) else {
+                        break;
+                    };
+                    places.push(place);
+                }
+                // The ones before it come first.
+                Err(_) if !places.is_empty() => break,
+                Err(error) => {
+                    self.failed = Some(error.clone());
+                    return Err(error);
+                }
             }
+            at = start + length;
         }
+        let Some((to, atoms)) = first.filter(|_| !places.is_empty()) else { return Ok(None) };
+        let messages = Messages::new(run.clone(), Arc::clone(atoms), places);
+        self.deframer.skip_to(at);
+        Ok(Some((to, messages)))
     }
 
     fn next_signal(&mut self) -> Result<Option<Signal>> {
@@ -207,6 +244,21 @@ impl Inbound {
     /// How many messages have begun to arrive in fragments and are not complete.
     pub fn open_sequences(&self) -> usize {
         self.reassembly.open_sequences()
+    }
+}
+
+/// Whether `bytes` begin with `front`. A front has some 40 bytes, for which a call costs more than comparing them.
+#[inline]
+fn starts_with(bytes: &[u8], front: &[u8]) -> bool {
+    let Some(bytes) = bytes.get(..front.len()) else { return false };
+    match (bytes.last_chunk::<16>(), front.last_chunk::<16>()) {
+        (Some(last), Some(end)) => {
+            // The last word overlaps the one before it.
+            let words = bytes.as_chunks::<16>().0.iter().zip(front.as_chunks::<16>().0);
+            u128::from_le_bytes(*last) == u128::from_le_bytes(*end)
+                && words.into_iter().all(|(one, other)| one == other)
+        }
+        _ => bytes == front,
     }
 }
 

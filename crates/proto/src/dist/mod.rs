@@ -9,6 +9,7 @@
 //! | [`connection`] | one connection from its first byte to its last tick |
 //! | [`control`] | control messages and signals |
 //! | [`Buffers`] | read buffers that are used again |
+//! | [`Messages`] | neighbours for one process, taken apart by their receiver |
 //! | [`Inbound`], [`Outbound`] | the two halves of an established connection: frames, atom cache, fragments, lanes, ticks |
 
 pub(crate) mod atom_cache;
@@ -25,6 +26,7 @@ pub(crate) mod header;
 mod inbound;
 mod join;
 mod lane;
+mod messages;
 pub mod name;
 mod outbound;
 
@@ -37,5 +39,6 @@ pub use flags::DistributionFlags;
 pub use handshake::{HandshakeConfig, PeerInfo};
 pub use inbound::Inbound;
 pub use lane::{Lane, LaneClass};
+pub use messages::Messages;
 pub use name::{NameStyle, NodeName, NodeNameError};
 pub use outbound::{Addressee, Outbound, Queued};

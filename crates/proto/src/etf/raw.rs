@@ -44,20 +44,35 @@ impl RawTerm {
         atoms: Option<Arc<[Atom]>>,
         limits: &Limits,
     ) -> Result<Self> {
-        let list = atoms.as_deref().unwrap_or_default();
-        let (term, has_cache_refs) = match skim(&bytes, list.len(), limits) {
-            Some(Skimmed { size, has_cache_refs }) => (0..size, has_cache_refs),
-            None => {
-                let view = tape.parse(&bytes, list, limits)?;
-                // The term does not start at 0 if it is the tail of lists without elements.
-                (view.span(), atoms.is_some() && cache_refs(view).next().is_some())
-            }
-        };
+        let (term, has_cache_refs) = Self::find(tape, &bytes, atoms.as_deref().unwrap_or_default(), limits)?;
         // In place: a slice would be counted, and what it is of counted down.
         let mut bytes = bytes;
         bytes.truncate(term.end);
         bytes.advance(term.start);
         Ok(Self { bytes, atoms: atoms.filter(|_| has_cache_refs) })
+    }
+
+    /// Checks the term at the start of `bytes`, as [`with_tape`](Self::with_tape): where it is, and whether it refers to the
+    /// atoms.
+    #[inline]
+    pub(crate) fn find(
+        tape: &mut Tape,
+        bytes: &[u8],
+        atoms: &[Atom],
+        limits: &Limits,
+    ) -> Result<(core::ops::Range<usize>, bool)> {
+        if let Some(Skimmed { size, has_cache_refs }) = skim(bytes, atoms.len(), limits) {
+            return Ok((0..size, has_cache_refs));
+        }
+        let view = tape.parse(bytes, atoms, limits)?;
+        // The term does not start at 0 if it is the tail of lists without elements.
+        Ok((view.span(), !atoms.is_empty() && cache_refs(view).next().is_some()))
+    }
+
+    /// Exactly one term that [`find`](Self::find) has checked, with the atoms if it refers to them.
+    #[inline]
+    pub(crate) fn checked_in(bytes: Bytes, atoms: Option<Arc<[Atom]>>) -> Self {
+        Self { bytes, atoms }
     }
 
     /// Encodes a term.

@@ -142,9 +142,11 @@ impl Tape {
     /// # Errors
     /// [`Error::Malformed`] with the offset of the offending byte, or [`Error::LimitExceeded`] for `max_depth`,
     /// `max_nodes` and `max_integer_bytes`.
+    #[inline]
     pub fn parse<'a>(&'a mut self, bytes: &'a [u8], atoms: &'a [Atom], limits: &Limits) -> Result<View<'a>> {
         self.keys = Keys::Check;
-        self.lay_out(bytes, atoms, limits)
+        self.lay_out(bytes, atoms, limits)?;
+        View::at(self, bytes, atoms, 0).ok_or_else(|| truncated(bytes.len()))
     }
 
     /// As [`parse`](Self::parse), for bytes that it has accepted before: does not look again for keys that are equal.
@@ -156,7 +158,8 @@ impl Tape {
         limits: &Limits,
     ) -> Result<View<'a>> {
         self.keys = Keys::Order;
-        self.lay_out(bytes, atoms, limits)
+        self.lay_out(bytes, atoms, limits)?;
+        View::at(self, bytes, atoms, 0).ok_or_else(|| truncated(bytes.len()))
     }
 
     /// As [`parse_checked`](Self::parse_checked), for a view in which no maps are compared.
@@ -168,16 +171,18 @@ impl Tape {
         limits: &Limits,
     ) -> Result<View<'a>> {
         self.keys = Keys::Ignore;
-        self.lay_out(bytes, atoms, limits)
+        self.lay_out(bytes, atoms, limits)?;
+        View::at(self, bytes, atoms, 0).ok_or_else(|| truncated(bytes.len()))
     }
 
-    fn lay_out<'a>(&'a mut self, bytes: &'a [u8], atoms: &'a [Atom], limits: &Limits) -> Result<View<'a>> {
+    /// The view is made by the callers, whose own code this becomes: a node that was just written field by field and is moved as a
+    /// whole waits until all of it has reached the cache.
+    fn lay_out(&mut self, bytes: &[u8], atoms: &[Atom], limits: &Limits) -> Result<()> {
         self.clear();
         if u32::try_from(bytes.len()).is_err() {
             return Err(Error::limit("max_frame", bytes.len() as u64, u64::from(u32::MAX)));
         }
-        self.run(bytes, atoms, limits)?;
-        View::at(self, bytes, atoms, 0).ok_or_else(|| truncated(bytes.len()))
+        self.run(bytes, atoms, limits)
     }
 
     /// Containers that are incomplete are chained through their nodes, so that there is no other stack.

@@ -23,6 +23,7 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    #[inline]
     pub(super) fn at(tape: &'a Tape, bytes: &'a [u8], atoms: &'a [Atom], index: u32) -> Option<Self> {
         let index = index as usize;
         let node = *tape.nodes().get(index)?;

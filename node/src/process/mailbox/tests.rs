@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicUsize as Count;
 use std::task::Wake;
 
 use foundation_cluster::sim::Random;
-use foundation_proto::etf::Term;
+use foundation_proto::etf::{RawTerm, Term};
 
 use super::*;
 
@@ -13,8 +13,8 @@ fn raw(number: i64, bytes: usize) -> RawTerm {
     RawTerm::from_term(&Term::from((Term::Integer(number), Term::binary(&vec![0; bytes])))).unwrap()
 }
 
-fn envelope(message: RawTerm, priority: bool, credit: Option<Credit>) -> Envelope {
-    Envelope { message: Message::Term(message), credit, priority, token: None }
+fn envelope(message: RawTerm, credit: Option<Credit>) -> Envelope {
+    Envelope { message: Message::Term(message), credit, token: None }
 }
 
 fn number(message: &Message) -> i64 {
@@ -97,8 +97,8 @@ fn batches_are_what_single_messages_are() {
                         batch.push(message);
                         sent += 1;
                     }
-                    assert_eq!(both.mailbox.push_all(&mut batch, &undelivered), expected, "{seed}");
-                    assert!(batch.is_empty());
+                    let batch = batch.into_iter().collect();
+                    assert_eq!(both.mailbox.push_all(batch, &undelivered), expected, "{seed}");
                 }
                 3 => {
                     let priority = random.below(2) == 0;
@@ -114,7 +114,7 @@ fn batches_are_what_single_messages_are() {
                         expected = Push::Full(model.len());
                     }
                     let credit = Some(undelivered.charge(size));
-                    assert_eq!(both.mailbox.push(envelope(message, priority, credit)), expected, "{seed}");
+                    assert_eq!(both.mailbox.push(envelope(message, credit), priority), expected, "{seed}");
                     sent += 1;
                 }
                 4..=5 => {
@@ -166,8 +166,8 @@ fn a_batch_wakes_once() {
     let undelivered = Arc::new(Undelivered::new(PLENTY));
     let mut both = Both::new(MailboxLimit::DEFAULT);
     assert!(both.poll(|_| true).is_pending());
-    both.mailbox.push_all(&mut (0..100).map(|n| raw(n, 1)).collect(), &undelivered);
-    both.mailbox.push_all(&mut (100..110).map(|n| raw(n, 1)).collect(), &undelivered);
+    both.mailbox.push_all((0..100).map(|n| raw(n, 1)).collect(), &undelivered);
+    both.mailbox.push_all((100..110).map(|n| raw(n, 1)).collect(), &undelivered);
     assert_eq!(both.wakes.0.load(Ordering::Relaxed), 1);
     for n in 0..110 {
         assert_eq!(both.next(), Some(n));
@@ -180,13 +180,12 @@ fn a_batch_wakes_once() {
 fn a_process_that_ended_holds_nothing_back() {
     let undelivered = Arc::new(Undelivered::new(PLENTY));
     let mut both = Both::new(MailboxLimit::DEFAULT);
-    both.mailbox.push_all(&mut (0..10).map(|n| raw(n, 100)).collect(), &undelivered);
+    both.mailbox.push_all((0..10).map(|n| raw(n, 100)).collect(), &undelivered);
     assert_eq!(both.next(), Some(0));
-    both.mailbox.push_all(&mut (10..20).map(|n| raw(n, 100)).collect(), &undelivered);
+    both.mailbox.push_all((10..20).map(|n| raw(n, 100)).collect(), &undelivered);
     both.mailbox.close();
-    let mut late: Vec<_> = (20..30).map(|n| raw(n, 100)).collect();
-    assert_eq!(both.mailbox.push_all(&mut late, &undelivered), Push::Done);
-    assert!(late.is_empty());
+    let late = (20..30).map(|n| raw(n, 100)).collect();
+    assert_eq!(both.mailbox.push_all(late, &undelivered), Push::Done);
     // The receiver had taken the first ten over.
     let of_nine: usize = (1..10).map(|n| raw(n, 100).as_bytes().len()).sum();
     assert!((of_nine..=of_nine + CREDIT).contains(&undelivered.bytes()));
@@ -202,12 +201,12 @@ fn sums_that_are_kept_never_stop_a_connection() {
     let mut idle = Vec::new();
     for n in 0..1000 {
         let mut both = Both::new(MailboxLimit::DEFAULT);
-        both.mailbox.push_all(&mut (0..4).map(|_| raw(n, 900)).collect(), &undelivered);
+        both.mailbox.push_all((0..4).map(|_| raw(n, 900)).collect(), &undelivered);
         for _ in 0..3 {
             assert_eq!(both.next(), Some(n));
         }
         // Only what it keeps of the received ones counts here.
-        both.receiver.ready.clear();
+        both.receiver.coming.clear();
         idle.push(both);
     }
     assert!(undelivered.bytes() <= 32 << 10, "{}", undelivered.bytes());
@@ -221,7 +220,7 @@ fn sums_that_are_kept_never_stop_a_connection() {
 fn a_process_that_waits_keeps_no_sum() {
     let undelivered = Arc::new(Undelivered::new(PLENTY));
     let mut both = Both::new(MailboxLimit::DEFAULT);
-    both.mailbox.push_all(&mut (0..5).map(|n| raw(n, 10)).collect(), &undelivered);
+    both.mailbox.push_all((0..5).map(|n| raw(n, 10)).collect(), &undelivered);
     let one = raw(0, 10).as_bytes().len();
     assert!(both.poll(|message| number(message) == 1).is_ready());
     assert!(both.poll(|message| number(message) == 9).is_pending());
@@ -233,7 +232,7 @@ fn credits_of_two_connections_are_kept_apart() {
     let [a, b] = [(); 2].map(|()| Arc::new(Undelivered::new(PLENTY)));
     let mut both = Both::new(MailboxLimit::DEFAULT);
     for n in 0..20 {
-        both.mailbox.push_all(&mut vec![raw(n, 50)], if n % 3 == 0 { &a } else { &b });
+        both.mailbox.push_all([raw(n, 50)].into_iter().collect(), if n % 3 == 0 { &a } else { &b });
     }
     for n in 0..19 {
         assert_eq!(both.next(), Some(n));
@@ -252,9 +251,9 @@ fn counters_wrap() {
     both.mailbox.handed_out.0.add(usize::MAX, usize::MAX);
     assert_eq!((both.mailbox.len(), both.mailbox.bytes()), (0, 0));
     for n in 0..3 {
-        assert_eq!(both.mailbox.push(envelope(raw(n, 0), false, None)), Push::Done);
+        assert_eq!(both.mailbox.push(envelope(raw(n, 0), None), false), Push::Done);
     }
-    assert_eq!(both.mailbox.push(envelope(raw(3, 0), false, None)), Push::Full(3));
+    assert_eq!(both.mailbox.push(envelope(raw(3, 0), None), false), Push::Full(3));
     assert_eq!(difference(1, 2), 0);
 }
 
@@ -270,7 +269,7 @@ async fn whoever_waits_for_room_is_woken() {
             while far.is_full() {
                 far.room().await;
             }
-            assert_eq!(far.push(envelope(raw(n, 0), false, None)), Push::Done);
+            assert_eq!(far.push(envelope(raw(n, 0), None), false), Push::Done);
         }
     });
     for n in 0..1000 {

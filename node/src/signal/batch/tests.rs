@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use bytes::BytesMut;
 use foundation_cluster::sim::Random;
 use foundation_proto::dist::{ChannelConfig, ControlMessage, Lane, LaneClass, Outbound, Target};
-use foundation_proto::etf::{Atom, Pid, Reference, Term};
+use foundation_proto::etf::{Atom, Pid, RawTerm, Reference, Term};
 use foundation_proto::{Error, Limits, Mono};
 
 use super::*;
@@ -18,7 +18,6 @@ struct Far {
     outbound: Outbound,
     inbound: Inbound,
     buffer: BytesMut,
-    batch: Batch,
     b: Pid,
 }
 
@@ -35,7 +34,6 @@ impl Far {
             outbound: Outbound::new(&config(b, a), Mono::ZERO),
             inbound: Inbound::new(&config(a, b), Mono::ZERO),
             buffer: BytesMut::new(),
-            batch: Batch::default(),
             b: b.pid().clone(),
         }
     }
@@ -77,9 +75,7 @@ impl Far {
     fn read(&mut self, a: &Node, link: &Arc<Link>, bytes: &[u8]) -> Result<()> {
         self.buffer.extend_from_slice(bytes);
         self.inbound.handle_input(Mono::ZERO, &mut self.buffer);
-        let delivered = self.batch.deliver(a.inner(), link, &mut self.inbound);
-        assert!(self.batch.messages.is_empty() && self.batch.to.is_none());
-        delivered
+        deliver_all(a.inner(), link, &mut self.inbound)
     }
 
     /// The same, one signal after the other.

@@ -10,6 +10,7 @@ use crate::dist::{
     Destination, DistributionFlags as Flags, Inbound, LaneClass, Signal, SpawnRequest, Target,
 };
 use crate::etf::{Atom, Pid, Reference, Term};
+use crate::random::Random;
 
 mod order;
 
@@ -567,18 +568,101 @@ fn repeated_routes_mean_the_same_whatever_came_between() {
             assert_eq!(signal.payload.unwrap().as_bytes(), payload.as_bytes());
 
             by_message.handle_input(Mono::ZERO, &mut BytesMut::from(&bytes[..]));
-            match by_message.poll_message().unwrap() {
-                Some((to, message)) => {
+            match by_message.poll_messages(3).unwrap() {
+                Some((to, mut messages)) => {
+                    let message = messages.next().unwrap();
+                    assert!(messages.is_empty());
                     let ControlMessage::Send { to: sent, .. } = &control else { panic!("{control:?}") };
                     assert_eq!((to.id, to.serial, to.creation), (sent.id, sent.serial, sent.creation));
                     assert_eq!(message.as_bytes(), payload.as_bytes());
                 }
                 None => assert_eq!(by_message.poll_signal().unwrap().unwrap().control, anonymous),
             }
-            assert!(by_message.poll_message().unwrap().is_none());
+            assert!(by_message.poll_messages(3).unwrap().is_none());
             assert!(by_message.poll_signal().unwrap().is_none());
         }
     }
+}
+
+/// Messages that are taken together, any number at a time, are those that come one by one, and so is what is wrong with a frame
+/// among them.
+#[test]
+fn messages_together_are_the_signals_one_by_one() {
+    let (mut together, mut refused) = (0, 0);
+    for seed in 0..400 {
+        let mut random = Random(seed);
+        let flags = random.pick(&[Flags::HIDDEN, Flags::HIDDEN.without(Flags::DIST_HDR_ATOM_CACHE)]);
+        let mut outbound = outbound(flags);
+        // One that refers to the atoms of the header.
+        let refers =
+            RawTerm::new(vec![104, 2, 82, 1, 82, 0].into(), Some([PEER, US].into()), &Limits::default());
+        let refers = refers.unwrap();
+        let mut bytes = Vec::new();
+        for n in 0..60 {
+            let to = random.pick(&[1, 1, 1, 1, 2]);
+            let control = match random.below(12) {
+                0 => {
+                    ControlMessage::RegSend { from: ours(1), to: Atom::new(&format!("n{}", n % 9)).unwrap() }
+                }
+                1 => ControlMessage::Send { from: Some(ours(1)), to: stale() },
+                2 | 3 => ControlMessage::Send { from: Some(ours(2)), to: theirs(to) },
+                _ => ControlMessage::Send { from: Some(ours(1)), to: theirs(to) },
+            };
+            let payload = match random.below(4) {
+                0 => refers.clone(),
+                1 => binary(random.below(300) as usize),
+                _ => raw(Term::from((Term::atom("msg"), Term::Integer(n)))),
+            };
+            assert_eq!(send(&mut outbound, &control, Some(&payload)), Ok(Queued::Ok));
+            bytes.extend(write_all(&mut outbound));
+            if random.below(20) == 0 {
+                bytes.extend(TICK);
+            }
+        }
+        // Sometimes one byte is another one.
+        if random.below(2) == 0 {
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] = random.below(256) as u8;
+        }
+        let (mut one_by_one, mut by_messages) = (far_end(flags), far_end(flags));
+        one_by_one.handle_input(Mono::ZERO, &mut BytesMut::from(&bytes[..]));
+        by_messages.handle_input(Mono::ZERO, &mut BytesMut::from(&bytes[..]));
+        loop {
+            let most = 1 + random.below(9) as usize;
+            match by_messages.poll_messages(most) {
+                Ok(Some((to, messages))) => {
+                    assert!((1..=most).contains(&messages.len()));
+                    together += usize::from(messages.len() > 1);
+                    for message in messages {
+                        let signal = one_by_one.poll_signal().unwrap().unwrap();
+                        let ControlMessage::Send { to: sent, .. } = &signal.control else {
+                            panic!("{signal:?}")
+                        };
+                        assert_eq!((to.id, to.serial, to.creation), (sent.id, sent.serial, sent.creation));
+                        let payload = signal.payload.unwrap();
+                        assert_eq!(
+                            (message.as_bytes(), message.atoms()),
+                            (payload.as_bytes(), payload.atoms())
+                        );
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    assert_eq!(one_by_one.poll_signal().unwrap_err(), error);
+                    assert_eq!(by_messages.poll_messages(most).unwrap_err(), error);
+                    refused += 1;
+                    break;
+                }
+            }
+            let (signal, expected) = (by_messages.poll_signal(), one_by_one.poll_signal());
+            assert_eq!(format!("{signal:?}"), format!("{expected:?}"));
+            if !matches!(signal, Ok(Some(_))) {
+                break;
+            }
+        }
+    }
+    assert!(together > 1000 && refused > 3, "{together} {refused}");
 }
 
 #[test]
