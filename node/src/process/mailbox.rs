@@ -241,11 +241,13 @@ impl Mailbox {
         let (count, bytes) = (messages.len(), messages.bytes());
         // Counted first: the receiver gives back as soon as it has them.
         let credit = undelivered.charge(bytes);
-        if count == 1 {
-            let first = messages.next().map(Message::Term).map(Envelope::from);
-            shared.queue.extend(first.map(|first| Arrival::One(Envelope { credit: Some(credit), ..first })));
-        } else if count > 1 {
-            shared.queue.push_back(Arrival::Many(messages, credit));
+        match messages.into_only() {
+            Ok(message) => {
+                let (message, credit) = (Message::Term(message), Some(credit));
+                shared.queue.push_back(Arrival::One(Envelope { message, credit, token: None }));
+            }
+            Err(messages) if !messages.is_empty() => shared.queue.push_back(Arrival::Many(messages, credit)),
+            Err(_none) => {}
         }
         self.appended.add(count, bytes);
         let waker = shared.waker.take();

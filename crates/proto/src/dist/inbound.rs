@@ -9,7 +9,7 @@ use super::control::{Decoded, Ends, LocalPid, Payload, decode, decode_receiver, 
 use super::fragment::Reassembly;
 use super::frame::{Deframer, Frame, LENGTH_BYTES, length_at};
 use super::header::{Header, HeaderMode};
-use super::messages::{Messages, Place};
+use super::messages::{Messages, Place, Places};
 use super::{ChannelConfig, ControlMessage, Signal};
 use crate::error::{PeerMisbehaved, Problem};
 use crate::etf::tag::VERSION_MAGIC;
@@ -136,7 +136,7 @@ impl Inbound {
         let Some((run, mut at)) = self.deframer.run() else { return Ok(None) };
         let mut first: Option<(LocalPid, &Arc<[Atom]>)> = None;
         let mut front: &[u8] = &[];
-        let mut places = Vec::new();
+        let mut places = Places::default();
         while places.len() < most {
             let Some(length) = length_at(run, at).filter(|length| *length > 0) else { break };
             let start = at + LENGTH_BYTES;

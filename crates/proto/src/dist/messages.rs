@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::etf::{Atom, RawTerm};
 
@@ -14,7 +14,7 @@ pub struct Messages {
     frames: Bytes,
     /// What the references into the atom cache in them stand for.
     atoms: Option<Arc<[Atom]>>,
-    places: Vec<Place>,
+    places: Places,
     /// How many were taken.
     taken: usize,
     /// Bytes of those that are left.
@@ -22,7 +22,7 @@ pub struct Messages {
 }
 
 /// Where a message is in the frames.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
     start: u32,
     /// Twice its length, and one more if it refers to the atoms.
@@ -53,9 +53,74 @@ impl Place {
     }
 }
 
+/// The places of messages. One alone, as of a sender that writes each message by itself, takes no memory of its own.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    first: Place,
+    more: Vec<Place>,
+    len: usize,
+}
+
+impl Places {
+    /// Makes room for so many.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.more.reserve(count.saturating_sub(1));
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, place: Place) {
+        if self.len == 0 {
+            self.first = place;
+        } else {
+            self.more.push(place);
+        }
+        self.len += 1;
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn get(&self, at: usize) -> Option<Place> {
+        if at >= self.len {
+            return None;
+        }
+        at.checked_sub(1).map_or(Some(self.first), |at| self.more.get(at).copied())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Place> {
+        let first = (self.len > 0).then_some(self.first);
+        first.into_iter().chain(self.more.iter().copied())
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        self.more.truncate(self.len.saturating_sub(1));
+    }
+}
+
 impl Messages {
+    /// Copies messages side by side, in this order. References into an atom cache are written out. `None` if they are too long together:
+    /// 2 GiB and more.
+    pub fn copied(terms: impl IntoIterator<Item = RawTerm>) -> Option<Self> {
+        let (mut frames, mut places) = (Vec::new(), Places::default());
+        for term in terms {
+            let term = term.to_plain();
+            places.push(Place::new(frames.len(), term.as_bytes().len(), false)?);
+            frames.extend_from_slice(term.as_bytes());
+        }
+        Some(Self::new(frames.into(), Arc::new([]), places))
+    }
+
     /// At these places are terms that were checked.
-    pub(super) fn new(frames: Bytes, atoms: Arc<[Atom]>, places: Vec<Place>) -> Self {
+    pub(super) fn new(frames: Bytes, atoms: Arc<[Atom]>, places: Places) -> Self {
         let bytes = places.iter().map(|place| place.len()).sum();
         Self { frames, atoms: Some(atoms), places, taken: 0, bytes }
     }
@@ -83,6 +148,18 @@ impl Messages {
         self.places.iter().skip(self.taken).map(|place| place.len())
     }
 
+    /// The message if one is left, which then takes the reference to the buffer along.
+    ///
+    /// # Errors
+    /// All of them, if it is another number.
+    pub fn into_only(self) -> Result<RawTerm, Self> {
+        let Some(place) = self.places.get(self.taken).filter(|_| self.len() == 1) else { return Err(self) };
+        let mut bytes = self.frames;
+        bytes.truncate(place.start() + place.len());
+        bytes.advance(place.start().min(bytes.len()));
+        Ok(RawTerm::checked_in(bytes, self.atoms.filter(|_| place.refers())))
+    }
+
     /// Drops what is behind the first `count` that are left.
     pub fn truncate(&mut self, count: usize) {
         self.bytes = self.sizes().take(count).sum();
@@ -95,7 +172,7 @@ impl Iterator for Messages {
 
     #[inline]
     fn next(&mut self) -> Option<RawTerm> {
-        let place = *self.places.get(self.taken)?;
+        let place = self.places.get(self.taken)?;
         self.taken += 1;
         self.bytes -= place.len();
         let end = (place.start() + place.len()).min(self.frames.len());
@@ -106,21 +183,6 @@ impl Iterator for Messages {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.len(), Some(self.len()))
-    }
-}
-
-/// Copies the messages side by side, in the order of the iterator. References into an atom cache are written out.
-impl FromIterator<RawTerm> for Messages {
-    fn from_iter<I: IntoIterator<Item = RawTerm>>(terms: I) -> Self {
-        let (mut frames, mut places) = (Vec::new(), Vec::new());
-        for term in terms {
-            let term = term.to_plain();
-            // Messages beyond 2 GiB are not put together.
-            let Some(place) = Place::new(frames.len(), term.as_bytes().len(), false) else { break };
-            frames.extend_from_slice(term.as_bytes());
-            places.push(place);
-        }
-        Self::new(frames.into(), Arc::new([]), places)
     }
 }
 
@@ -137,7 +199,7 @@ mod tests {
     fn they_come_out_as_they_went_in() {
         let all = terms(0..20);
         let sum = |terms: &[RawTerm]| terms.iter().map(|term| term.as_bytes().len()).sum::<usize>();
-        let mut messages: Messages = all.iter().cloned().collect();
+        let mut messages = Messages::copied(all.clone()).unwrap();
         for (n, term) in all.iter().enumerate() {
             assert_eq!((messages.len(), messages.bytes()), (20 - n, sum(&all[n..])));
             assert_eq!(messages.sizes().sum::<usize>(), messages.bytes());
@@ -149,13 +211,21 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_not_counted() {
         let all = terms(0..10);
-        let mut messages: Messages = all.iter().cloned().collect();
+        let mut messages = Messages::copied(all.clone()).unwrap();
         assert_eq!(messages.next().as_ref(), all.first());
         messages.truncate(usize::MAX);
         assert_eq!(messages.len(), 9);
         messages.truncate(3);
         assert_eq!(messages.bytes(), messages.sizes().sum::<usize>());
-        assert_eq!(messages.collect::<Vec<_>>(), all[1..4]);
+        let mut messages = messages.into_only().unwrap_err();
+        assert_eq!(messages.by_ref().take(2).collect::<Vec<_>>(), all[1..3]);
+        assert_eq!(messages.into_only().as_ref().ok(), all.get(3));
+        assert!(Messages::default().into_only().is_err());
+        let one = Messages::copied(all[..1].to_vec()).unwrap();
+        assert_eq!(one.into_only().as_ref().ok(), all.first());
+        let mut none = Messages::copied(all).unwrap();
+        none.truncate(0);
+        assert!(none.is_empty() && none.bytes() == 0 && none.next().is_none());
     }
 
     #[test]

@@ -13,6 +13,10 @@ fn raw(number: i64, bytes: usize) -> RawTerm {
     RawTerm::from_term(&Term::from((Term::Integer(number), Term::binary(&vec![0; bytes])))).unwrap()
 }
 
+fn together(terms: impl IntoIterator<Item = RawTerm>) -> Messages {
+    Messages::copied(terms).unwrap()
+}
+
 fn envelope(message: RawTerm, credit: Option<Credit>) -> Envelope {
     Envelope { message: Message::Term(message), credit, token: None }
 }
@@ -97,7 +101,7 @@ fn batches_are_what_single_messages_are() {
                         batch.push(message);
                         sent += 1;
                     }
-                    let batch = batch.into_iter().collect();
+                    let batch = together(batch);
                     assert_eq!(both.mailbox.push_all(batch, &undelivered), expected, "{seed}");
                 }
                 3 => {
@@ -166,8 +170,8 @@ fn a_batch_wakes_once() {
     let undelivered = Arc::new(Undelivered::new(PLENTY));
     let mut both = Both::new(MailboxLimit::DEFAULT);
     assert!(both.poll(|_| true).is_pending());
-    both.mailbox.push_all((0..100).map(|n| raw(n, 1)).collect(), &undelivered);
-    both.mailbox.push_all((100..110).map(|n| raw(n, 1)).collect(), &undelivered);
+    both.mailbox.push_all(together((0..100).map(|n| raw(n, 1))), &undelivered);
+    both.mailbox.push_all(together((100..110).map(|n| raw(n, 1))), &undelivered);
     assert_eq!(both.wakes.0.load(Ordering::Relaxed), 1);
     for n in 0..110 {
         assert_eq!(both.next(), Some(n));
@@ -180,11 +184,11 @@ fn a_batch_wakes_once() {
 fn a_process_that_ended_holds_nothing_back() {
     let undelivered = Arc::new(Undelivered::new(PLENTY));
     let mut both = Both::new(MailboxLimit::DEFAULT);
-    both.mailbox.push_all((0..10).map(|n| raw(n, 100)).collect(), &undelivered);
+    both.mailbox.push_all(together((0..10).map(|n| raw(n, 100))), &undelivered);
     assert_eq!(both.next(), Some(0));
-    both.mailbox.push_all((10..20).map(|n| raw(n, 100)).collect(), &undelivered);
+    both.mailbox.push_all(together((10..20).map(|n| raw(n, 100))), &undelivered);
     both.mailbox.close();
-    let late = (20..30).map(|n| raw(n, 100)).collect();
+    let late = together((20..30).map(|n| raw(n, 100)));
     assert_eq!(both.mailbox.push_all(late, &undelivered), Push::Done);
     // The receiver had taken the first ten over.
     let of_nine: usize = (1..10).map(|n| raw(n, 100).as_bytes().len()).sum();
@@ -201,7 +205,7 @@ fn sums_that_are_kept_never_stop_a_connection() {
     let mut idle = Vec::new();
     for n in 0..1000 {
         let mut both = Both::new(MailboxLimit::DEFAULT);
-        both.mailbox.push_all((0..4).map(|_| raw(n, 900)).collect(), &undelivered);
+        both.mailbox.push_all(together((0..4).map(|_| raw(n, 900))), &undelivered);
         for _ in 0..3 {
             assert_eq!(both.next(), Some(n));
         }
@@ -220,7 +224,7 @@ fn sums_that_are_kept_never_stop_a_connection() {
 fn a_process_that_waits_keeps_no_sum() {
     let undelivered = Arc::new(Undelivered::new(PLENTY));
     let mut both = Both::new(MailboxLimit::DEFAULT);
-    both.mailbox.push_all((0..5).map(|n| raw(n, 10)).collect(), &undelivered);
+    both.mailbox.push_all(together((0..5).map(|n| raw(n, 10))), &undelivered);
     let one = raw(0, 10).as_bytes().len();
     assert!(both.poll(|message| number(message) == 1).is_ready());
     assert!(both.poll(|message| number(message) == 9).is_pending());
@@ -232,7 +236,7 @@ fn credits_of_two_connections_are_kept_apart() {
     let [a, b] = [(); 2].map(|()| Arc::new(Undelivered::new(PLENTY)));
     let mut both = Both::new(MailboxLimit::DEFAULT);
     for n in 0..20 {
-        both.mailbox.push_all([raw(n, 50)].into_iter().collect(), if n % 3 == 0 { &a } else { &b });
+        both.mailbox.push_all(together([raw(n, 50)]), if n % 3 == 0 { &a } else { &b });
     }
     for n in 0..19 {
         assert_eq!(both.next(), Some(n));
