@@ -16,12 +16,13 @@ use foundation_proto::etf::{Map, Term, phash2_range};
 
 use crate::ecosystem::{TOPIC, load, node_with, source};
 use crate::rust::{Rust, WAIT};
+use crate::soak;
 
 /// How often the BEAM compares: `DeltaCrdt`'s default is 200 ms, Horde's 300 ms.
 const INTERVAL: u32 = 200;
 /// Seconds after which a silent connection is given up, by four ticks.
 const TICKTIME: u32 = 4;
-/// Runs of [`delta_crdt_under_faults`], each with writes of its own, and the faults in an order of its own.
+/// Runs of [`delta_crdt_under_faults`], each with writes of its own, and the faults in an order of its own. With `FOUNDATION_SOAK_SEEDS`, so many.
 const SEEDS: u64 = 3;
 /// How long members may take that have just found each other again: Erlang gives up a connection that is begun after 7 s.
 const HEALED: Duration = Duration::from_secs(60);
@@ -421,7 +422,7 @@ fn delta_crdt_under_faults() {
             if release.number < 25 {
                 return Err(Unsupported("delta_crdt 0.6 wants Elixir 1.12"));
             }
-            for seed in 0..SEEDS {
+            for seed in soak::seeds(0..soak::count_or("SEEDS", SEEDS)) {
                 let epmd = Epmd::start(release);
                 let wire = Wire::new(&epmd);
                 let Some(one) = ticking(release, wire.b(), "one") else { return Ok(()) };

@@ -20,10 +20,11 @@ use crate::ecosystem_delta_crdt::Fault;
 use crate::ecosystem_horde::{libraries, start_registry_auto, with_horde};
 use crate::ecosystem_horde_supervisor::{members, start_children, start_supervisor};
 use crate::rust::{Rust, WAIT};
+use crate::soak;
 
 /// Seconds after which a silent connection is given up, by four ticks.
 const TICKTIME: u32 = 4;
-/// Runs, each with names of its own, and the faults in an order of its own.
+/// Runs, each with names of its own, and the faults in an order of its own. With `FOUNDATION_SOAK_SEEDS`, so many.
 const SEEDS: u64 = 1;
 /// How long members may take that have just found each other again: Erlang gives up a connection that is begun after 7 s.
 const HEALED: Duration = Duration::from_secs(60);
@@ -258,7 +259,7 @@ impl Three {
 
 fn under_faults(release: &Release, horde: &Path) -> Result<(), Unsupported> {
     let Some(libraries) = libraries(horde) else { return Ok(()) };
-    for seed in 0..SEEDS {
+    for seed in soak::seeds(0..soak::count_or("SEEDS", SEEDS)) {
         let epmd = Epmd::start(release);
         let wire = Wire::new(&epmd);
         let beam = |name| {

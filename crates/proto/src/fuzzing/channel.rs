@@ -30,8 +30,8 @@ struct Seen {
 
 /// An authenticated peer sends anything. The first byte chooses the flags.
 ///
-/// Asserts that the outcome does not depend on how the bytes are split, and that each signal, sent on as if it were ours,
-/// is either refused or arrives as the same signal.
+/// Asserts that the outcome does not depend on how the bytes are split, that messages for one process which are taken together are
+/// the signals one by one, and that each signal, sent on as if it were ours, is either refused or arrives as the same signal.
 pub fn fuzz_inbound(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
     let flags = match choice % 4 {
@@ -43,6 +43,48 @@ pub fn fuzz_inbound(data: &[u8]) {
     let [whole, bytes, pieces] = splits(data).map(|pieces| run(flags, &pieces));
     assert_eq!(whole, bytes, "the outcome depends on how the bytes are split");
     assert_eq!(whole, pieces, "the outcome depends on how the bytes are split");
+    for pieces in splits(data) {
+        by_messages(flags, &pieces, 1 + usize::from(choice / 4 % 4), &whole);
+    }
+}
+
+/// Takes messages together where that can be, `most` at a time.
+fn by_messages(flags: Flags, pieces: &[&[u8]], most: usize, expected: &Seen) {
+    let config = ChannelConfig { limits: limits(), ..ChannelConfig::new(LOCAL, PEER, 1, flags) };
+    let mut inbound = Inbound::new(&config, Mono::ZERO);
+    let mut input = BytesMut::new();
+    let mut signals = expected.signals.iter();
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        inbound.handle_input(Mono::ZERO, &mut input);
+        loop {
+            let messages = inbound.poll_messages(most);
+            if let Ok(Some((to, messages))) = messages {
+                assert!((1..=most).contains(&messages.len()), "{} messages", messages.len());
+                assert_eq!(messages.sizes().sum::<usize>(), messages.bytes());
+                for message in messages {
+                    let Some((ControlMessage::Send { to: sent, .. }, Some(payload), None)) = signals.next()
+                    else {
+                        panic!("a message that is no SEND without a token")
+                    };
+                    assert_eq!((to.id, to.serial, to.creation), (sent.id, sent.serial, sent.creation));
+                    assert_eq!(message.to_term(&limits()).as_ref(), Ok(payload));
+                }
+                continue;
+            }
+            match messages.and_then(|_none| inbound.poll_signal()) {
+                Ok(Some(signal)) => {
+                    assert_eq!(signals.next().map(|(control, ..)| control), Some(&signal.control))
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    assert_eq!(expected.outcome, Err(error));
+                    break;
+                }
+            }
+        }
+    }
+    assert!(signals.next().is_none(), "a signal is missing");
 }
 
 /// Small enough that the input can reach them.
