@@ -31,7 +31,7 @@ fn goal(term: &str, operation: &str) -> Option<f64> {
     }
 }
 
-/// The look goes against the field's decoders too.
+/// The look goes against the field's decoders too, by the fastest turns of each.
 const LOOK_AGAINST_PEERS: f64 = 7.0;
 
 /// Nanoseconds of the fastest turn, and of each.

@@ -103,22 +103,23 @@ impl Pair {
         self.now = end;
     }
 
-    /// Some members write so many names each, one every 10 ms; gives the bytes of both directions for each.
-    fn write(&mut self, writers: &[usize], first: usize, names: usize) -> usize {
+    fn put(&mut self, at: usize, name: usize) {
+        let (key, value) = entry(at, name);
+        self.event(at, Event::Put { key, value });
+    }
+
+    /// A member writes so many names, one every 10 ms; gives the bytes of both directions for each.
+    fn write(&mut self, at: usize, first: usize, names: usize) -> usize {
         self.sent.clear();
-        self.lag = Default::default();
         for name in first..first + names {
-            for at in writers {
-                let (key, value) = entry(*at, name * 2 + at);
-                self.event(*at, Event::Put { key, value });
-            }
+            self.put(at, name);
             self.rest(Duration::from_millis(10));
         }
         self.rest(Duration::from_secs(1));
         for ((at, what), (count, bytes)) in &self.sent {
             println!("{at} {what}: {count} of {} bytes", bytes / count);
         }
-        self.sent.values().map(|(_, bytes)| bytes).sum::<usize>() / (names * writers.len())
+        self.sent.values().map(|(_, bytes)| bytes).sum::<usize>() / names
     }
 }
 
@@ -142,8 +143,7 @@ fn theirs(at: usize) -> Member {
 fn pair(members: [Member; 2]) -> Pair {
     let mut pair = Pair::new(members);
     for name in 0..10_000 {
-        let (key, value) = entry(0, name);
-        pair.event(0, Event::Put { key, value });
+        pair.put(0, name);
     }
     pair.rest(Duration::from_secs(5));
     pair
@@ -151,7 +151,7 @@ fn pair(members: [Member; 2]) -> Pair {
 
 /// Bytes of both directions for each of 200 names that the first member writes beside 10,000.
 fn bytes_of_a_name(what: &str, members: [Member; 2]) -> usize {
-    let bytes = pair(members).write(&[0], 10_000, 200);
+    let bytes = pair(members).write(0, 10_000, 200);
     println!("{what}: {bytes} bytes a name");
     bytes
 }
@@ -169,13 +169,19 @@ fn writes_beside_many_names_cost_a_fraction_of_what_delta_crdts_say_among_themse
 }
 
 #[test]
-fn what_a_delta_crdt_writes_comes_at_its_beat_while_others_write_too() {
+fn a_comparison_of_which_nothing_comes_delays_no_other() {
     let mut pair = pair([theirs(0), ours(1)]);
-    let bytes = pair.write(&[0, 1], 10_000, 200);
-    println!("both write: {bytes} bytes a name, after {:?}", pair.lag);
-    // A beat, and the steps of a comparison, or of two: what is pushed meanwhile differs at first, and does not any more when it is
-    // looked at.
-    let [theirs, ours] = pair.lag;
-    assert!(theirs < Duration::from_millis(700), "{theirs:?}");
-    assert_eq!(ours, LATENCY);
+    // What is pushed while the DeltaCrdt starts to compare differs at first, and no more when the answer is there.
+    let beat = pair.members[0].poll_timeout().unwrap();
+    pair.rest(beat.saturating_since(pair.now).saturating_sub(LATENCY / 2));
+    pair.put(1, 10_000);
+    pair.sent.clear();
+    pair.rest(LATENCY * 8);
+    let answered = pair.sent.keys().any(|(at, what)| *at == 1 && what.ends_with("/2"));
+    assert!(answered && !pair.sent.contains_key(&(0, "diff/3".to_owned())), "{:?}", pair.sent);
+    pair.lag = Default::default();
+    pair.put(0, 10_001);
+    pair.rest(Duration::from_secs(3));
+    let [theirs, _] = pair.lag;
+    assert!(theirs > Duration::ZERO && theirs < Duration::from_millis(310), "{theirs:?}");
 }
