@@ -8,6 +8,7 @@
 //! ```
 
 mod beam;
+mod borrowed;
 mod instructions;
 mod operation;
 mod plain;

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use foundation_proto::Limits;
 use foundation_proto::etf::{Kind, RawTerm, Tape, View, encode_term};
 
-use crate::{Subject, plain, typed};
+use crate::{Subject, borrowed, plain, typed};
 
 /// Does the work so many times.
 pub(crate) type Work = Box<dyn FnMut(u64)>;
@@ -102,6 +102,9 @@ fn ours(subject: &Subject) -> Vec<Operation> {
     }
     if let Some(work) = typed::reading(&subject.name, &raw) {
         all.push(decoding("typed, checked", work));
+    }
+    if let Some(work) = borrowed::decoding(&subject.name, &bytes) {
+        all.push(decoding("typed, borrowed", work));
     }
     if let Some(work) = plain::decoding(&subject.name, &bytes) {
         all.push(decoding("typed by view", work));

@@ -22,7 +22,7 @@ fn goal(term: &str, operation: &str) -> Option<f64> {
         ("look", "rpc_small" | "proplist") => None,
         ("look", _) => Some(if integers { 3.5 } else { 8.0 }),
         ("owned", _) => Some(if integers { 0.8 } else { 1.0 }),
-        ("typed" | "typed by view", _) => Some(3.0),
+        ("typed" | "typed, borrowed" | "typed by view", _) => Some(3.0),
         // Bound by the copy of a mebibyte on both sides.
         ("encode", "bin1m") => None,
         ("encode typed", "bin1m") => None,

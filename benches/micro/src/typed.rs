@@ -53,7 +53,7 @@ struct Section {
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Level {
+pub(crate) enum Level {
     Debug,
     Info,
     Warning,

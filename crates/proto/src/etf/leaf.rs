@@ -217,7 +217,15 @@ impl<'a> UsualPid<'a> {
         Pid { node, id: self.id, serial: self.serial, creation: self.creation }
     }
 
+    /// Whether its name is text of the usual kind.
+    #[cfg(feature = "serde")]
+    #[inline]
+    pub(super) fn is_ascii(&self) -> bool {
+        self.name.get(..self.len).is_some_and(<[u8]>::is_ascii)
+    }
+
     /// What follows it.
+    #[inline]
     pub(super) fn rest(&self) -> Option<&'a [u8]> {
         self.name.get(self.len + 12..)
     }

@@ -184,32 +184,19 @@ impl RawTerm {
 
     /// A binary inside the term without copying it; `None` if `view` is no binary or not one of this term.
     pub fn slice(&self, view: View<'_>) -> Option<Bytes> {
-        let bytes = view.as_binary().filter(|_| self.is_seen_by(view))?;
-        let end = (view.node.at + view.node.size) as usize;
-        Some(self.bytes.slice(end - bytes.len()..end))
+        self.source().slice(view)
     }
 
     /// A term inside this one without copying it; `None` if `view` is not one of this term, or an element of a list in
     /// the form STRING_EXT, which has no encoding of its own.
     pub fn inner(&self, view: View<'_>) -> Option<Self> {
-        Some(self.range(self.place(view)?))
+        self.source().inner(view)
     }
 
-    /// Where the term that the view looks at is; as for [`inner`](Self::inner).
-    pub(super) fn place(&self, view: View<'_>) -> Option<core::ops::Range<usize>> {
-        (!view.is_byte() && self.is_seen_by(view)).then(|| view.span())
-    }
-
-    /// Bytes that nobody has checked, only to take parts of them that were.
-    #[cfg(feature = "serde")]
-    pub(super) fn unchecked(bytes: Bytes, atoms: Option<Arc<[Atom]>>) -> Self {
-        Self { bytes, atoms }
-    }
-
-    /// The bytes and the atoms again.
-    #[cfg(feature = "serde")]
-    pub(super) fn into_parts(self) -> (Bytes, Option<Arc<[Atom]>>) {
-        (self.bytes, self.atoms)
+    /// What it is made of, borrowed.
+    #[inline]
+    pub(super) fn source(&self) -> Source<'_> {
+        Source { bytes: &self.bytes, atoms: self.atoms.as_ref() }
     }
 
     /// One term that is known to be in order, without references into an atom cache.
@@ -217,18 +204,49 @@ impl RawTerm {
         Self { bytes: bytes.into(), atoms: None }
     }
 
-    /// The term at this place.
-    pub(super) fn range(&self, range: core::ops::Range<usize>) -> Self {
-        Self { bytes: self.bytes.slice(range), atoms: self.atoms.clone() }
-    }
-
     /// The same atoms beside bytes that say the same in another form.
     pub(super) fn with_bytes(&self, bytes: Bytes) -> Self {
         Self { bytes, atoms: self.atoms.clone() }
     }
+}
 
-    /// Whether the view looks at the bytes of this term.
-    fn is_seen_by(&self, view: View<'_>) -> bool {
+/// Encoded bytes of which parts can be taken without a copy, and the atoms that ATOM_CACHE_REFs in them stand for. Not all of it
+/// need have been checked, only what is taken.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) bytes: &'a Bytes,
+    pub(super) atoms: Option<&'a Arc<[Atom]>>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn atoms(self) -> &'a [Atom] {
+        self.atoms.map(|atoms| &**atoms).unwrap_or_default()
+    }
+
+    /// See [`RawTerm::slice`].
+    pub(super) fn slice(self, view: View<'_>) -> Option<Bytes> {
+        let bytes = view.as_binary().filter(|_| self.is_seen_by(view))?;
+        let end = (view.node.at + view.node.size) as usize;
+        Some(self.bytes.slice(end - bytes.len()..end))
+    }
+
+    /// See [`RawTerm::inner`].
+    pub(super) fn inner(self, view: View<'_>) -> Option<RawTerm> {
+        Some(self.range(self.place(view)?))
+    }
+
+    /// Where the term that the view looks at is; as for [`inner`](Self::inner).
+    pub(super) fn place(self, view: View<'_>) -> Option<core::ops::Range<usize>> {
+        (!view.is_byte() && self.is_seen_by(view)).then(|| view.span())
+    }
+
+    /// The term at this place.
+    pub(super) fn range(self, range: core::ops::Range<usize>) -> RawTerm {
+        RawTerm { bytes: self.bytes.slice(range), atoms: self.atoms.cloned() }
+    }
+
+    /// Whether the view looks at these bytes.
+    fn is_seen_by(self, view: View<'_>) -> bool {
         core::ptr::eq(self.bytes.as_ptr(), view.bytes.as_ptr()) && self.bytes.len() == view.bytes.len()
     }
 }

@@ -307,7 +307,7 @@ impl<'de, S: Source<'de>> de::Deserializer<'de> for Deserializer<S> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
-        if name == native::TERM || name == native::ATOM || name == native::RAW {
+        if matches!(name, native::TERM | native::ATOM | native::PID | native::RAW) {
             return self.native(name, visitor);
         }
         let depth = self.deeper()?;

@@ -15,19 +15,19 @@ use super::native::{self, Native};
 use super::reader::{Reader, Result, Stop};
 use super::ser::{ELIXIR, STRUCT};
 use crate::Limits;
-use crate::etf::RawTerm;
 use crate::etf::atom::are_equal;
+use crate::etf::raw::Source;
 use crate::etf::tag::*;
 
 /// The value of the term at this place inside `of`; `None` if it has to be read in another way.
-pub(super) fn read<'de, T: de::Deserialize<'de>>(of: &'de RawTerm, place: Range<usize>) -> Option<T> {
+pub(super) fn read<'de, T: de::Deserialize<'de>>(of: Source<'de>, place: Range<usize>) -> Option<T> {
     whole(Reader::checked(of, place.start), place.end)
 }
 
 /// The value of bytes that nobody has checked, from the first to the last; `None` if they have to be read in another way. If
 /// there is a value, they are a term within the limits.
-pub(super) fn read_unchecked<'de, T: de::Deserialize<'de>>(of: &'de RawTerm, limits: &Limits) -> Option<T> {
-    whole(Reader::unchecked(of, limits)?, of.as_bytes().len())
+pub(super) fn read_unchecked<'de, T: de::Deserialize<'de>>(of: Source<'de>, limits: &Limits) -> Option<T> {
+    whole(Reader::unchecked(of, limits)?, of.bytes.len())
 }
 
 #[inline(always)]
@@ -313,8 +313,19 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
     ) -> Result<V::Value> {
         let native = match name {
             // Without the detour.
+            // The visitor checks the text, which may be none: a type that swallows its error has not read a term.
             native::ATOM => match self.reader.atom() {
-                Some(text) => return visitor.visit_borrowed_bytes(text),
+                Some(text) => {
+                    let atom = visitor.visit_borrowed_bytes(text);
+                    return self.reader.inside(atom);
+                }
+                None => self.reader.term().map(Native::Term),
+            },
+            native::PID => match self.reader.encoded_pid() {
+                Some(bytes) => {
+                    let pid = visitor.visit_borrowed_bytes(bytes);
+                    return self.reader.inside(pid);
+                }
                 None => self.reader.term().map(Native::Term),
             },
             native::TERM => self.reader.term().map(Native::Term),

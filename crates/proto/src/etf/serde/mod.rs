@@ -70,7 +70,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Limits;
 use crate::etf::decode::uncompressed;
-use crate::etf::{Atom, RawTerm, Tape, Term, View};
+use crate::etf::{Atom, RawTerm, Tape, Term, View, raw};
 
 pub use de::MAX_DEPTH;
 pub use error::Error;
@@ -108,12 +108,19 @@ pub fn from_term<'de, T: Deserialize<'de>>(term: &'de Term) -> Result<T, Error> 
 /// # Errors
 /// As [`from_term`].
 pub fn from_raw<T: DeserializeOwned>(raw: &RawTerm) -> Result<T, Error> {
-    if let Some(value) = direct::read(raw, 0..raw.as_bytes().len()) {
+    from_raw_with(&mut Tape::new(), raw)
+}
+
+/// As [`from_raw`], for values that borrow their text and bytes from the term: `&str`, `&[u8]`, `Cow<'_, str>`. The tape is a
+/// buffer for forms that are not read straight from the bytes.
+///
+/// # Errors
+/// As [`from_term`].
+pub fn from_raw_with<'de, T: Deserialize<'de>>(tape: &'de mut Tape, raw: &'de RawTerm) -> Result<T, Error> {
+    if let Some(value) = direct::read(raw.source(), 0..raw.as_bytes().len()) {
         return Ok(value);
     }
-    let mut tape = Tape::new();
-    let view = raw.view(&mut tape).map_err(|error| Error::new(error.to_string()))?;
-    T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }))
+    laid_out(raw.view(tape), raw.source())
 }
 
 /// The value of the encoded term at the start of `bytes` (no version byte), which is checked while it is read: the quickest
@@ -137,12 +144,52 @@ pub fn from_bytes<T: DeserializeOwned>(
     atoms: Option<Arc<[Atom]>>,
     limits: &Limits,
 ) -> Result<T, Error> {
-    let unchecked = RawTerm::unchecked(bytes, atoms);
-    if let Some(value) = direct::read_unchecked(&unchecked, limits) {
+    from_bytes_with(&mut Tape::new(), &bytes, atoms.as_ref(), limits)
+}
+
+/// As [`from_bytes`], for values that borrow their text and bytes, so that none is allocated. The tape is a buffer for forms that
+/// are not read straight from the bytes.
+///
+/// ```
+/// use foundation_proto::{Limits, etf::{Tape, serde::from_bytes_with}};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Request<'a> {
+///     method: &'a str,
+///     body: &'a [u8],
+/// }
+///
+/// // #{method => get, body => <<1, 2>>}
+/// let bytes = b"t\0\0\0\x02w\x06methodw\x03getw\x04bodym\0\0\0\x02\x01\x02"[..].into();
+/// let mut tape = Tape::new();
+/// let request: Request<'_> = from_bytes_with(&mut tape, &bytes, None, &Limits::default())?;
+/// assert_eq!((request.method, request.body), ("get", &[1, 2][..]));
+/// # Ok::<(), foundation_proto::etf::serde::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`from_bytes`].
+pub fn from_bytes_with<'de, T: Deserialize<'de>>(
+    tape: &'de mut Tape,
+    bytes: &'de Bytes,
+    atoms: Option<&'de Arc<[Atom]>>,
+    limits: &Limits,
+) -> Result<T, Error> {
+    let source = raw::Source { bytes, atoms };
+    if let Some(value) = direct::read_unchecked(source, limits) {
         return Ok(value);
     }
-    let (bytes, atoms) = unchecked.into_parts();
-    from_raw(&RawTerm::new(bytes, atoms, limits).map_err(|error| Error::new(error.to_string()))?)
+    laid_out(tape.parse(bytes, source.atoms(), limits), source)
+}
+
+/// The value of a term of `source` that was laid out.
+#[inline(never)]
+fn laid_out<'de, T: Deserialize<'de>>(
+    view: crate::Result<View<'de>>,
+    of: raw::Source<'de>,
+) -> Result<T, Error> {
+    let view = view.map_err(|error| Error::new(error.to_string()))?;
+    T::deserialize(de::Deserializer::new(source::Inner { of, view }))
 }
 
 /// As [`from_bytes`], for a standalone term with the version byte 131, compressed or not, as `term_to_binary` writes it.
@@ -162,10 +209,11 @@ pub fn from_external<T: DeserializeOwned>(bytes: &Bytes, limits: &Limits) -> Res
 /// # Errors
 /// As [`from_term`].
 pub fn from_view<'de, T: Deserialize<'de>>(raw: &'de RawTerm, view: View<'de>) -> Result<T, Error> {
-    if let Some(value) = raw.place(view).and_then(|place| direct::read(raw, place)) {
+    let source = raw.source();
+    if let Some(value) = source.place(view).and_then(|place| direct::read(source, place)) {
         return Ok(value);
     }
-    T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }))
+    laid_out(Ok(view), source)
 }
 
 #[cfg(test)]

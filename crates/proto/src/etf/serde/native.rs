@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use crate::etf::leaf::{UsualPid, usual_pid};
 use crate::etf::write::{short_pid, short_reference};
 use crate::etf::{Atom, Pid, Port, RawTerm, Reference, Term};
 
@@ -19,6 +20,8 @@ use crate::etf::{Atom, Pid, Port, RawTerm, Reference, Term};
 pub(super) const TERM: &str = "$foundation::Term";
 /// The reserved name: an atom. What would come as [`TERM`] may come as text, too.
 pub(super) const ATOM: &str = "$foundation::Atom";
+/// The reserved name: a pid, which comes encoded, with whatever follows it, or as [`TERM`].
+pub(super) const PID: &str = "$foundation::Pid";
 /// The reserved name: an encoded term.
 pub(super) const RAW: &str = "$foundation::RawTerm";
 
@@ -214,7 +217,7 @@ impl<'de> Visitor<'de> for AtomVisitor {
 }
 
 macro_rules! identifier {
-    ($type:ident, $expected:literal, $short:expr, $term:expr, $pattern:pat => $value:expr) => {
+    ($type:ident, $short:expr, $term:expr) => {
         /// Identifiers are printed for other formats, and cannot be read back from them.
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -237,30 +240,79 @@ macro_rules! identifier {
                 }
             }
         }
-
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserialize(deserializer, $expected, |term| match term {
-                    $pattern => Ok($value),
-                    other => Err(other),
-                })
-            }
-        }
     };
 }
 
-identifier!(Pid, "a pid", short_pid, Term::Pid, Term::Pid(pid) => pid);
-identifier!(Port, "a port", no_short_form, |port| Term::Port(Box::new(port)), Term::Port(port) => *port);
-identifier!(
-    Reference,
-    "a reference",
-    short_reference,
-    |reference| Term::Reference(Box::new(reference)),
-    Term::Reference(reference) => *reference
-);
+identifier!(Pid, short_pid, Term::Pid);
+identifier!(Port, no_short_form, |port| Term::Port(Box::new(port)));
+identifier!(Reference, short_reference, |reference| Term::Reference(Box::new(reference)));
 
 fn no_short_form(_: &Port) -> Option<([u8; 0], usize)> {
     None
+}
+
+impl<'de> Deserialize<'de> for Pid {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(PID, PidVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer, "a port", |term| match term {
+            Term::Port(port) => Ok(*port),
+            other => Err(other),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Reference {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer, "a reference", |term| match term {
+            Term::Reference(reference) => Ok(*reference),
+            other => Err(other),
+        })
+    }
+}
+
+struct PidVisitor;
+
+impl PidVisitor {
+    fn native() -> NativeVisitor<Pid> {
+        let convert = |term| match term {
+            Term::Pid(pid) => Ok(pid),
+            other => Err(other),
+        };
+        NativeVisitor { expected: "a pid", convert, lifetime: PhantomData }
+    }
+}
+
+impl<'de> Visitor<'de> for PidVisitor {
+    type Value = Pid;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Self::native().expecting(f)
+    }
+
+    /// From terms.
+    fn visit_unit<E: de::Error>(self) -> Result<Pid, E> {
+        Self::native().visit_unit()
+    }
+
+    /// From terms that are read straight from their bytes, without the detour through the slot.
+    #[inline]
+    fn visit_borrowed_bytes<E: de::Error>(self, bytes: &'de [u8]) -> Result<Pid, E> {
+        match usual_pid(bytes).filter(UsualPid::is_ascii) {
+            Some(pid) => Ok(pid.to_pid()),
+            None => Self::native().visit_bytes(bytes),
+        }
+    }
+
+    /// From other formats: what they can say.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Pid, D::Error> {
+        deserializer.deserialize_any(Self::native())
+    }
 }
 
 /// Up to this size, a copy costs less than a counted reference on its way through the slot.

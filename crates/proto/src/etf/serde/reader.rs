@@ -8,11 +8,12 @@ use super::de::MAX_DEPTH;
 use crate::Limits;
 use crate::etf::build;
 use crate::etf::keys::{Key, differ_at};
-use crate::etf::leaf::{Context, usual_pid};
+use crate::etf::leaf::{Context, UsualPid, usual_pid};
+use crate::etf::raw::Source;
 use crate::etf::skim::skim;
 use crate::etf::tag::*;
 use crate::etf::tape::skip;
-use crate::etf::{Atom, Pid, RawTerm, Tape, Term};
+use crate::etf::{Pid, Tape, Term};
 
 /// The attempt has ended.
 #[derive(Debug)]
@@ -37,8 +38,7 @@ pub(super) type Result<T> = core::result::Result<T, Stop>;
 
 /// A place in the bytes of a term.
 pub(super) struct Reader<'de> {
-    pub(super) of: &'de RawTerm,
-    pub(super) atoms: &'de [Atom],
+    pub(super) of: Source<'de>,
     /// From the next term on.
     pub(super) rest: &'de [u8],
     pub(super) ended: bool,
@@ -56,28 +56,28 @@ pub(super) struct Place<'de> {
 /// For bytes that nobody has checked: they are while they are read. What is read is a term by the way it is read, except for
 /// what is passed over, and except that a map may have a key twice.
 struct Checks {
-    /// For a term that is passed over.
-    limits: Limits,
+    /// For a term that is passed over: [`Limits::max_depth`], `max_nodes`, `max_integer_bytes`.
+    limits: [usize; 3],
     /// Where the keys of the maps around this place are, of those that may be equal to others.
     keys: Vec<Key>,
 }
 
 impl<'de> Reader<'de> {
     /// Reads the term at `pos` of bytes that were checked.
-    pub(super) fn checked(of: &'de RawTerm, pos: usize) -> Self {
-        let rest = of.as_bytes().get(pos..).unwrap_or_default();
-        Self { of, atoms: of.atoms(), rest, ended: false, missing: 1, checks: None }
+    pub(super) fn checked(of: Source<'de>, pos: usize) -> Self {
+        let rest = of.bytes.get(pos..).unwrap_or_default();
+        Self { of, rest, ended: false, missing: 1, checks: None }
     }
 
     /// Reads bytes that nobody has checked; `None` if these limits are narrower than what one who reads would notice.
-    pub(super) fn unchecked(of: &'de RawTerm, limits: &Limits) -> Option<Self> {
-        let mut limits = limits.clone();
+    pub(super) fn unchecked(of: Source<'de>, limits: &Limits) -> Option<Self> {
         // Each level of a value is two levels of terms at the most: a property list is a list of tuples.
-        limits.max_depth = limits.max_depth.checked_sub(2 * MAX_DEPTH + 2)?;
+        let max_depth = limits.max_depth.checked_sub(2 * MAX_DEPTH + 2)?;
         // Each term takes at least one byte, and what is not read here is laid out with places of 32 bits.
-        if of.as_bytes().len() > limits.max_nodes.min(u32::MAX as usize) {
+        if of.bytes.len() > limits.max_nodes.min(u32::MAX as usize) {
             return None;
         }
+        let limits = [max_depth, limits.max_nodes, limits.max_integer_bytes];
         let checks = Some(Checks { limits, keys: Vec::new() });
         Some(Self { checks, ..Self::checked(of, 0) })
     }
@@ -115,7 +115,7 @@ impl<'de> Reader<'de> {
     /// Where the next term is.
     #[inline(always)]
     pub(super) fn pos(&self) -> usize {
-        self.of.as_bytes().len() - self.rest.len()
+        self.of.bytes.len() - self.rest.len()
     }
 
     /// Passes over a term of so many bytes.
@@ -135,7 +135,7 @@ impl<'de> Reader<'de> {
     #[inline(always)]
     pub(super) fn note_key(&mut self, rest: &[u8]) {
         if let Some(checks) = &mut self.checks {
-            checks.keys.push(Key { at: (self.of.as_bytes().len() - rest.len()) as u32, hash: 0 });
+            checks.keys.push(Key { at: (self.of.bytes.len() - rest.len()) as u32, hash: 0 });
         }
     }
 
@@ -144,7 +144,7 @@ impl<'de> Reader<'de> {
     pub(super) fn keys_differ(&mut self, since: usize) -> bool {
         let Some(checks) = &mut self.checks else { return true };
         let keys = checks.keys.get(since..).unwrap_or_default();
-        let differ = keys.len() < 2 || differ_at(keys, self.of.as_bytes(), self.atoms);
+        let differ = keys.len() < 2 || differ_at(keys, self.of.bytes, self.of.atoms());
         checks.keys.truncate(since);
         differ
     }
@@ -206,7 +206,7 @@ impl<'de> Reader<'de> {
     fn other_atom(&mut self) -> Option<&'de [u8]> {
         match self.rest {
             [ATOM_CACHE_REF, index, rest @ ..] => {
-                let atom = self.atoms.get(usize::from(*index))?;
+                let atom = self.of.atoms().get(usize::from(*index))?;
                 self.go_on(rest);
                 Some(atom.as_bytes())
             }
@@ -313,29 +313,37 @@ impl<'de> Reader<'de> {
     pub(super) fn skip(&mut self) -> Option<core::ops::Range<usize>> {
         let start = self.pos();
         let Some(checks) = &self.checks else {
-            let end = skip(self.of.as_bytes(), start, self.atoms)?;
+            let end = skip(self.of.bytes, start, self.of.atoms())?;
             self.pass(end - start)?;
             return Some(start..end);
         };
-        if let Some(skimmed) = skim(self.rest, self.atoms.len(), &checks.limits) {
+        let [max_depth, max_nodes, max_integer_bytes] = checks.limits;
+        let limits = Limits { max_depth, max_nodes, max_integer_bytes, ..Limits::default() };
+        if let Some(skimmed) = skim(self.rest, self.of.atoms().len(), &limits) {
             self.pass(skimmed.size)?;
             return Some(start..start + skimmed.size);
         }
         let mut tape = Tape::new();
-        let span = tape.parse(self.rest, self.atoms, &checks.limits).ok()?.span();
+        let span = tape.parse(self.rest, self.of.atoms(), &limits).ok()?.span();
         self.pass(span.end)?;
         Some(start + span.start..start + span.end)
     }
 
+    /// The bytes from a pid of the usual form on, whose name may be no text; consumed if there is one.
+    #[inline(always)]
+    pub(super) fn encoded_pid(&mut self) -> Option<&'de [u8]> {
+        let from = self.rest;
+        self.go_on(usual_pid(from)?.rest()?);
+        Some(from)
+    }
+
     pub(super) fn pid(&mut self) -> Option<Pid> {
-        if let Some(pid) = usual_pid(self.rest)
-            && pid.name.get(..pid.len)?.is_ascii()
-        {
+        if let Some(pid) = usual_pid(self.rest).filter(UsualPid::is_ascii) {
             self.go_on(pid.rest()?);
             return Some(pid.to_pid());
         }
         let body = self.rest.get(1..)?;
-        let context = Context { atoms: self.atoms, max_integer_bytes: usize::MAX };
+        let context = Context { atoms: self.of.atoms(), max_integer_bytes: usize::MAX };
         let (pid, size) = context.pid(NEW_PID_EXT, body, false).ok()?;
         self.pass(1 + size)?;
         Some(pid.to_pid())
@@ -348,7 +356,7 @@ impl<'de> Reader<'de> {
             BINARY_EXT => {
                 let end = self.binary().map(|bytes| (self.pos() - bytes.len())..self.pos())?;
                 // However small it is: who asks for bytes without a copy gets them.
-                Some(Term::Binary(self.of.as_bytes().slice(end)))
+                Some(Term::Binary(self.of.bytes.slice(end)))
             }
             NEW_PID_EXT => self.pid().map(Term::Pid),
             _ => self.any_term(),
@@ -358,8 +366,8 @@ impl<'de> Reader<'de> {
     fn any_term(&mut self) -> Option<Term> {
         let (start, before) = (self.pos(), self.place());
         let place = if self.checks.is_some() { self.skip()? } else { start..start };
-        let source = self.of.as_bytes();
-        if let Some((term, end)) = build::read(source, place.start, self.atoms, Some(source)) {
+        let source = self.of.bytes;
+        if let Some((term, end)) = build::read(source, place.start, self.of.atoms(), Some(source)) {
             self.go_back(before);
             self.pass(end - start)?;
             return Some(term);

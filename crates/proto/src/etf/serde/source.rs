@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::error::Error;
 use crate::etf::walk::Items;
-use crate::etf::{AtomRef, Elements, Kind, RawTerm, Term, View, decode};
+use crate::etf::{AtomRef, Elements, Kind, RawTerm, Term, View, decode, raw};
 
 /// A term that can be looked into, one level at a time, and whose text outlives the look.
 pub(super) trait Source<'de>: Copy {
@@ -70,14 +70,14 @@ impl<'de> Source<'de> for &'de Term {
 /// A term inside an encoded one.
 #[derive(Clone, Copy)]
 pub(super) struct Inner<'de> {
-    pub(super) of: &'de RawTerm,
+    pub(super) of: raw::Source<'de>,
     pub(super) view: View<'de>,
 }
 
 /// The terms inside a term inside an encoded one.
 #[derive(Clone)]
 pub(super) struct InnerItems<'de> {
-    of: &'de RawTerm,
+    of: raw::Source<'de>,
     elements: Elements<'de>,
 }
 
@@ -124,7 +124,7 @@ impl<'de> Source<'de> for Inner<'de> {
         match self.of.slice(self.view) {
             // However small it is: who asks for bytes without a copy gets them.
             Some(bytes) => Term::Binary(bytes),
-            None => decode::build(self.view, Some(self.of.as_bytes())),
+            None => decode::build(self.view, Some(self.of.bytes)),
         }
     }
 

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::Limits;
 use crate::etf::serde::{
-    Binary, Charlist, OrUndefined, de, direct, from_bytes, from_external, source, to_raw,
+    Binary, Charlist, OrUndefined, de, direct, from_bytes, from_bytes_with, from_external, from_raw_with,
+    source, to_raw,
 };
 use crate::etf::text::parse_erlang;
-use crate::etf::{Atom, Pid, RawTerm, Tape, Term};
+use crate::etf::{Atom, Pid, RawTerm, Tape, Term, raw};
 
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 struct Plain {
@@ -78,8 +80,8 @@ impl<'de> Deserialize<'de> for Lenient {
 fn same<T: for<'de> Deserialize<'de> + core::fmt::Debug + PartialEq>(raw: &RawTerm) -> usize {
     let mut tape = Tape::new();
     let view = raw.view(&mut tape).unwrap();
-    let slow = T::deserialize(de::Deserializer::new(source::Inner { of: raw, view }));
-    match direct::read::<T>(raw, 0..raw.as_bytes().len()) {
+    let slow = T::deserialize(de::Deserializer::new(source::Inner { of: raw.source(), view }));
+    match direct::read::<T>(raw.source(), 0..raw.as_bytes().len()) {
         Some(value) => {
             assert_eq!(Ok(value), slow, "{raw:?}");
             1
@@ -94,13 +96,14 @@ fn same_unchecked<T: for<'de> Deserialize<'de> + core::fmt::Debug + PartialEq>(
     atoms: &Arc<[Atom]>,
     limits: &Limits,
 ) -> usize {
-    let unchecked = RawTerm::unchecked(bytes.to_vec().into(), Some(atoms.clone()));
-    let Some(value) = direct::read_unchecked::<T>(&unchecked, limits) else { return 0 };
+    let input = bytes.to_vec().into();
+    let unchecked = raw::Source { bytes: &input, atoms: Some(atoms) };
+    let Some(value) = direct::read_unchecked::<T>(unchecked, limits) else { return 0 };
     let raw = RawTerm::new(bytes.to_vec().into(), Some(atoms.clone()), limits);
     let raw = raw.unwrap_or_else(|error| panic!("{value:?} of {bytes:?}, which is {error}"));
     let mut tape = Tape::new();
     let view = raw.view(&mut tape).unwrap();
-    let slow = T::deserialize(de::Deserializer::new(source::Inner { of: &raw, view }));
+    let slow = T::deserialize(de::Deserializer::new(source::Inner { of: raw.source(), view }));
     assert_eq!(Ok(value), slow, "{bytes:?}");
     1
 }
@@ -171,8 +174,8 @@ impl<'de> Deserialize<'de> for TagOnly {
 fn all(raw: &RawTerm) -> usize {
     let mut ignored = Tape::new();
     let view = raw.view(&mut ignored).unwrap();
-    let end = direct::read::<IgnoredAny>(raw, 0..raw.as_bytes().len());
-    let slow = IgnoredAny::deserialize(de::Deserializer::new(source::Inner { of: raw, view }));
+    let end = direct::read::<IgnoredAny>(raw.source(), 0..raw.as_bytes().len());
+    let slow = IgnoredAny::deserialize(de::Deserializer::new(source::Inner { of: raw.source(), view }));
     assert!(end.is_none() || slow.is_ok());
     same::<i64>(raw)
         + same::<u8>(raw)
@@ -417,12 +420,12 @@ fn standalone_terms() {
 fn the_usual_needs_no_tape() {
     let raw = to_raw(&plain(Some(Box::new(plain(None))))).unwrap();
     assert_eq!(
-        direct::read::<Plain>(&raw, 0..raw.as_bytes().len()),
+        direct::read::<Plain>(raw.source(), 0..raw.as_bytes().len()),
         Some(plain(Some(Box::new(plain(None)))))
     );
     let raw = to_raw(&vec![Choice::One(1), Choice::Nothing]).unwrap();
-    assert!(direct::read::<Vec<Choice>>(&raw, 0..raw.as_bytes().len()).is_some());
-    assert!(direct::read::<IgnoredAny>(&raw, 0..raw.as_bytes().len()).is_some());
+    assert!(direct::read::<Vec<Choice>>(raw.source(), 0..raw.as_bytes().len()).is_some());
+    assert!(direct::read::<IgnoredAny>(raw.source(), 0..raw.as_bytes().len()).is_some());
 }
 
 #[test]
@@ -440,6 +443,80 @@ fn keys_that_are_equal_are_found_without_a_tape() {
     let differing: BTreeMap<String, usize> = (0..5000).map(|key| (format!("key {key}"), key)).collect();
     let raw = to_raw(&differing).unwrap();
     assert_eq!(RawTerm::new(raw.as_bytes().clone(), None, &Limits::default()), Ok(raw));
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Borrowing<'a> {
+    name: &'a str,
+    zone: &'a str,
+    body: &'a [u8],
+    rest: Option<&'a str>,
+    from: Pid,
+}
+
+#[test]
+fn text_and_bytes_are_borrowed() {
+    let limits = Limits::default();
+    let erlang = "#{name => <<\"a name\">>, zone => eu, body => <<1, 2>>, rest => nil}";
+    let mut term = parse_erlang(erlang, &limits).unwrap();
+    // A name that is as short as names get, and nothing behind it: a pid that ends the bytes.
+    let pid = Pid { node: "n@h".try_into().unwrap(), id: 7, serial: 1, creation: 3 };
+    if let Term::Map(map) = &mut term {
+        map.insert(Term::atom("from"), Term::Pid(pid.clone()));
+    }
+    let raw = RawTerm::from_term(&term).unwrap();
+    let inside = |text: &[u8]| raw.as_bytes().as_ptr_range().contains(&text.as_ptr());
+    let expected = Borrowing { name: "a name", zone: "eu", body: &[1, 2], rest: None, from: pid };
+    let (mut one, mut other) = (Tape::new(), Tape::new());
+    let checked: Borrowing<'_> = from_raw_with(&mut one, &raw).unwrap();
+    let unchecked: Borrowing<'_> = from_bytes_with(&mut other, raw.as_bytes(), None, &limits).unwrap();
+    for value in [checked, unchecked] {
+        assert_eq!(value, expected);
+        assert!(inside(value.name.as_bytes()) && inside(value.zone.as_bytes()) && inside(value.body));
+    }
+    // A form that needs the tape: the text of a list without a tail of its own is that of its tail.
+    let bytes = Bytes::from_static(&[108, 0, 0, 0, 0, 109, 0, 0, 0, 2, b'h', b'i']);
+    let mut tape = Tape::new();
+    assert_eq!(from_bytes_with::<&str>(&mut tape, &bytes, None, &limits), Ok("hi"));
+    // Text that has to be made cannot be borrowed.
+    let latin = Bytes::from_static(&[100, 0, 1, 0xe9]);
+    assert!(from_bytes_with::<&str>(&mut tape, &latin, None, &limits).is_err());
+    assert_eq!(from_bytes_with::<String>(&mut tape, &latin, None, &limits), Ok("é".to_owned()));
+}
+
+#[test]
+fn pids_of_every_form() {
+    let limits = Limits::default();
+    let atoms: Arc<[Atom]> = [Atom::new("node@host").unwrap()].into();
+    let forms: [(&[u8], &str); 4] = [
+        (&[88, 119, 3, b'a', b'@', b'b', 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3], "a@b"),
+        (&[88, 119, 4, b'a', b'@', 0xc3, 0xa9, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3], "a@é"),
+        (&[88, 82, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3], "node@host"),
+        (&[103, 100, 0, 3, b'a', b'@', b'b', 0, 0, 0, 1, 0, 0, 0, 2, 3], "a@b"),
+    ];
+    for (bytes, node) in forms {
+        let expected = Pid { node: node.try_into().unwrap(), id: 1, serial: 2, creation: 3 };
+        assert_eq!(from_bytes(Bytes::from_static(bytes), Some(atoms.clone()), &limits), Ok(expected));
+    }
+    let (no_text, cut) = ([88, 119, 1, 0xff, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3], &forms[0].0[..17]);
+    for bytes in [&no_text[..], cut, &[97, 1]] {
+        let bytes = Bytes::copy_from_slice(bytes);
+        assert!(from_bytes::<Pid>(bytes.clone(), None, &limits).is_err());
+        // Not even for a type that does not care.
+        let swallowed = from_bytes::<Careless>(bytes.clone(), None, &limits);
+        assert_eq!(swallowed.is_ok(), RawTerm::new(bytes, None, &limits).is_ok());
+    }
+}
+
+/// A pid, or whatever is there.
+#[derive(Debug)]
+struct Careless;
+
+impl<'de> Deserialize<'de> for Careless {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let _ = Pid::deserialize(deserializer);
+        Ok(Self)
+    }
 }
 
 #[test]
