@@ -68,7 +68,17 @@ pub(crate) fn names() -> Vec<&'static str> {
     SUBJECTS
         .iter()
         .map(|(name, ..)| *name)
-        .chain(["tls", "pubsub", "registry", "registry-heal", "mesh", "formation", "idle", "limits"])
+        .chain([
+            "tls",
+            "pubsub",
+            "registry",
+            "registry-heal-few",
+            "registry-heal-many",
+            "mesh",
+            "formation",
+            "idle",
+            "limits",
+        ])
         .collect()
 }
 
@@ -95,7 +105,8 @@ fn subject(name: &str, request: &Request, show: &mut dyn FnMut(&str)) {
         "tls" => tls::lines(request, &mut |line| show(&line.run(request.rounds))),
         "pubsub" => pubsub::lines(request, &mut |line| show(&line.run(request.rounds))),
         "registry" => registry::lines(request, &mut |line| show(&line.run(request.rounds))),
-        "registry-heal" => registry::heal::lines(request, &mut |line| show(&line.run(request.rounds))),
+        "registry-heal-few" => registry::heal::few(request, &mut |line| show(&line.run(request.rounds))),
+        "registry-heal-many" => registry::heal::many(request, &mut |line| show(&line.run(request.rounds))),
         "mesh" => mesh::lines(request, &mut |line| show(&line.run(request.rounds))),
         "formation" => formation::lines(request, &mut |line| show(&line.run(request.rounds))),
         "idle" => show(&idle::text(request)),

@@ -5,7 +5,7 @@
 pub(super) mod heal;
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ struct Pairs([Pair; 3]);
 
 impl Pairs {
     fn start(request: &Request, code: &[PathBuf]) -> Result<Self, String> {
-        let start = |kind| Pair::start(kind, request, code);
+        let start = |kind| Pair::start(kind, None, request, code);
         Ok(Self([start(Kind::Horde)?, start(Kind::Mixed)?, start(Kind::Own)?]))
     }
 
@@ -73,14 +73,20 @@ impl Pairs {
 }
 
 impl Pair {
-    fn start(kind: Kind, request: &Request, code: &[PathBuf]) -> Result<Self, String> {
+    /// Rust nodes are of this program, or of another build of it.
+    fn start(
+        kind: Kind,
+        program: Option<&Path>,
+        request: &Request,
+        code: &[PathBuf],
+    ) -> Result<Self, String> {
         let epmd = Epmd::start(&request.release);
         let wire = Wire::new(&epmd);
         let beam = |port, name| -> Result<Box<dyn Peer>, String> {
             Ok(Box::new(start_horde_beam(&request.release, port, name, code)))
         };
         let rust = |port, name| -> Result<Box<dyn Peer>, String> {
-            Ok(Box::new(start_rust_with(None, port, name, None, &["--visible"])?))
+            Ok(Box::new(start_rust_with(program, port, name, None, &["--visible"])?))
         };
         let (near, far) = match kind {
             Kind::Horde => (beam(wire.a(), "a")?, beam(wire.b(), "b")?),

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::iter;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -39,25 +40,32 @@ struct Healed {
     memory: [[f64; 2]; 2],
 }
 
-pub(in crate::lines) fn lines(request: &Request, show: &mut dyn FnMut(Line<'_>)) {
-    let code = match super::code(request) {
-        Ok(code) => code,
-        Err(why) => {
-            return show(Line::new("names", Placement::Unpinned, "").with(HORDE, move || Err(why.clone())));
-        }
-    };
+/// Of 10,000 names. With `--against`, also between Rust nodes of that program and the same others.
+pub(in crate::lines) fn few(request: &Request, show: &mut dyn FnMut(Line<'_>)) {
+    let Some(code) = code(request, show) else { return };
     let (names, patience) = FEW;
     let line = Line::new(
         "10,000 names registered while apart, from the heal until the other node has them",
         Placement::Unpinned,
         "s",
     );
-    let few = ROWS.into_iter().fold(line, |line, row| {
+    let mut few = ROWS.into_iter().fold(line, |line, row| {
         let code = &code;
-        line.with(row.0, move || Ok(heal(request, code, row, names, patience)?.sample(names)))
+        line.with(row.0, move || Ok(heal(request, code, row, None, names, patience)?.sample(names)))
     });
+    let rust = ROWS.into_iter().filter(|(_, kind, _)| !matches!(kind, Kind::Horde));
+    for (row, program) in rust.zip(iter::repeat(request.against.as_deref())).filter(|(_, p)| p.is_some()) {
+        let code = &code;
+        few = few.with(format!("{}, earlier", row.0), move || {
+            Ok(heal(request, code, row, program, names, patience)?.sample(names))
+        });
+    }
     show(few.goal(at_most(TO_BEAM, 1.0, HORDE)).goal(at_most(OWN, 1.0, HORDE)));
+}
 
+/// Of 100,000 names, and their memory.
+pub(in crate::lines) fn many(request: &Request, show: &mut dyn FnMut(Line<'_>)) {
+    let Some(code) = code(request, show) else { return };
     let (names, patience) = MANY;
     let healed: RefCell<BTreeMap<&str, Result<Healed, String>>> = RefCell::default();
     let line = Line::new(
@@ -68,7 +76,7 @@ pub(in crate::lines) fn lines(request: &Request, show: &mut dyn FnMut(Line<'_>))
     let many = ROWS.into_iter().fold(line, |line, row| {
         let (code, healed) = (&code, &healed);
         line.with(row.0, move || {
-            let done = heal(request, code, row, names, patience);
+            let done = heal(request, code, row, None, names, patience);
             healed.borrow_mut().insert(row.0, done.clone());
             Ok(done?.sample(names))
         })
@@ -90,6 +98,15 @@ pub(in crate::lines) fn lines(request: &Request, show: &mut dyn FnMut(Line<'_>))
     show(line.once());
 }
 
+/// The unmodified libraries; without them a line says why there is nothing.
+fn code(request: &Request, show: &mut dyn FnMut(Line<'_>)) -> Option<Vec<PathBuf>> {
+    let code = super::code(request);
+    code.inspect_err(|why| {
+        show(Line::new("names", Placement::Unpinned, "").with(HORDE, || Err(why.clone())));
+    })
+    .ok()
+}
+
 impl Healed {
     fn sample(&self, names: usize) -> Sample {
         let linked = self.linked.as_secs_f64();
@@ -107,10 +124,11 @@ fn heal(
     request: &Request,
     code: &[PathBuf],
     (_, kind, backwards): (&str, Kind, bool),
+    program: Option<&Path>,
     names: usize,
     patience: Duration,
 ) -> Result<Healed, String> {
-    let pair = Pair::start(kind, request, code)?;
+    let pair = Pair::start(kind, program, request, code)?;
     let ends = [&*pair.near, &*pair.far];
     let [from, to] = if backwards { [ends[1], ends[0]] } else { ends };
     let near = |at: &dyn Peer, of: &dyn Peer| -> Result<bool, String> {
