@@ -208,7 +208,7 @@ pub enum DistAutoConnect {
 pub enum Reconnect {
     /// Those that were connected and got lost, and those that could not be reached at the first attempt.
     Always,
-    /// Those that were connected and got lost, if this node has dialled them or their EPMD knows them: every 300 to 500 ms for 10 minutes,
+    /// Those that were connected and got lost, if this node has dialled them or their EPMD knows them: every 250 to 500 ms for 10 minutes,
     /// then ever more rarely, to 30 s.
     #[default]
     Lost,
@@ -248,7 +248,7 @@ pub struct NodeLimits {
     pub unauthenticated_per_ip: usize,
     /// Seconds that a whole handshake may take. 15; a BEAM only bounds each step.
     pub handshake_seconds: u32,
-    /// Dials at once. 64.
+    /// Dials at once, and as many again of lost peers. 64.
     pub dials: usize,
     /// Processes of this node (`+P`). 262,144, as on a BEAM.
     pub processes: usize,

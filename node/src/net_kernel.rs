@@ -38,14 +38,22 @@ use crate::node::NodeInner;
 use crate::process::AtomHash;
 use crate::{random, signal};
 
-/// How often a lost peer is dialled at first, and for how long.
-const REDIAL_LEAST: Duration = Duration::from_millis(300);
+/// The first time between the beginnings of two dials of a lost peer, and what it doubles to; each is drawn from the upper half.
+/// A connection that was reset while both nodes live is back at once so, and who stays away costs three dials more.
+const REDIAL_FIRST: Duration = Duration::from_millis(100);
 const REDIAL_MOST: Duration = Duration::from_millis(500);
+
+/// A connection that lasted less long was none: its peer is dialled as one that stays away, so that two nodes which end each other's
+/// connections do not do so ten times a second.
+const REDIAL_STEADY: Duration = Duration::from_secs(5);
+
+/// For how long a lost peer is dialled as often as that.
 const REDIAL_OFTEN: Duration = Duration::from_secs(600);
 
 /// How long a connection to the port of the EPMD, or of the node, may take to come about in such a dial. Into a partition the
-/// system sends again after 1, 3 and 7 s only, so one attempt that waits would be later than the next that does not.
-const REDIAL_CONNECT: Duration = Duration::from_millis(500);
+/// system sends again after 1, 3 and 7 s only, so one attempt that waits would be later than the next that does not. Not less than
+/// [`REDIAL_MOST`]: the next begins when one is given up, so that at any time one is under way that a heal lets through.
+const REDIAL_CONNECT: Duration = REDIAL_MOST;
 
 /// How often one of these dials waits as long as any other, for peers whose packets take longer than that.
 const REDIAL_PATIENT: Duration = Duration::from_secs(60);
@@ -70,6 +78,8 @@ pub struct NetKernel {
     /// One link is put in place at a time, because that may have to wait for another one to go.
     installing: tokio::sync::Mutex<()>,
     dials: Semaphore,
+    /// Those of lost peers have places of their own: most of them wait for an answer that does not come.
+    redials: Semaphore,
     /// An accepted handshake has come to its end.
     accepted: Notify,
     /// With `dist_auto_connect` = `once`: the peers that were connected before.
@@ -90,7 +100,8 @@ struct Peer {
     /// One of them will replace the link.
     replacing: bool,
     redial: Option<AbortHandle>,
-    was_up: bool,
+    /// Since when it is up, or was when it was up last.
+    up_since: Option<Instant>,
     /// Nobody wants it back once it is lost.
     released: bool,
     /// A dial has led to it before, or its EPMD knows it. Nobody can dial a command that came and went without a name there.
@@ -103,6 +114,15 @@ struct Dial {
     stage: Stage,
     task: AbortHandle,
     outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// Why a peer is dialled.
+#[derive(Clone, Copy)]
+enum Urge {
+    /// Somebody waits for it.
+    Wanted,
+    /// It was lost. Each TCP connection may take so long to come about.
+    Lost(Duration),
 }
 
 /// How far a dial has come.
@@ -138,13 +158,14 @@ pub(crate) struct Accepting<'a> {
 
 impl NetKernel {
     pub(crate) fn new(identity: Identity) -> Self {
-        let dials = Semaphore::new(identity.config.limits.dials);
+        let [dials, redials] = [0; 2].map(|_| Semaphore::new(identity.config.limits.dials));
         Self {
             identity,
             links: ArcSwap::default(),
             peers: Mutex::default(),
             installing: tokio::sync::Mutex::default(),
             dials,
+            redials,
             accepted: Notify::new(),
             met: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -182,7 +203,7 @@ impl NetKernel {
     pub async fn connect(&self, node: &Atom) -> Result<Arc<Link>, ConnectError> {
         match self.link(node) {
             Some(link) if !link.is_closing() => Ok(link),
-            _ => self.dial(node, self.identity.step_timeout())?.await,
+            _ => self.dial(node, Urge::Wanted)?.await,
         }
     }
 
@@ -211,12 +232,8 @@ impl NetKernel {
         }
     }
 
-    /// Joins the dial of this peer, or starts one. `connect` bounds the time that each TCP connection takes to come about.
-    fn dial(
-        &self,
-        node: &Atom,
-        connect: Duration,
-    ) -> Result<impl Future<Output = Outcome> + use<>, ConnectError> {
+    /// Joins the dial of this peer, or starts one.
+    fn dial(&self, node: &Atom, urge: Urge) -> Result<impl Future<Output = Outcome> + use<>, ConnectError> {
         let name = NodeName::try_from(node)
             .map_err(|why| ConnectError::BadName { name: node.as_str().to_owned(), why })?;
         if name == self.identity.name {
@@ -235,7 +252,7 @@ impl NetKernel {
                 let (sender, outcome) = watch::channel(None);
                 let span = info_span!(parent: None, "dial", peer = name.as_str());
                 // It finds this entry, because it has to wait for the lock that is held here.
-                let task = tokio::spawn(dial(inner, name, number, connect).instrument(span)).abort_handle();
+                let task = tokio::spawn(dial(inner, name, number, urge).instrument(span)).abort_handle();
                 peer.dial = Some(Dial { number, stage: Stage::LookingUp, task, outcome: sender });
                 outcome
             }
@@ -395,7 +412,7 @@ impl NetKernel {
             let mut peers = self.peers();
             let entry = peers.entry(name.clone()).or_default();
             entry.link = Some(Arc::clone(&link));
-            entry.was_up = true;
+            entry.up_since = Some(Instant::now());
             entry.released = false;
             entry.can_be_dialled = dial.is_some();
             if let Some(redial) = entry.redial.take() {
@@ -453,7 +470,8 @@ impl NetKernel {
                 && self.identity.config.reconnect != Reconnect::Never
                 && !self.stopping.load(Ordering::Acquire)
             {
-                self.redial(name, entry, true);
+                let steady = entry.up_since.is_some_and(|since| since.elapsed() >= REDIAL_STEADY);
+                self.redial(name, entry, Some(if steady { REDIAL_FIRST } else { REDIAL_MOST }));
             }
         }
         forget_if_idle(&mut peers, name);
@@ -461,13 +479,14 @@ impl NetKernel {
         link.set_down();
     }
 
-    fn redial(&self, name: &Atom, entry: &mut Peer, was_up: bool) {
+    /// `first` is the step of the first pause, if the peer was up.
+    fn redial(&self, name: &Atom, entry: &mut Peer, first: Option<Duration>) {
         if entry.redial.is_some() {
             return;
         }
         let Some(node) = self.node.get().and_then(Weak::upgrade) else { return };
         let span = info_span!(parent: None, "redial", peer = name.as_str());
-        entry.redial = Some(tokio::spawn(redial(node, name.clone(), was_up).instrument(span)).abort_handle());
+        entry.redial = Some(tokio::spawn(redial(node, name.clone(), first).instrument(span)).abort_handle());
     }
 
     /// The peer is about to hear of this dial. Waits first for a connection that the peer is setting up already, but not for
@@ -552,8 +571,8 @@ impl NetKernel {
     fn redial_always(&self, name: &Atom, entry: &mut Peer) {
         let always = self.identity.config.reconnect == Reconnect::Always;
         if always && entry.link.is_none() && !self.stopping.load(Ordering::Acquire) {
-            let was_up = entry.was_up;
-            self.redial(name, entry, was_up);
+            let first = entry.up_since.map(|_| REDIAL_MOST);
+            self.redial(name, entry, first);
         }
     }
 
@@ -615,14 +634,18 @@ impl Drop for Accepting<'_> {
 }
 
 /// One dial, from the look-up to the link.
-async fn dial(node: Arc<NodeInner>, name: NodeName, number: u64, connect: Duration) {
+async fn dial(node: Arc<NodeInner>, name: NodeName, number: u64, urge: Urge) {
     let kernel = &node.net_kernel;
     let peer = name.as_atom().clone();
+    let (slots, connect) = match urge {
+        Urge::Wanted => (&kernel.dials, kernel.identity.step_timeout()),
+        Urge::Lost(connect) => (&kernel.redials, connect),
+    };
     debug!("dialling");
     let result = async {
         kernel.settled(&peer).await;
         // Fails only if the semaphore is closed, which nobody does.
-        let _slot = kernel.dials.acquire().await.map_err(|_| ConnectError::Stopping)?;
+        let _slot = slots.acquire().await.map_err(|_| ConnectError::Stopping)?;
         dialer::dial(kernel, &name, number, connect).await
     }
     .await;
@@ -651,33 +674,65 @@ async fn look_up(node: Weak<NodeInner>, link: Arc<Link>) {
     }
 }
 
+/// When a peer is dialled again, and how long that waits for an answer.
+struct Pace {
+    since: Instant,
+    /// When the latest dial began.
+    began: Instant,
+    /// The longest that the next pause may be; `None` if it was never up.
+    step: Option<Duration>,
+    back_off: Duration,
+    patient_at: Instant,
+    refused: bool,
+}
+
+impl Pace {
+    fn new(now: Instant, first: Option<Duration>) -> Self {
+        let patient_at = now + REDIAL_PATIENT;
+        Self { since: now, began: now, step: first, back_off: FIRST_BACK_OFF, patient_at, refused: false }
+    }
+
+    /// The step of the next pause, if the peer is dialled often.
+    fn often(&mut self, now: Instant) -> Option<&mut Duration> {
+        self.step.as_mut().filter(|_| !self.refused && now < self.since + REDIAL_OFTEN)
+    }
+
+    /// How long to wait before the next dial.
+    fn pause(&mut self, now: Instant) -> Duration {
+        let waited = now.saturating_duration_since(self.began);
+        if let Some(step) = self.often(now) {
+            // A dial that waited in vain for an answer has taken the time of the pause.
+            let pause = random::between(*step / 2, *step).saturating_sub(waited);
+            *step = (*step * 2).min(REDIAL_MOST);
+            return pause;
+        }
+        self.back_off = (self.back_off * 2).min(REDIAL_SLOWEST);
+        random::between(Duration::ZERO, self.back_off)
+    }
+
+    /// A dial begins. How long each of its TCP connections may take to come about, at most `most`.
+    fn begins(&mut self, now: Instant, most: Duration) -> Duration {
+        self.began = now;
+        if self.often(now).is_some() && now < self.patient_at {
+            return most.min(REDIAL_CONNECT);
+        }
+        self.patient_at = now + REDIAL_PATIENT;
+        most
+    }
+}
+
 /// Dials a peer until it is up again or nobody wants it any more.
-async fn redial(node: Arc<NodeInner>, peer: Atom, was_up: bool) {
-    let since = Instant::now();
-    let mut back_off = FIRST_BACK_OFF;
+async fn redial(node: Arc<NodeInner>, peer: Atom, first: Option<Duration>) {
+    let mut pace = Pace::new(Instant::now(), first);
     // Held weakly in the pauses: a node that is dropped must not be kept alive by what it tries.
     let weak = Arc::downgrade(&node);
     drop(node);
-    let mut often = was_up;
-    let mut patient_at = since + REDIAL_PATIENT;
     loop {
-        let soon = often && since.elapsed() < REDIAL_OFTEN;
-        let pause = if soon {
-            random::between(REDIAL_LEAST, REDIAL_MOST)
-        } else {
-            back_off = (back_off * 2).min(REDIAL_SLOWEST);
-            random::between(Duration::ZERO, back_off)
-        };
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pace.pause(Instant::now())).await;
         let Some(node) = weak.upgrade() else { return };
         // The dial itself is a task of its own: aborting this one, when the peer comes by itself, must not end it.
-        let mut connect = node.net_kernel.identity.step_timeout();
-        if soon && Instant::now() < patient_at {
-            connect = connect.min(REDIAL_CONNECT);
-        } else {
-            patient_at = Instant::now() + REDIAL_PATIENT;
-        }
-        let Ok(outcome) = node.net_kernel.dial(&peer, connect) else { return };
+        let connect = pace.begins(Instant::now(), node.net_kernel.identity.step_timeout());
+        let Ok(outcome) = node.net_kernel.dial(&peer, Urge::Lost(connect)) else { return };
         drop(node);
         match outcome.await {
             Ok(_) => return,
@@ -686,7 +741,7 @@ async fn redial(node: Arc<NodeInner>, peer: Atom, was_up: bool) {
                 break;
             }
             // It is there and does not want us: that will not change within the second.
-            Err(error) => often = was_up && !error.is_refusal(),
+            Err(error) => pace.refused = error.is_refusal(),
         }
     }
     if let Some(node) = weak.upgrade() {
@@ -703,5 +758,74 @@ impl std::fmt::Debug for NetKernel {
         f.debug_struct("NetKernel")
             .field("connected", &self.nodes(NodeType::Connected))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: Duration = Duration::from_secs(7);
+    const FAST: Duration = Duration::from_millis(1);
+
+    /// How long after the loss the dials begin, if each comes to nothing after `took`.
+    fn begun(pace: &mut Pace, dials: usize, took: Duration) -> Vec<Duration> {
+        let mut now = pace.began;
+        (0..dials)
+            .map(|_| {
+                now += pace.pause(now);
+                pace.begins(now, MOST);
+                let begun = now.duration_since(pace.since);
+                now += took;
+                begun
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_lost_peer_is_dialled_soon_and_then_less_often() {
+        let mut pace = Pace::new(Instant::now(), Some(REDIAL_FIRST));
+        let begun = begun(&mut pace, 8, FAST);
+        let ms = |ms| Duration::from_millis(ms);
+        assert!((ms(50)..=ms(100)).contains(&begun[0]), "{begun:?}");
+        let between: Vec<Duration> = begun.windows(2).map(|two| two[1] - two[0]).collect();
+        for (pause, most) in between.iter().zip([200, 400, 500, 500, 500, 500, 500]) {
+            assert!((ms(most / 2)..=ms(most)).contains(pause), "{between:?}");
+        }
+        let mut pace = Pace::new(Instant::now(), Some(REDIAL_MOST));
+        assert!(pace.pause(pace.began) >= REDIAL_MOST / 2, "a connection that did not last");
+    }
+
+    #[test]
+    fn whoever_does_not_answer_is_waited_for_all_the_time() {
+        let mut pace = Pace::new(Instant::now(), Some(REDIAL_FIRST));
+        let begun = begun(&mut pace, 50, REDIAL_CONNECT);
+        assert!(begun.windows(2).all(|two| two[1] - two[0] == REDIAL_CONNECT), "{begun:?}");
+    }
+
+    #[test]
+    fn now_and_then_a_dial_is_patient_and_after_ten_minutes_dials_are_few() {
+        let mut pace = Pace::new(Instant::now(), Some(REDIAL_FIRST));
+        let since = pace.since;
+        assert_eq!(pace.begins(since, MOST), REDIAL_CONNECT);
+        assert_eq!(pace.begins(since + REDIAL_PATIENT, MOST), MOST);
+        assert_eq!(pace.begins(since + REDIAL_PATIENT + FAST, MOST), REDIAL_CONNECT);
+        assert_eq!(pace.begins(since + REDIAL_OFTEN, MOST), MOST);
+        let at = since + REDIAL_OFTEN;
+        let pauses: Vec<Duration> = (0..1000).map(|_| pace.pause(at)).collect();
+        assert!(pauses.iter().all(|pause| *pause <= REDIAL_SLOWEST), "{pauses:?}");
+        assert!(pauses.iter().any(|pause| *pause > REDIAL_SLOWEST / 2), "{pauses:?}");
+    }
+
+    #[test]
+    fn whoever_refuses_or_was_never_up_is_dialled_with_growing_pauses() {
+        let mut refused = Pace::new(Instant::now(), Some(REDIAL_FIRST));
+        refused.refused = true;
+        for mut pace in [refused, Pace::new(Instant::now(), None)] {
+            let at = pace.since;
+            assert_eq!(pace.begins(at, MOST), MOST);
+            assert!(pace.pause(at) <= FIRST_BACK_OFF * 2);
+            assert_eq!(pace.back_off, FIRST_BACK_OFF * 2);
+        }
     }
 }
