@@ -43,9 +43,9 @@ use crate::{random, signal};
 const REDIAL_FIRST: Duration = Duration::from_millis(100);
 const REDIAL_MOST: Duration = Duration::from_millis(500);
 
-/// A connection that lasted less long was none: its peer is dialled as one that stays away, so that two nodes which end each other's
-/// connections do not do so ten times a second.
-const REDIAL_STEADY: Duration = Duration::from_secs(5);
+/// A connection that lasted less long was none: its peer is dialled as one that stays away. So two nodes which end each other's
+/// connections do so four times a second at the most.
+const REDIAL_STEADY: Duration = REDIAL_MOST;
 
 /// For how long a lost peer is dialled as often as that.
 const REDIAL_OFTEN: Duration = Duration::from_secs(600);

@@ -181,7 +181,7 @@ async fn a_lost_peer_is_back_within_a_second_of_its_return() {
         ));
         let since = Instant::now();
         assert!(matches!(next(&mut events).await, Event::NodeUp { .. }));
-        // 50 to 100 ms by design; the rest is for a busy machine.
+        // 50 to 500 ms by design, as the connection has lasted; the rest is for a busy machine.
         assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
     }
     // A deliberate end is final.
