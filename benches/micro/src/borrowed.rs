@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::operation::Work;
-use crate::typed::Level;
+use crate::typed::{Level, MaxMin, Measurements};
 
 /// `{'$gen_call', From, {call, Module, Function, Arguments, GroupLeader}}`.
 #[derive(Deserialize)]
@@ -36,14 +36,6 @@ struct Event<'a> {
 
 #[derive(Deserialize)]
 #[allow(dead_code, reason = "read and dropped")]
-struct Measurements {
-    duration: i64,
-    queue_time: i64,
-    idle_time: f64,
-}
-
-#[derive(Deserialize)]
-#[allow(dead_code, reason = "read and dropped")]
 struct Metadata<'a> {
     method: &'a str,
     path: &'a str,
@@ -64,14 +56,6 @@ struct Section<'a> {
     #[serde(borrow)]
     hosts: Vec<(Vec<u8>, u32, Host<'a>)>,
     title: &'a str,
-}
-
-#[derive(Deserialize)]
-#[allow(dead_code, reason = "read and dropped")]
-struct MaxMin {
-    max: i64,
-    min: i64,
-    ratio: f64,
 }
 
 #[derive(Deserialize)]

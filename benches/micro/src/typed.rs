@@ -24,7 +24,7 @@ struct Event {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-struct Measurements {
+pub(crate) struct Measurements {
     duration: i64,
     queue_time: i64,
     idle_time: f64,
@@ -61,7 +61,7 @@ pub(crate) enum Level {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-struct MaxMin {
+pub(crate) struct MaxMin {
     max: i64,
     min: i64,
     ratio: f64,

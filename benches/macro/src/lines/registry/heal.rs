@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::iter;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -53,12 +52,13 @@ pub(in crate::lines) fn few(request: &Request, show: &mut dyn FnMut(Line<'_>)) {
         let code = &code;
         line.with(row.0, move || Ok(heal(request, code, row, None, names, patience)?.sample(names)))
     });
-    let rust = ROWS.into_iter().filter(|(_, kind, _)| !matches!(kind, Kind::Horde));
-    for (row, program) in rust.zip(iter::repeat(request.against.as_deref())).filter(|(_, p)| p.is_some()) {
-        let code = &code;
-        few = few.with(format!("{}, earlier", row.0), move || {
-            Ok(heal(request, code, row, program, names, patience)?.sample(names))
-        });
+    if let Some(earlier) = request.against.as_deref() {
+        for row in ROWS.into_iter().filter(|(_, kind, _)| !matches!(kind, Kind::Horde)) {
+            let code = &code;
+            few = few.with(format!("{}, earlier", row.0), move || {
+                Ok(heal(request, code, row, Some(earlier), names, patience)?.sample(names))
+            });
+        }
     }
     show(few.goal(at_most(TO_BEAM, 1.0, HORDE)).goal(at_most(OWN, 1.0, HORDE)));
 }
