@@ -136,7 +136,10 @@ impl MerkleMap {
     /// Puts the elements of a key, as [`elements_term`] writes them.
     pub fn put(&mut self, key: Key, elements: Term) {
         let key_hash = hash_of(&key.0);
-        self.root.put(0, key_hash, key, elements);
+        let mut contents = vec![(key, elements)];
+        // At once: later, most of it would have to be brought back from memory.
+        let hash = contents_hash(&mut contents);
+        self.root.put(0, key_hash, hash, contents);
     }
 
     /// Takes a key out.
@@ -174,27 +177,26 @@ impl MerkleMap {
 }
 
 impl Tree {
-    fn put(&mut self, depth: u32, key_hash: u32, key: Key, elements: Term) {
+    /// Puts one key with its elements, whose hash is `new_hash`.
+    fn put(&mut self, depth: u32, key_hash: u32, new_hash: u32, new: Vec<(Key, Term)>) {
         match self {
-            Self::Empty => *self = Self::Leaf { key_hash, hash: None, contents: vec![(key, elements)] },
+            Self::Empty => *self = Self::Leaf { key_hash, hash: Some(new_hash), contents: new },
             Self::Inner { hash, left, right } => {
                 *hash = None;
                 let branch = if bit(key_hash, depth) { right } else { left };
-                branch.put(depth + 1, key_hash, key, elements);
+                branch.put(depth + 1, key_hash, new_hash, new);
             }
             Self::Leaf { key_hash: found, hash, contents } if *found == key_hash => {
-                *hash = None;
-                match contents.iter_mut().find(|(k, _)| *k == key) {
-                    Some(entry) => entry.1 = elements,
-                    None => contents.push((key, elements)),
-                }
+                contents.retain(|(key, _)| new.iter().all(|(other, _)| other != key));
+                *hash = contents.is_empty().then_some(new_hash);
+                contents.extend(new);
             }
             Self::Leaf { key_hash: found, .. } => {
                 let right = bit(*found, depth);
                 let leaf = Box::new(std::mem::take(self));
                 let (left, right) = if right { (Box::default(), leaf) } else { (leaf, Box::default()) };
                 *self = Self::Inner { hash: None, left, right };
-                self.put(depth, key_hash, key, elements);
+                self.put(depth, key_hash, new_hash, new);
             }
         }
     }
@@ -369,9 +371,15 @@ fn hash_term(hash: Option<u32>) -> Term {
     )
 }
 
-fn contents_hash(contents: &[(Key, Term)]) -> u32 {
-    let map: Map = contents.iter().map(|(key, elements)| (key.0.clone(), elements.clone())).collect();
-    hash_of(&Term::Map(map))
+fn contents_hash(contents: &mut Vec<(Key, Term)>) -> u32 {
+    // Moved into the map and back: a copy takes longer than the hash.
+    let pairs = std::mem::take(contents).into_iter().map(|(key, elements)| (key.0, elements));
+    let map = Term::Map(pairs.collect());
+    let hash = hash_of(&map);
+    if let Term::Map(map) = map {
+        *contents = map.into_vec().into_iter().map(|(key, elements)| (Key(key), elements)).collect();
+    }
+    hash
 }
 
 /// The elements of a key as peers hold them: `%{{Value, Timestamp} => MapSet.new(Dots)}`.

@@ -302,6 +302,9 @@ pub(super) fn compare_through_views(left: &Term, right: &Term, mode: Mode) -> Op
 
 /// Whether two keys are equal by `=:=`.
 pub(super) fn has_duplicate_keys(map: &Map) -> bool {
+    if map.0.len() < 2 {
+        return false;
+    }
     let mut keys: Vec<&Term> = map.iter().map(|(key, _)| key).collect();
     if has_map_in_key(map) {
         // A view of the map refuses exactly this.

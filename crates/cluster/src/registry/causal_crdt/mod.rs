@@ -94,6 +94,8 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT_OF_A_KEY: Duration = Duration::from_micros(200);
 /// The longest time until a comparison is started again.
 const MAX_ROUND_TIMEOUT: Duration = Duration::from_secs(60);
+/// One in so many keys is looked up in less time than it takes to pass over the whole map.
+const LOOKUPS: usize = 8;
 /// Contexts of more replicas than this are not adopted. Each start of a member adds one.
 const MAX_REPLICAS: usize = 100_000;
 /// Nodes of which the shape of sets is remembered.
@@ -473,7 +475,7 @@ impl CausalCrdt {
                 self.differs(&from);
                 self.missing(now, &from, &keys);
                 let to = self.process_of(from);
-                self.send_delta(to, &dots, keys);
+                self.send_delta(to, &dots, keys.into_iter().collect(), Vec::new());
             }
             Message::Delta { mut delta, beyond } => {
                 if !delta.exact {
@@ -586,16 +588,24 @@ impl CausalCrdt {
             lacking.extend(found.lacking);
             places.extend(found.places);
         }
-        if mine || diff.exact {
+        if mine {
+            // Told below.
+        } else if diff.exact {
             // A member of this kind may have seen more than the numbers say.
-            keys.extend(lacking);
+            keys.extend(lacking.drain(..));
         } else if !lacking.is_empty() {
             // What a DeltaCrdt does not have and has not seen either needs no question: it stays, and the peer is told of it in a
             // comparison that starts here, after it has said what it has.
             let seen = |dot: &Dot| diff.dots.get(&dot.replica).is_some_and(|upto| dot.number <= *upto);
             let removed =
-                |key: &Key| self.map.elements(key).iter().any(|element| element.dots.iter().any(seen));
-            keys.extend(lacking.into_iter().filter(|key| removed(key)));
+                |elements: &[super::Element]| elements.iter().any(|element| element.dots.iter().any(seen));
+            if lacking.len() < self.map.len() / LOOKUPS {
+                keys.extend(lacking.drain(..).filter(|key| removed(self.map.elements(key))));
+            } else {
+                let all = self.map.entries().filter(|(_, elements)| removed(elements));
+                let all: BTreeSet<&Key> = all.map(|(key, _)| key).collect();
+                keys.extend(lacking.drain(..).filter(|key| all.contains(key)));
+            }
             self.must_node(now, &peer, MIN_GAP);
         }
         if !places.is_empty() {
@@ -607,7 +617,7 @@ impl CausalCrdt {
             let shown = whole.map(|at| keys_of(len, *at)).sum::<usize>();
             let tree = self.tree(shape);
             let trees = places.into_iter().map(|at| (at, tree.subtree(at, levels(at)))).collect();
-            let keys = keys.into_iter().collect();
+            let keys = keys.into_iter().chain(lacking).collect();
             let next = Diff { trees, keys, from: me, to: diff.from.clone(), ..diff };
             if mine {
                 self.differs(&diff.from);
@@ -616,11 +626,11 @@ impl CausalCrdt {
             }
             self.send(diff.from, wire::diff(&next));
         } else if mine {
-            if !keys.is_empty() {
+            if !keys.is_empty() || !lacking.is_empty() {
                 self.differs(&diff.from);
-                self.missing(now, &diff.from, &keys);
+                self.missing(now, &diff.from, keys.iter().chain(&lacking));
                 let to = self.process_of(diff.from.clone());
-                self.send_delta(to, &diff.dots, keys);
+                self.send_delta(to, &diff.dots, keys, lacking);
             }
             self.acknowledged(now, &diff.from);
         } else {
@@ -640,20 +650,29 @@ impl CausalCrdt {
         }
     }
 
-    /// Answers with the state of the keys that differ, and with what this member had seen when the comparison began.
-    fn send_delta(&mut self, to: Address, dots: &BTreeMap<i64, i64>, keys: impl IntoIterator<Item = Key>) {
+    /// Answers with the state of the keys that differ, those that the receiver `lacks` among them, and with what this member had seen
+    /// when the comparison began.
+    fn send_delta(
+        &mut self,
+        to: Address,
+        dots: &BTreeMap<i64, i64>,
+        mut keys: BTreeSet<Key>,
+        mut lacks: Vec<Key>,
+    ) {
         // A comparison from before everything was forgotten: with its dots, what is not here any more would count as removed.
         if dots.iter().any(|(replica, number)| self.map.context().upto(*replica) < *number) {
             return;
         }
-        let mut keys: BTreeSet<Key> = keys.into_iter().collect();
         if self.mutant.is(Mutant::Truncate) {
-            keys = keys.into_iter().take(5).collect();
+            keys = keys.into_iter().chain(lacks.drain(..)).take(5).collect();
         }
         // All that is here, and those of the keys that are not. Also if the answer goes to a name: a process that was started again
         // since it asked would take what it is not told of for removed.
         let named = matches!(to, Address::Name { .. }) && self.map.len() <= WHOLE_TO_A_NAME;
-        let whole = keys.len() >= WHOLE_FROM || named;
+        let whole = keys.len() + lacks.len() >= WHOLE_FROM || named;
+        if !whole {
+            keys.extend(lacks);
+        }
         let (exact, synced) = self.kind_of(&to);
         let numbers = if exact || self.mutant.is(Mutant::OldNumbers) {
             dots.clone()
@@ -661,10 +680,20 @@ impl CausalCrdt {
             self.without_gaps(dots, &mut keys, whole, synced)
         };
         let shape = self.shape_of(to.node());
-        let all = self.map.entries().filter(|_| whole);
-        let entries = keys.iter().map(|key| (key, self.map.elements(key)));
-        let entries = all.chain(entries.filter(|(_, elements)| !whole || elements.is_empty()));
-        let message = wire::delta(wire::numbers_term(&numbers), entries, shape, Some(self.map.context()));
+        let numbers = wire::numbers_term(&numbers);
+        let seen = Some(self.map.context());
+        let message = if whole {
+            // Both in order: a look-up of each key would take longer than all the rest.
+            let mut here = self.map.entries().peekable();
+            let gone = keys.iter().filter(|key| {
+                while here.next_if(|(other, _)| other < key).is_some() {}
+                here.peek().is_none_or(|(other, _)| other != key)
+            });
+            let gone = gone.map(|key| (key, &[][..]));
+            wire::delta(numbers, self.map.entries().chain(gone), shape, seen)
+        } else {
+            wire::delta(numbers, keys.iter().map(|key| (key, self.map.elements(key))), shape, seen)
+        };
         self.send(to, message);
     }
 

@@ -235,6 +235,9 @@ impl CausalCrdt {
         let address = self.neighbour(from);
         let Some(neighbour) = address.and_then(|address| self.neighbours.get_mut(&address)) else { return };
         let (replica, told) = (self.config.replica, neighbour.told);
+        if told == 0 {
+            return;
+        }
         let had = |dot: &Dot| dot.replica == replica && dot.number <= told;
         let lost = |key: &&Key| self.map.elements(key).iter().any(|element| element.dots.iter().any(had));
         let lost: Vec<Key> = keys.into_iter().filter(lost).cloned().collect();
@@ -584,6 +587,10 @@ impl CausalCrdt {
         if self.neighbours.is_empty() || self.mutant.is(Mutant::NoBeat) {
             self.beat = None;
             return;
+        }
+        // What was written while nobody was in reach is hashed now, so that whoever comes does not wait for it.
+        for tree in self.trees.values_mut() {
+            tree.root_hash();
         }
         let idle = |n: &Neighbour| n.monitor.is_some() && n.round.is_none();
         let mut chosen: Vec<Address> = Vec::new();
