@@ -96,15 +96,16 @@ fn delta_crdt_with_its_defaults() {
             let map = rust.run(async { rust.node.delta_crdt("MyMap") }).unwrap();
             start_map(&one, "200");
             one.elixir("for n <- 1..500, do: DeltaCrdt.put(MyMap, {:key, \"beam#{n}\"}, {n, self()}); :ok");
-            rust.run(map.merge((1..=500).map(|n| (key("rust", n), Term::from((n, map.pid().clone()))))))
+            // Several messages' worth.
+            rust.run(map.merge((1..=2500).map(|n| (key("rust", n), Term::from((n, map.pid().clone()))))))
                 .unwrap();
 
             // Neither side names the other before both hold something.
             set_neighbours(&one, &["rust"]);
             rust.run(map.set_neighbours([("MyMap", "one@127.0.0.1")])).unwrap();
-            eventually_true("1000 keys here", WAIT, || map.len() == 1000);
+            eventually_true("3000 keys here", WAIT, || map.len() == 3000);
             equal(&map, &[&one]);
-            assert!(digest(&map).starts_with("{1000, "), "nothing was lost");
+            assert!(digest(&map).starts_with("{3000, "), "nothing was lost");
             eventually_true("writes are pushed", WAIT, || map.neighbours().iter().all(|(_, pushed)| *pushed));
 
             // How long a write of ours takes to be seen there, told by the BEAM's own callback.

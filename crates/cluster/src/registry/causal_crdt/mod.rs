@@ -35,6 +35,9 @@
 //! * **Dots.** The dots of others are adopted from whoever has the same root, and from an answer of a member of this kind,
 //!   which is complete. Before, the numbers of a comparison cannot say what was replaced or removed here since the start; a
 //!   DeltaCrdt that shows such writes is told of them one by one.
+//! * **Pieces.** A long answer to a DeltaCrdt comes in messages of some hundred keys, in the order in which they were written, each
+//!   with the numbers of what has come with it. So it is at work on the first while the others are on their way, and what reads its
+//!   changes while it is at work on the next; a connection that breaks in between leaves it with what it says it has seen.
 //! * **Gaps.** A DeltaCrdt that replaces a write takes all that came before it from the same replica for seen. So an answer to one
 //!   leaves out nothing that this member has seen before what it names. What is missing of a replica that died in the middle of
 //!   telling counts as seen after [`SETTLED`](neighbour::SETTLED) without news of it, with all neighbours there: nobody has it.
@@ -96,6 +99,9 @@ const TIMEOUT_OF_A_KEY: Duration = Duration::from_micros(200);
 const MAX_ROUND_TIMEOUT: Duration = Duration::from_secs(60);
 /// One in so many keys is looked up in less time than it takes to pass over the whole map.
 const LOOKUPS: usize = 8;
+/// The pieces of an answer have no more numbers than this in all: 100,000 (about 5 MB). Each has one for each replica, so those of an answer
+/// that speaks of many replicas are longer.
+const NUMBERS_OF_PIECES: usize = 100_000;
 /// Contexts of more replicas than this are not adopted. Each start of a member adds one.
 const MAX_REPLICAS: usize = 100_000;
 /// Nodes of which the shape of sets is remembered.
@@ -115,6 +121,9 @@ pub struct Config {
     pub interval: Duration,
     /// Time between two beats while nothing has changed: 30 s. It only matters for what no message tells of.
     pub idle_interval: Duration,
+    /// Keys of one message in a long answer to a DeltaCrdt: 500. Fewer make more messages, more let it wait for the first of them, and
+    /// what reads its changes, such as Horde, for the whole.
+    pub piece: usize,
     /// Keys beyond this are not taken in: 1,048,576 (about 1 GB). They are counted in [`Stats::refused`].
     pub max_keys: usize,
 }
@@ -126,6 +135,7 @@ impl Config {
             replica,
             interval: Duration::from_millis(300),
             idle_interval: Duration::from_secs(30),
+            piece: 500,
             max_keys: 1 << 20,
         }
     }
@@ -211,6 +221,9 @@ pub struct Stats {
     pub joined: u64,
 }
 
+/// A key and its elements.
+type Entry<'a> = (&'a Key, &'a [super::Element]);
+
 /// A member of a replicated map; see the [module documentation](self).
 #[derive(Debug)]
 pub struct CausalCrdt {
@@ -279,6 +292,8 @@ enum Mutant {
     NameUnseen,
     /// An answer to a DeltaCrdt has the numbers of the comparison's beginning, whatever its elements are.
     OldNumbers,
+    /// Each piece of an answer has the numbers of the whole.
+    WholeNumbers,
     /// What is missing of a replica is waited for without end.
     WaitForEver,
 }
@@ -680,21 +695,29 @@ impl CausalCrdt {
             self.without_gaps(dots, &mut keys, whole, synced)
         };
         let shape = self.shape_of(to.node());
-        let numbers = wire::numbers_term(&numbers);
-        let seen = Some(self.map.context());
-        let message = if whole {
+        let mut entries: Vec<Entry<'_>> = if whole {
             // Both in order: a look-up of each key would take longer than all the rest.
             let mut here = self.map.entries().peekable();
             let gone = keys.iter().filter(|key| {
                 while here.next_if(|(other, _)| other < key).is_some() {}
                 here.peek().is_none_or(|(other, _)| other != key)
             });
-            let gone = gone.map(|key| (key, &[][..]));
-            wire::delta(numbers, self.map.entries().chain(gone), shape, seen)
+            self.map.entries().chain(gone.map(|key| (key, &[][..]))).collect()
         } else {
-            wire::delta(numbers, keys.iter().map(|key| (key, self.map.elements(key))), shape, seen)
+            keys.iter().map(|key| (key, self.map.elements(key))).collect()
         };
-        self.send(to, message);
+        let mut messages = Vec::new();
+        if let Some(seen) = self.seen_by(&to) {
+            for (upto, piece) in pieces(&mut entries, &numbers, seen, self.config.piece) {
+                let upto = if self.mutant.is(Mutant::WholeNumbers) { &numbers } else { &upto };
+                messages.push(wire::delta(wire::numbers_term(upto), piece, shape, None));
+            }
+        }
+        let last = wire::delta(wire::numbers_term(&numbers), entries, shape, Some(self.map.context()));
+        messages.push(last);
+        for message in messages {
+            self.send(to.clone(), message);
+        }
     }
 
     /// The numbers for an answer to a DeltaCrdt: those from when the comparison began. It takes all that came before an element for
@@ -804,6 +827,59 @@ impl CausalCrdt {
         }
         self.map.adopt_context(&context);
     }
+}
+
+/// Takes the entries of an answer to a DeltaCrdt that can go ahead of the rest, in pieces of `size` keys, each with the numbers up to
+/// which the receiver has seen everything once it has the piece. It has seen `seen`, and will have seen `numbers` in the end.
+///
+/// A DeltaCrdt drops an element whose dot it counts as seen, and takes all before one that it replaces for seen. So the dots that are
+/// new to it go in their order, replica by replica; an entry with several of them, and what comes after these, go last.
+fn pieces<'a>(
+    entries: &mut Vec<Entry<'a>>,
+    numbers: &BTreeMap<i64, i64>,
+    seen: &BTreeMap<i64, i64>,
+    size: usize,
+) -> Vec<(BTreeMap<i64, i64>, Vec<Entry<'a>>)> {
+    let upto = |of: &BTreeMap<i64, i64>, replica| of.get(&replica).copied().unwrap_or(0);
+    let mut limits: BTreeMap<i64, i64> = BTreeMap::new();
+    let mut order = Vec::new();
+    let mut last = Vec::new();
+    for entry in entries.drain(..) {
+        let dots = entry.1.iter().flat_map(|element| &element.dots);
+        let mut new = dots.filter(|dot| dot.number > upto(seen, dot.replica));
+        match (new.next(), new.next()) {
+            (None, _) => last.push(entry),
+            (Some(&dot), None) if dot.number <= upto(numbers, dot.replica) => order.push((dot, entry)),
+            (one, another) => {
+                for dot in one.into_iter().chain(another).chain(new) {
+                    let limit = limits.entry(dot.replica).or_insert(dot.number);
+                    *limit = dot.number.min(*limit);
+                }
+                last.push(entry);
+            }
+        }
+    }
+    order.sort_unstable_by_key(|(dot, _)| *dot);
+    let in_order = |dot: &Dot| limits.get(&dot.replica).is_none_or(|limit| dot.number < *limit);
+    let (order, later): (Vec<_>, Vec<_>) = order.into_iter().partition(|(dot, _)| in_order(dot));
+    last.extend(later.into_iter().map(|(_, entry)| entry));
+    // Both have seen these: what was replaced or removed is known by them.
+    let known = seen.iter().map(|(&replica, &number)| (replica, number.min(upto(numbers, replica))));
+    let mut known: BTreeMap<i64, i64> = known.filter(|(_, number)| *number > 0).collect();
+    let size = size.max(order.len().saturating_mul(numbers.len()) / NUMBERS_OF_PIECES).max(1);
+    let mut pieces = Vec::new();
+    let mut order = order.into_iter();
+    while order.len() > size {
+        let mut piece = Vec::with_capacity(size);
+        for (dot, entry) in order.by_ref().take(size) {
+            known.insert(dot.replica, dot.number);
+            piece.push(entry);
+        }
+        pieces.push((known.clone(), piece));
+    }
+    *entries = last;
+    entries.extend(order.map(|(_, entry)| entry));
+    pieces
 }
 
 /// About how many of `len` keys are at a place.

@@ -316,6 +316,15 @@ impl CausalCrdt {
         neighbour.map_or((false, false), |neighbour| (neighbour.exact, neighbour.synced))
     }
 
+    /// What the process of a DeltaCrdt has said it has seen.
+    pub(super) fn seen_by(&self, to: &Address) -> Option<&BTreeMap<i64, i64>> {
+        let Address::Pid(pid) = to else { return None };
+        let neighbour = self.neighbour(to).and_then(|address| self.neighbours.get(&address))?;
+        // Before it has started a comparison it may be of this kind.
+        let known = neighbour.heard.is_some() && neighbour.pid.as_ref() == Some(pid);
+        known.then_some(&neighbour.seen)
+    }
+
     /// The process of a neighbour, if it is known.
     pub(super) fn process_of(&self, from: Address) -> Address {
         let pid = self.neighbours.get(&from).and_then(|neighbour| neighbour.pid.clone());

@@ -619,3 +619,91 @@ fn a_comparison_that_is_not_answered_is_started_again_less_and_less_often() {
     }
     assert_eq!(at, [5, 15, 35, 75]);
 }
+
+/// The numbers of a piece, and its keys.
+type Piece = (Vec<(i64, i64)>, Vec<i64>);
+
+/// The pieces of an answer with these keys, each with its dots, as numbers and keys; the last is the rest.
+fn in_pieces<const N: usize>(
+    entries: [(i64, &[(i64, i64)]); N],
+    numbers: &[(i64, i64)],
+    seen: &[(i64, i64)],
+    size: usize,
+) -> Vec<Piece> {
+    let map = |pairs: &[(i64, i64)]| -> BTreeMap<i64, i64> { pairs.iter().copied().collect() };
+    let entries: Vec<(Key, Vec<Element>)> = entries
+        .into_iter()
+        .map(|(key, dots)| {
+            let element = |(replica, number): &(i64, i64)| {
+                let dots = vec![dot(*replica, *number)];
+                Element { value: Term::Integer(*replica), timestamp: *number, dots }
+            };
+            (Key(Term::Integer(key)), dots.iter().map(element).collect())
+        })
+        .collect();
+    let mut rest = entries.iter().map(|(key, elements)| (key, elements.as_slice())).collect();
+    let keys = |entries: Vec<super::Entry<'_>>| -> Vec<i64> {
+        entries.into_iter().map(|(key, _)| key.0.as_i64().unwrap()).collect()
+    };
+    let pieces = super::pieces(&mut rest, &map(numbers), &map(seen), size);
+    let pieces = pieces.into_iter().map(|(upto, piece)| (upto.into_iter().collect(), keys(piece)));
+    let mut pieces: Vec<_> = pieces.collect();
+    pieces.push((numbers.to_vec(), keys(rest)));
+    pieces
+}
+
+#[test]
+fn a_piece_says_no_more_than_what_has_come_with_it() {
+    // In the order of the dots, whatever that of the keys is; what has been seen, or is gone, comes last.
+    let entries =
+        [(1, &[(5, 4)][..]), (2, &[(5, 3)]), (3, &[(5, 1)]), (4, &[(6, 1)]), (5, &[]), (6, &[(5, 7)])];
+    assert_eq!(
+        in_pieces(entries, &[(5, 7), (6, 1), (7, 9)], &[(5, 2), (7, 20)], 2),
+        [(vec![(5, 4), (7, 9)], vec![2, 1]), (vec![(5, 7), (6, 1), (7, 9)], vec![3, 5, 6, 4]),]
+    );
+    assert_eq!(
+        in_pieces(entries, &[(5, 7), (6, 1)], &[], 1),
+        [
+            (vec![(5, 1)], vec![3]),
+            (vec![(5, 3)], vec![2]),
+            (vec![(5, 4)], vec![1]),
+            (vec![(5, 7)], vec![6]),
+            (vec![(5, 7), (6, 1)], vec![5, 4]),
+        ]
+    );
+    // One key with two new dots holds up what comes after either; so does a dot that the numbers do not reach.
+    let entries = [
+        (1, &[(5, 2), (6, 3)][..]),
+        (2, &[(5, 1)]),
+        (3, &[(5, 3)]),
+        (4, &[(6, 2)]),
+        (5, &[(7, 1)]),
+        (6, &[(7, 3)]),
+    ];
+    assert_eq!(
+        in_pieces(entries, &[(5, 3), (6, 3), (7, 1)], &[], 1),
+        [
+            (vec![(5, 1)], vec![2]),
+            (vec![(5, 1), (6, 2)], vec![4]),
+            (vec![(5, 3), (6, 3), (7, 1)], vec![1, 6, 3, 5]),
+        ]
+    );
+}
+
+#[test]
+fn pieces_that_speak_of_many_replicas_are_longer() {
+    let (replicas, size) = (1000, 2);
+    let numbers: BTreeMap<i64, i64> = (1..=replicas).map(|replica| (replica, 1)).collect();
+    let entries: Vec<(Key, Vec<Element>)> = (1..=replicas)
+        .map(|replica| {
+            let element = Element { value: Term::Integer(0), timestamp: 0, dots: vec![dot(replica, 1)] };
+            (Key(Term::Integer(replica)), vec![element])
+        })
+        .collect();
+    let mut rest = entries.iter().map(|(key, elements)| (key, elements.as_slice())).collect();
+    let pieces = super::pieces(&mut rest, &numbers, &BTreeMap::new(), size);
+    assert!(pieces.iter().all(|(_, piece)| piece.len() == 10));
+    assert_eq!(pieces.len(), 99);
+    let said: usize = pieces.iter().map(|(upto, _)| upto.len()).sum();
+    assert!(said <= super::NUMBERS_OF_PIECES, "{said}");
+}
