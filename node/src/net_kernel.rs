@@ -55,6 +55,10 @@ const REDIAL_OFTEN: Duration = Duration::from_secs(600);
 /// [`REDIAL_MOST`]: the next begins when one is given up, so that at any time one is under way that a heal lets through.
 const REDIAL_CONNECT: Duration = REDIAL_MOST;
 
+/// The last part of the time in which somebody waits for a lost peer: one attempt has all of it, for peers whose packets take longer
+/// than [`REDIAL_CONNECT`].
+const LAST_ATTEMPT: Duration = Duration::from_secs(2);
+
 /// How often one of these dials waits as long as any other, for peers whose packets take longer than that.
 const REDIAL_PATIENT: Duration = Duration::from_secs(60);
 
@@ -121,6 +125,8 @@ struct Dial {
 enum Urge {
     /// Somebody waits for it.
     Wanted,
+    /// The same, but it was lost and is dialled again and again: who joins this dial shall not be later for it.
+    WantedBack,
     /// It was lost. Each TCP connection may take so long to come about.
     Lost(Duration),
 }
@@ -251,6 +257,10 @@ impl NetKernel {
                 let number = self.identity.next_number();
                 let (sender, outcome) = watch::channel(None);
                 let span = info_span!(parent: None, "dial", peer = name.as_str());
+                let urge = match urge {
+                    Urge::Wanted if peer.redial.is_some() => Urge::WantedBack,
+                    urge => urge,
+                };
                 // It finds this entry, because it has to wait for the lock that is held here.
                 let task = tokio::spawn(dial(inner, name, number, urge).instrument(span)).abort_handle();
                 peer.dial = Some(Dial { number, stage: Stage::LookingUp, task, outcome: sender });
@@ -637,16 +647,31 @@ impl Drop for Accepting<'_> {
 async fn dial(node: Arc<NodeInner>, name: NodeName, number: u64, urge: Urge) {
     let kernel = &node.net_kernel;
     let peer = name.as_atom().clone();
-    let (slots, connect) = match urge {
-        Urge::Wanted => (&kernel.dials, kernel.identity.step_timeout()),
-        Urge::Lost(connect) => (&kernel.redials, connect),
+    let step_timeout = kernel.identity.step_timeout();
+    let slots = match urge {
+        Urge::Wanted | Urge::WantedBack => &kernel.dials,
+        Urge::Lost(_) => &kernel.redials,
     };
     debug!("dialling");
     let result = async {
         kernel.settled(&peer).await;
         // Fails only if the semaphore is closed, which nobody does.
         let _slot = slots.acquire().await.map_err(|_| ConnectError::Stopping)?;
-        dialer::dial(kernel, &name, number, connect).await
+        let until = Instant::now() + step_timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let connect = match urge {
+                Urge::Wanted => step_timeout,
+                Urge::WantedBack if left > LAST_ATTEMPT => REDIAL_CONNECT.min(step_timeout),
+                Urge::WantedBack => left,
+                Urge::Lost(connect) => connect,
+            };
+            match dialer::dial(kernel, &name, number, connect).await {
+                Err(ConnectError::TimedOut { .. })
+                    if matches!(urge, Urge::WantedBack) && Instant::now() < until => {}
+                outcome => break outcome,
+            }
+        }
     }
     .await;
     match result {

@@ -17,7 +17,7 @@ use foundation_node::net_kernel::NodeType;
 use foundation_proto::Error;
 use foundation_proto::error::PeerMisbehaved;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{DEADLINE, cluster, eventually, free_port};
 
@@ -328,6 +328,39 @@ async fn a_silent_peer_is_given_up_after_the_tick_time() {
         since.elapsed()
     );
     drop(b);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lost_peer_does_not_make_it_come_back_later() {
+    let port = free_port();
+    let b = Node::start(config("b", port)).await.unwrap();
+    let mut alone = config("a", port).epmd(EpmdMode::None).reconnect(Reconnect::default());
+    alone.dist_listen = false;
+    let a = Node::start(alone).await.unwrap();
+    a.connect("b@127.0.0.1").await.unwrap();
+    b.stop().await;
+    eventually("it is lost", || connected(&a) == 0).await;
+    // In the place of its EPMD somebody who says nothing, as behind a partition.
+    let silent = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let waiting = tokio::spawn({
+        let a = a.clone();
+        async move {
+            loop {
+                let _lost = a.connect("b@127.0.0.1").await;
+            }
+        }
+    });
+    // A dial that waits for 7 s, as one to a peer that was never up, would leave all others to the first half of this time.
+    let since = Instant::now();
+    let mut begun = Vec::new();
+    while since.elapsed() < Duration::from_secs(5) {
+        if let Ok(accepted) = tokio::time::timeout(Duration::from_secs(1), silent.accept()).await {
+            begun.push((since.elapsed(), accepted.unwrap()));
+        }
+    }
+    waiting.abort();
+    let late = begun.iter().filter(|(at, _)| *at > Duration::from_secs(2)).count();
+    assert!(late >= 3, "{:?}", begun.iter().map(|(at, _)| at).collect::<Vec<_>>());
 }
 
 #[tokio::test]
