@@ -52,6 +52,9 @@ impl Cluster {
         if release.elixir_ebin().is_none() {
             return Err(Unsupported("this release has no Elixir"));
         }
+        if release.number < 25 {
+            return Err(Unsupported("libcluster wants Elixir 1.13"));
+        }
         let folders = compiled(release, libraries).ok_or(Unsupported("the source of a library is absent"))?;
         let epmd = Epmd::start(release);
         let beams = ["pine", "oak"].map(|name| {

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::eventually_true;
 use foundation_interop_tests::{Case, Epmd, Release, beam, built, case, work_dir};
 use foundation_node::config::Reconnect;
@@ -22,7 +23,10 @@ const EX: &str = ":\"ex@127.0.0.1\"";
 const RUST: &str = ":\"rust@127.0.0.1\"";
 
 /// A place for the library as a host application has it. The first node of the case that has it compiles it, with the release's own Elixir.
-fn library(release: &Release, case: &str) -> PathBuf {
+fn library(release: &Release, case: &str) -> Result<PathBuf, Unsupported> {
+    if release.number < 25 {
+        return Err(Unsupported("the Elixir library wants Elixir 1.14"));
+    }
     let application = work_dir("elixir").join(format!("{case}-{}", release.number)).join("foundation");
     // What an earlier run has left is of other sources; it may be absent.
     let _ = std::fs::remove_dir_all(&application);
@@ -30,7 +34,7 @@ fn library(release: &Release, case: &str) -> PathBuf {
     std::fs::create_dir_all(application.join("ebin")).unwrap();
     std::fs::create_dir_all(&native).unwrap();
     std::fs::copy(built::native(), native.join("foundation_native.so")).unwrap();
-    application
+    Ok(application)
 }
 
 fn start(release: &Release, epmd: &Epmd, name: &str, library: &Path) -> beam::Beam {
@@ -114,7 +118,7 @@ fn an_elixir_node_and_a_rust_node_share_names() {
         "names seen both ways, taken, waited for; a node lost and back, killed, started anew",
         |release| {
             let epmd = Epmd::start(release);
-            let library = library(release, "names");
+            let library = library(release, "names")?;
             let rust = Rust::with(&epmd, "rust", |mut config| {
                 config.reconnect = Reconnect::Never;
                 config
@@ -204,7 +208,7 @@ fn a_key_that_elixir_and_rust_gave_away_is_kept_by_the_earlier() {
             let epmd = Epmd::start(release);
             let rust = Rust::start(&epmd, "rust");
             let names = rust.node.registry("names").unwrap();
-            let elixir = start(release, &epmd, "ex", &library(release, "conflict"));
+            let elixir = start(release, &epmd, "ex", &library(release, "conflict")?);
             let (earlier, mut later) = (rust.node.process().unwrap(), rust.node.process().unwrap());
             let _ = later.trap_exit(true);
             register(&rust, &names, "rust first", earlier.pid());
@@ -251,7 +255,7 @@ fn a_singleton_of_elixir_nodes_and_of_rust_nodes_is_one() {
                 config
             });
             let names = rust.node.registry("Foundation.ProcessManager.Shared").unwrap();
-            let elixir = start_application(release, &epmd, "ex", &library(release, "singletons"));
+            let elixir = start_application(release, &epmd, "ex", &library(release, "singletons")?);
             let is = |code: &str, expected: &str| assert_eq!(elixir.elixir(code), expected, "{code}");
             let finds = |key: &str, expected: &str| {
                 let code = format!(

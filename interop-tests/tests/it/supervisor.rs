@@ -68,7 +68,11 @@ fn elixir_starts_moves_and_ends_rust_children() {
                 "true",
             );
             is("Supervisor.which_children(jobs) == [{:one, pid, :worker, [:worker]}]", "true");
-            is("Supervisor.count_children(other)", "%{active: 1, specs: 1, supervisors: 0, workers: 1}");
+            // How a map is printed differs between releases.
+            is(
+                "Supervisor.count_children(other) == %{active: 1, specs: 1, supervisors: 0, workers: 1}",
+                "true",
+            );
             is(
                 "GenServer.call(jobs, {:start_singleton, %{id: :x, factory: :unknown}})",
                 "{:error, :no_factory}",
