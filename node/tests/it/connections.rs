@@ -363,6 +363,53 @@ async fn who_waits_for_a_lost_peer_does_not_make_it_come_back_later() {
     assert!(late >= 3, "{:?}", begun.iter().map(|(at, _)| at).collect::<Vec<_>>());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_lost_peers_are_all_dialled_and_all_come_back() {
+    const PEERS: usize = 100;
+    let port = free_port();
+    // As many as there are, one after the other: the first one has the EPMD.
+    let start = async || {
+        let mut peers = Vec::new();
+        for number in 0..PEERS {
+            peers.push(Node::start(config(&format!("b{number}"), port)).await.unwrap());
+        }
+        peers
+    };
+    let mut alone = config("a", port).epmd(EpmdMode::None).reconnect(Reconnect::Lost);
+    alone.dist_listen = false;
+    let a = Node::start(alone).await.unwrap();
+    let peers = start().await;
+    for peer in &peers {
+        a.connect(peer.name().as_str()).await.unwrap();
+    }
+    for peer in peers.into_iter().rev() {
+        peer.stop().await;
+    }
+    eventually("all are lost", || connected(&a) == 0).await;
+    // In the place of their EPMD somebody who hears all and answers nothing, as behind a partition. More dials than there are
+    // places wait for one, and each of them has to get it again and again.
+    let silent = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let mut asked: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    let mut held = Vec::new();
+    let deadline = Instant::now() + DEADLINE;
+    while asked.len() < PEERS || asked.values().any(|times| *times < 2) {
+        assert!(Instant::now() < deadline, "{asked:?}");
+        let (mut stream, _) = tokio::time::timeout(DEADLINE, silent.accept()).await.unwrap().unwrap();
+        let length = stream.read_u16().await.unwrap();
+        let mut request = vec![0; usize::from(length)];
+        stream.read_exact(&mut request).await.unwrap();
+        *asked.entry(request).or_default() += 1;
+        held.push(stream);
+    }
+    // None is dialled much more often than another.
+    let (least, most) = (asked.values().min().unwrap(), asked.values().max().unwrap());
+    assert!(most - least <= 3, "{asked:?}");
+    drop((silent, held));
+    let peers = start().await;
+    eventually("all are back", || connected(&a) == PEERS).await;
+    drop(peers);
+}
+
 #[tokio::test]
 async fn peers_that_tick_alike_stay_connected() {
     let port = free_port();
