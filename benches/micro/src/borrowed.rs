@@ -11,18 +11,18 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::operation::Work;
-use crate::typed::{Level, MaxMin, Measurements};
+use crate::typed::{Level, MaxMin, Measurements, Remake};
 
 /// `{'$gen_call', From, {call, Module, Function, Arguments, GroupLeader}}`.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[allow(dead_code, reason = "read and dropped")]
 struct GenCall<'a>(&'a str, IgnoredAny, #[serde(borrow)] Call<'a>);
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[allow(dead_code, reason = "read and dropped")]
 struct Call<'a>(&'a str, &'a str, &'a str, Vec<i64>, Pid);
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[allow(dead_code, reason = "read and dropped")]
 #[serde(rename = "Elixir.MyApp.Telemetry.Event")]
 struct Event<'a> {
@@ -34,7 +34,7 @@ struct Event<'a> {
     metadata: Metadata<'a>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[allow(dead_code, reason = "read and dropped")]
 struct Metadata<'a> {
     method: &'a str,
@@ -47,7 +47,7 @@ struct Metadata<'a> {
     pid: Pid,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[allow(dead_code, reason = "read and dropped")]
 struct Section<'a> {
     enabled: bool,
@@ -58,24 +58,53 @@ struct Section<'a> {
     title: &'a str,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[allow(dead_code, reason = "read and dropped")]
 struct Host<'a> {
     weight: u32,
     zone: &'a str,
 }
 
-pub(crate) fn decoding(name: &str, bytes: &Bytes) -> Option<Work> {
+impl Remake for GenCall<'_> {
+    fn remake(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Remake for Vec<Event<'_>> {
+    fn remake(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Remake for &[u8] {
+    fn remake(&self) -> Self {
+        self
+    }
+}
+
+/// Reads the term, and makes its value again from the value.
+pub(crate) fn decoding(name: &str, bytes: &Bytes) -> Option<[Work; 2]> {
     /// Checks the bytes and reads them; `None` if the type does not fit, which would be a fault of this bench.
     macro_rules! read {
         ($type:ty) => {{
             let (mut tape, limits, bytes) = (Tape::new(), Limits::default(), bytes.clone());
             from_bytes_with::<$type>(&mut tape, &bytes, None, &limits).ok()?;
-            Some(Box::new(move |count| {
+            let remade = bytes.clone();
+            let read: Work = Box::new(move |count| {
                 for _ in 0..count {
                     black_box(&from_bytes_with::<$type>(&mut tape, black_box(&bytes), None, &limits));
                 }
-            }))
+            });
+            let remake: Work = Box::new(move |count| {
+                let mut tape = Tape::new();
+                if let Ok(value) = from_bytes_with::<$type>(&mut tape, &remade, None, &Limits::default()) {
+                    for _ in 0..count {
+                        black_box(&black_box(&value).remake());
+                    }
+                }
+            });
+            Some([read, remake])
         }};
     }
     match name {

@@ -103,8 +103,12 @@ fn ours(subject: &Subject) -> Vec<Operation> {
     if let Some(work) = typed::reading(&subject.name, &raw) {
         all.push(decoding("typed, checked", work));
     }
-    if let Some(work) = borrowed::decoding(&subject.name, &bytes) {
+    if let Some(work) = typed::remaking(&subject.name, &raw) {
+        all.push(decoding("typed, made alone", work));
+    }
+    if let Some([work, remaking]) = borrowed::decoding(&subject.name, &bytes) {
         all.push(decoding("typed, borrowed", work));
+        all.push(decoding("borrowed, made alone", remaking));
     }
     if let Some(work) = plain::decoding(&subject.name, &bytes) {
         all.push(decoding("typed by view", work));

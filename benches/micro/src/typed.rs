@@ -1,6 +1,7 @@
 //! The reference terms as types of a program, read and written through serde.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::hint::black_box;
 
 use foundation_proto::Limits;
@@ -73,6 +74,32 @@ struct Host {
     zone: Atom,
 }
 
+/// Makes the value again from another one of its type: all that a decoder of this type has to do besides decoding.
+pub(crate) trait Remake {
+    fn remake(&self) -> Self;
+}
+
+/// A copy of a table would keep the places of its entries; who decodes has to find them.
+impl<K: Clone + Eq + Hash, V: Clone> Remake for HashMap<K, V> {
+    fn remake(&self) -> Self {
+        let mut made = Self::with_capacity(self.len());
+        made.extend(self.iter().map(|(key, value)| (key.clone(), value.clone())));
+        made
+    }
+}
+
+macro_rules! remake_is_clone {
+    ($($type:ty),*) => {
+        $(impl Remake for $type {
+            fn remake(&self) -> Self {
+                self.clone()
+            }
+        })*
+    };
+}
+
+remake_is_clone!(GenCall, Vec<i64>, Vec<Event>, Binary);
+
 /// Runs `$then` with the type that a term has in a program; `None` if it is of no type.
 macro_rules! with_type {
     ($name:expr, $then:ident($($argument:expr),*)) => {
@@ -94,6 +121,10 @@ pub(crate) fn decoding(name: &str, raw: &RawTerm) -> Option<Work> {
 
 pub(crate) fn reading(name: &str, raw: &RawTerm) -> Option<Work> {
     with_type!(name, read_checked(raw.clone()))?
+}
+
+pub(crate) fn remaking(name: &str, raw: &RawTerm) -> Option<Work> {
+    with_type!(name, remake(raw))?
 }
 
 pub(crate) fn encoding(name: &str, raw: &RawTerm) -> Option<Work> {
@@ -123,6 +154,15 @@ fn read_checked<T: DeserializeOwned + 'static>(raw: RawTerm) -> Option<Work> {
     Some(Box::new(move |count| {
         (0..count).for_each(|_| {
             black_box(&read::<T>(black_box(&raw)));
+        });
+    }))
+}
+
+fn remake<T: DeserializeOwned + Remake + 'static>(raw: &RawTerm) -> Option<Work> {
+    let value = read::<T>(raw)?;
+    Some(Box::new(move |count| {
+        (0..count).for_each(|_| {
+            black_box(&black_box(&value).remake());
         });
     }))
 }
