@@ -19,6 +19,7 @@ mod ecosystem_channels;
 mod ecosystem_delta_crdt;
 mod ecosystem_discovery;
 mod ecosystem_horde;
+mod ecosystem_horde_api;
 mod ecosystem_horde_faults;
 mod ecosystem_horde_supervisor;
 mod ecosystem_pubsub_contract;
