@@ -2,6 +2,7 @@
 
 mod calls;
 mod echo;
+mod fail_over;
 mod formation;
 mod head_of_line;
 mod idle;
@@ -37,6 +38,8 @@ pub(crate) struct Request {
     pub(crate) millis: f64,
     /// Another build of this program, whose Rust nodes take part in each line.
     pub(crate) against: Option<PathBuf>,
+    /// Processors that have nothing to do are kept from halting.
+    pub(crate) awake: bool,
 }
 
 impl Request {
@@ -63,6 +66,9 @@ const SUBJECTS: &[Subject] = &[
     ("calls-two-cpus", Placement::TwoCpus, calls::lines),
 ];
 
+/// The nodes of which one runs a singleton.
+pub(crate) const JOBS: [&str; 3] = ["ja", "jb", "jc"];
+
 /// The names of all subjects.
 pub(crate) fn names() -> Vec<&'static str> {
     SUBJECTS
@@ -74,6 +80,7 @@ pub(crate) fn names() -> Vec<&'static str> {
             "registry",
             "registry-heal-few",
             "registry-heal-many",
+            "fail-over",
             "mesh",
             "formation",
             "idle",
@@ -107,6 +114,7 @@ fn subject(name: &str, request: &Request, show: &mut dyn FnMut(&str)) {
         "registry" => registry::lines(request, &mut |line| show(&line.run(request.rounds))),
         "registry-heal-few" => registry::heal::few(request, &mut |line| show(&line.run(request.rounds))),
         "registry-heal-many" => registry::heal::many(request, &mut |line| show(&line.run(request.rounds))),
+        "fail-over" => fail_over::lines(request, &mut |line| show(&line.run(request.rounds))),
         "mesh" => mesh::lines(request, &mut |line| show(&line.run(request.rounds))),
         "formation" => formation::lines(request, &mut |line| show(&line.run(request.rounds))),
         "idle" => show(&idle::text(request)),

@@ -1,7 +1,7 @@
 //! Measurements of a Rust node beside real BEAM nodes, in one run, in turns.
 //!
-//! `cargo run --profile dist -p foundation-bench-macro -- [--long] [--otp N|all] [--rounds N] [--against PROGRAM] [--save FILE] [SUBJECT…]`; see
-//! `docs/performance.md` for what each line means. Nothing here is a test: a goal that is missed is printed, not raised.
+//! `cargo run --profile dist -p foundation-bench-macro -- [--long] [--otp N|all] [--rounds N] [--against PROGRAM] [--awake] [--save FILE]
+//! [SUBJECT…]`; see `docs/performance.md` for what each line means. Nothing here is a test: a goal that is missed is printed, not raised.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -10,6 +10,7 @@
     reason = "a measurement that cannot be made ends with a message; nothing here runs in production"
 )]
 
+mod awake;
 mod foreign;
 mod lines;
 mod peer;
@@ -22,6 +23,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use awake::Awake;
 use lines::Request;
 
 fn main() -> ExitCode {
@@ -35,12 +37,25 @@ fn main() -> ExitCode {
             foreign::main(rest);
             return ExitCode::SUCCESS;
         }
+        Some((awake::COMMAND, _)) => {
+            awake::main();
+            return ExitCode::SUCCESS;
+        }
         _ => {}
     }
     match parse(&arguments) {
         Ok((request, save)) => {
-            run(&request, save, &arguments);
-            ExitCode::SUCCESS
+            let awake = if request.awake { Awake::start() } else { Ok(Awake::default()) };
+            match awake {
+                Ok(_awake) => {
+                    run(&request, save, &arguments);
+                    ExitCode::SUCCESS
+                }
+                Err(why) => {
+                    eprintln!("--awake: {why}");
+                    ExitCode::FAILURE
+                }
+            }
         }
         Err(why) => {
             eprintln!("{why}\nsubjects: {}", lines::names().join(" "));
@@ -51,7 +66,7 @@ fn main() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
     let (mut rounds, mut millis, mut otp, mut save, mut subjects) = (None, 300.0, None, None, Vec::new());
-    let (mut against, mut all) = (None, false);
+    let (mut against, mut all, mut awake) = (None, false, false);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{argument} needs a value"));
@@ -66,6 +81,7 @@ fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
                 number => otp = Some(number.parse().map_err(|_| "--otp wants a number, or all")?),
             },
             "--against" => against = Some(PathBuf::from(value()?)),
+            "--awake" => awake = true,
             "--save" => save = Some(PathBuf::from(value()?)),
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
             subject => subjects.push(subject.to_owned()),
@@ -79,7 +95,7 @@ fn parse(arguments: &[String]) -> Result<(Request, Option<PathBuf>), String> {
     }
     let release = stage::release(otp);
     let others = if all { stage::others(&release) } else { Vec::new() };
-    Ok((Request { release, others, subjects, rounds: rounds.unwrap_or(3), millis, against }, save))
+    Ok((Request { release, others, subjects, rounds: rounds.unwrap_or(3), millis, against, awake }, save))
 }
 
 fn run(request: &Request, save: Option<PathBuf>, arguments: &[String]) {
@@ -125,6 +141,7 @@ fn head(request: &Request, arguments: &[String]) -> String {
             format!("{cpus} × {}; {}", model.trim_start_matches([' ', '\t', ':']), output("uname", &["-sr"])),
         ),
         ("load average", load()),
+        ("processors", if request.awake { "kept from halting" } else { "halt when idle" }.to_owned()),
         ("Erlang/OTP", format!("{}, default flags, hidden{}", request.release.version, others)),
         ("rustc", output("rustc", &["--version"])),
         ("command", format!("cargo run {profile} -p foundation-bench-macro -- {}", arguments.join(" "))),

@@ -2,6 +2,7 @@
 //! same measurements when told to on its standard input, one a line.
 
 mod discovery;
+mod jobs;
 mod names;
 mod ops;
 

@@ -29,20 +29,35 @@ impl fmt::Display for Placement {
 impl Placement {
     /// Runs `start` so that threads and processes that it starts are on the processors of one side (0 or 1).
     pub(crate) fn place<T>(self, side: usize, start: impl FnOnce() -> T) -> T {
-        let before = sched_getaffinity(None).expect("the affinity can be read");
-        let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| before.is_set(*cpu)).collect();
+        let all = processors();
         let cpu = match self {
             Self::Unpinned => return start(),
             Self::OneCpu => all.first(),
             Self::TwoCpus => all.get(side % all.len().max(1)),
         };
-        let mut set = CpuSet::new();
-        set.set(*cpu.expect("a processor"));
-        sched_setaffinity(None, &set).expect("a processor of one's own can be chosen");
-        let value = start();
-        sched_setaffinity(None, &before).expect("the affinity can be restored");
-        value
+        on(*cpu.expect("a processor"), start)
     }
+}
+
+fn affinity() -> CpuSet {
+    sched_getaffinity(None).expect("the affinity can be read")
+}
+
+/// The processors that this program may use.
+pub(crate) fn processors() -> Vec<usize> {
+    let set = affinity();
+    (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// Runs `start` so that threads and processes that it starts are on this processor.
+pub(crate) fn on<T>(cpu: usize, start: impl FnOnce() -> T) -> T {
+    let before = affinity();
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).expect("a processor of one's own can be chosen");
+    let value = start();
+    sched_setaffinity(None, &before).expect("the affinity can be restored");
+    value
 }
 
 /// Processor time that all threads of a process have used so far; zero if it is gone.

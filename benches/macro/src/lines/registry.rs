@@ -130,7 +130,7 @@ impl Pair {
     }
 }
 
-fn figure(numbers: &Numbers, name: &str) -> f64 {
+pub(super) fn figure(numbers: &Numbers, name: &str) -> f64 {
     numbers.get(name).copied().unwrap_or(f64::NAN)
 }
 
@@ -138,7 +138,7 @@ fn count(peer: &dyn Peer) -> Result<usize, String> {
     Ok(figure(&peer.op("names_count")?, "names") as usize)
 }
 
-fn until(
+pub(super) fn until(
     patience: Duration,
     what: &str,
     mut condition: impl FnMut() -> Result<bool, String>,
@@ -161,7 +161,7 @@ pub(super) fn lines(request: &Request, show: &mut dyn FnMut(Line<'_>)) {
 }
 
 /// The unmodified libraries, compiled.
-fn code(request: &Request) -> Result<Vec<PathBuf>, String> {
+pub(super) fn code(request: &Request) -> Result<Vec<PathBuf>, String> {
     let sources = sources().ok_or_else(|| {
         format!("$FOUNDATION_ECOSYSTEM lacks one of {}; see make ecosystem", LIBRARIES.join(", "))
     })?;

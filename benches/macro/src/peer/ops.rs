@@ -68,6 +68,7 @@ pub(super) async fn run(node: &Node, line: &str) -> Result<Numbers> {
         }
         "discover" => super::discovery::discover(node, text("file").ok_or("file is missing")?).await,
         name if name.starts_with("names_") => super::names::run(node, name, &peer, &get).await,
+        name if name.starts_with("jobs_") => super::jobs::run(node, name, &get).await,
         other => Err(format!("unknown operation {other}")),
     }
 }
