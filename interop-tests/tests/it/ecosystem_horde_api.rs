@@ -3,12 +3,13 @@
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::{eventually_eq, eventually_true};
 use foundation_interop_tests::{Beam, Case, Epmd, Release, case, otp};
+use foundation_node::Error;
 use foundation_node::service::horde::Registered;
 use foundation_proto::etf::Term;
 
 use crate::ecosystem::{TOPIC, source};
 use crate::ecosystem_horde::{node, start_registry_auto, visible};
-use crate::rust::WAIT;
+use crate::rust::{Rust, WAIT};
 
 /// Runs a case where the newest Horde runs.
 fn with_latest(what: &str, run: impl Fn(&Release, &std::path::Path) -> Result<(), Unsupported>) {
@@ -238,6 +239,78 @@ fn horde_registry_of_several_releases() {
                 registry.select().iter().all(|found| found.pid.node == "one@127.0.0.1")
             });
             eventually_eq("all of them", WAIT, &50, || registry.count());
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn horde_registry_through_a_beam_node() {
+    with_latest(
+        "Horde.Registry through one of its nodes, hidden, without a member of ours: names both ways, conflicts, ends, metadata, sends",
+        |release, horde| {
+            let epmd = Epmd::start(release);
+            let Some(one) = node(release, &epmd, horde, "one") else { return Ok(()) };
+            let Some(two) = node(release, &epmd, horde, "two") else { return Ok(()) };
+            start_registry_auto(&one);
+            start_registry_auto(&two);
+            two.elixir("true = Node.connect(:\"one@127.0.0.1\"); :ok");
+            let rust = Rust::start(&epmd, "rust");
+            let names = rust.node.horde_client("MyReg", "one@127.0.0.1").unwrap();
+            let worker = rust.node.process().unwrap();
+            let [ours, theirs, nobody] = ["ours", "theirs", "nobody"].map(Term::from);
+
+            two.elixir("{:ok, _} = Horde.Registry.register(MyReg, \"theirs\", [1, 2]); :ok");
+            let value = Term::list([Term::from(1), Term::from(2)]);
+            eventually_true("theirs is found", WAIT, || {
+                let found = rust.run(names.lookup(&theirs)).unwrap();
+                found.is_some_and(|(pid, got)| pid.node == "two@127.0.0.1" && got == value)
+            });
+            let taken = rust.run(names.register(theirs.clone(), Term::atom("nil"), worker.pid())).unwrap();
+            assert!(matches!(taken, Registered::Already(pid) if pid.node == "two@127.0.0.1"));
+            // Nobody loses a name to somebody who never had it.
+            rust.run(names.unregister(theirs.clone(), worker.pid())).unwrap();
+            assert!(rust.run(names.lookup(&theirs)).unwrap().is_some());
+            rust.run(names.send(&theirs, &Term::atom("hello"))).unwrap();
+            assert_eq!(two.elixir("receive do :hello -> :ok after 20000 -> :nothing end"), ":ok");
+            assert_eq!(rust.run(names.lookup(&nobody)).unwrap(), None);
+            assert!(matches!(rust.run(names.send(&nobody, &Term::atom("hello"))), Err(Error::NoProc)));
+
+            let got = rust.run(names.register(ours.clone(), Term::from(7), worker.pid())).unwrap();
+            assert_eq!(got, Registered::Yes);
+            let mine = Some((worker.pid().clone(), Term::from(7)));
+            eventually_eq("ours is found", WAIT, &mine, || rust.run(names.lookup(&ours)).unwrap());
+            let again = rust.run(names.register(ours.clone(), Term::from(8), worker.pid())).unwrap();
+            assert_eq!(again, Registered::Already(worker.pid().clone()));
+            assert_eq!(rust.run(names.keys(worker.pid())).unwrap(), [ours.clone()]);
+            let shown =
+                "Horde.Registry.select(MyReg, [{{\"ours\", :\"$1\", :\"$2\"}, [], [{{:\"$1\", :\"$2\"}}]}])";
+            eventually_eq("the other node shows it", WAIT, &"true".to_owned(), || {
+                two.elixir(&format!("match?([{{pid, 7}}] when node(pid) == :\"rust@127.0.0.1\", {shown})"))
+            });
+            assert_eq!(rust.run(names.count()).unwrap(), 2);
+            let mut all = rust.run(names.select()).unwrap();
+            all.sort_by(|a, b| a.0.cmp_erlang(&b.0));
+            assert_eq!(all[0], (ours.clone(), worker.pid().clone(), Term::from(7)));
+            assert_eq!((&all[1].0, &all[1].2), (&theirs, &value));
+
+            rust.run(names.put_meta(Term::atom("size"), Some(Term::from(3)))).unwrap();
+            assert_eq!(rust.run(names.meta(&Term::atom("size"))).unwrap(), Some(Term::from(3)));
+            rust.run(names.put_meta(Term::atom("size"), None)).unwrap();
+            assert_eq!(rust.run(names.meta(&Term::atom("size"))).unwrap(), None);
+
+            // Given up, and ended.
+            rust.run(names.unregister(ours.clone(), worker.pid())).unwrap();
+            eventually_eq("it is given up", WAIT, &"[]".to_owned(), || two.elixir(shown));
+            let got = rust.run(names.register(ours.clone(), Term::from(7), worker.pid())).unwrap();
+            assert_eq!(got, Registered::Yes);
+            eventually_eq("it is back", WAIT, &mine, || rust.run(names.lookup(&ours)).unwrap());
+            drop(worker);
+            eventually_eq("its process has ended", WAIT, &1, || rust.run(names.count()).unwrap());
+            eventually_eq("also there", WAIT, &"[]".to_owned(), || two.elixir(shown));
+
+            let none = rust.node.horde_client("NoReg", "one@127.0.0.1").unwrap();
+            assert!(matches!(rust.run(none.lookup(&ours)), Err(Error::Raised(_))));
             Ok(())
         },
     );

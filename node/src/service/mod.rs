@@ -45,6 +45,7 @@ use tracing::{debug, warn};
 use channels::Channels;
 use delta_crdt::DeltaCrdt;
 use horde::HordeRegistry;
+use horde::client::HordeClient;
 use horde::supervisor::HordeSupervisor;
 use lease::Leases;
 use mesh::Mesh;
@@ -157,6 +158,14 @@ impl Node {
         let started = HordeRegistry::start(self, &name)?;
         registries.insert(name, started.clone());
         Ok(started)
+    }
+
+    /// The `Horde.Registry` of this name as this BEAM node has it: its names are asked for there, and none is kept here.
+    ///
+    /// # Errors
+    /// A name is too long, or is none of a node. Nothing is asked yet.
+    pub fn horde_client(&self, name: &str, through: &str) -> Result<HordeClient> {
+        HordeClient::new(self, elixir_name(name)?, crate::node::atom(through)?)
     }
 
     /// What this node is to the `Horde.DynamicSupervisor` of this name: a member that runs no children. `"MyApp.Supervisor"` and

@@ -4,7 +4,7 @@
 //! A node of ours is a member of its own among the BEAM members; the one names the other, and the map tells the rest. What a
 //! BEAM does with our names depends on whether this node is visible: Horde finds a process elsewhere only on the nodes of
 //! `Node.list/0`. To a hidden node's names its `select`, `count` and `keys` apply, and whoever has the pid can send to it;
-//! `lookup` and `:via` do not find them.
+//! `lookup` and `:via` do not find them. [`client`] asks a BEAM node without being a member.
 //!
 //! ```no_run
 //! # async fn example(node: foundation_node::Node) -> foundation_node::Result<()> {
@@ -18,6 +18,7 @@
 //! ```
 
 pub(crate) mod auto;
+pub mod client;
 pub mod supervisor;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
