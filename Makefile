@@ -61,6 +61,7 @@ SOAK_PARTITIONS ?= 1000
 SOAK_FAULTS ?= 10
 SOAK_DISCONNECTS ?= 300
 SOAK_SEEDS ?= 5000
+SOAK_HORDE ?= 5
 
 soak:
 	script/otp-matrix.sh
@@ -71,6 +72,9 @@ soak:
 	FOUNDATION_INTEROP=$${FOUNDATION_INTEROP:-all} FOUNDATION_SOAK_FAULTS=$(SOAK_FAULTS) \
 	FOUNDATION_SOAK_DISCONNECTS=$(SOAK_DISCONNECTS) \
 	$(ERLANG) cargo test -p foundation-interop-tests --test it -- faults:: --nocapture
+	@# Needs the sources that FOUNDATION_ECOSYSTEM names; says so if they are absent.
+	FOUNDATION_INTEROP=$${FOUNDATION_INTEROP:-all} FOUNDATION_SOAK_SEEDS=$(SOAK_HORDE) \
+	$(ERLANG) cargo test -p foundation-interop-tests --test it -- horde_under_faults --nocapture
 	FOUNDATION_SOAK_LOCAL=$(SOAK_LOCAL) FOUNDATION_SOAK_CYCLES=$(SOAK_CYCLES) FOUNDATION_SOAK_PARTITIONS=$(SOAK_PARTITIONS) \
 	$(ERLANG) cargo test -p foundation-interop-tests --test it faults::soak -- --ignored --nocapture
 	FOUNDATION_SIM_SEEDS=$(SOAK_SEEDS) cargo test -p foundation-cluster --lib -- \

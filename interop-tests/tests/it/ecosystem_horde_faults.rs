@@ -8,7 +8,7 @@ use foundation_cluster::sim::Random;
 use foundation_interop_tests::beam::Options;
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::{answer_within, eventually_true};
-use foundation_interop_tests::wire::Wire;
+use foundation_interop_tests::wire::{Host, Wire};
 use foundation_interop_tests::{Beam, Epmd, Release};
 use foundation_node::process::Process;
 use foundation_node::service::horde::supervisor::HordeSupervisor;
@@ -115,7 +115,12 @@ impl Three {
         self.write(None);
         match fault {
             Fault::Partition => {
-                self.wire.partition();
+                // Both ways, or one.
+                match self.random.below(3) {
+                    0 => self.wire.partition(),
+                    1 => self.wire.stall_from(Host::A),
+                    _ => self.wire.stall_from(Host::B),
+                }
                 self.write(None);
                 eventually_true("both are given up", WAIT, || !self.near(0) && !self.near(1));
                 self.write(None);
@@ -134,7 +139,12 @@ impl Three {
                 self.meet();
             }
             Fault::Disconnect => drop(self.beams[at].elixir(&format!("Node.disconnect(:\"{RUST}\"); :ok"))),
-            Fault::Cut => self.wire.cut(),
+            // Both sides hear of it, or one.
+            Fault::Cut => match self.random.below(3) {
+                0 => self.wire.cut(),
+                1 => self.wire.half_open(Host::A),
+                _ => self.wire.half_open(Host::B),
+            },
             Fault::RestartOurs => {
                 self.rust.run(self.rust.node.stop());
                 for beam in &self.beams {
