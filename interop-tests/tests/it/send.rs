@@ -1,9 +1,13 @@
 //! Messages, both ways.
 
+use std::time::Duration;
+
+use foundation_interop_tests::beam::Options;
+use foundation_interop_tests::wire::Wire;
 use foundation_interop_tests::{Beam, Case, Epmd, case};
 use foundation_node::process::AliasKind;
 use foundation_proto::Limits;
-use foundation_proto::etf::{RawTerm, Term};
+use foundation_proto::etf::{RawTerm, Term, phash2_range};
 
 use crate::rust::{Rust, next, next_term, shown, term};
 
@@ -93,6 +97,60 @@ fn ten_megabytes() {
         );
         Ok(())
     });
+}
+
+#[test]
+fn large_messages_to_a_slow_peer() {
+    case(
+        Case::Full,
+        TOPIC,
+        "large messages beside small ones to a BEAM behind 20 MB/s, in fragments of several lengths",
+        |release| {
+            const COUNT: u8 = 12;
+            const SIZE: usize = 1_500_001;
+            let epmd = Epmd::start(release);
+            let wire = Wire::new(&epmd);
+            wire.rate(20_000_000);
+            let rust = Rust::on(wire.a(), "rust", |config| config);
+            let beam = Options::new(release, wire.b(), "beam").start();
+            let large =
+                |n: u8| -> Vec<u8> { (0..SIZE).map(|at| (at % 251) as u8 ^ (at >> 12) as u8 ^ n).collect() };
+            rust.run(async {
+                let (bulk, small) = (rust.node.process().unwrap(), rust.node.process().unwrap());
+                let to = ("test", "beam@127.0.0.1");
+                let sends = rust.spawn(async move {
+                    for n in 0..COUNT {
+                        let message =
+                            Term::from((Term::atom("large"), i64::from(n), Term::binary(&large(n))));
+                        bulk.send_term(to, &message).await.unwrap();
+                    }
+                });
+                let mut n = 0_i64;
+                while !sends.is_finished() {
+                    small.send_term(to, &Term::from((Term::atom("small"), n))).await.unwrap();
+                    n += 1;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                small.send_term(to, &Term::from((Term::atom("sent"), n))).await.unwrap();
+            });
+            // In order, each whole.
+            let expected: Vec<String> = (0..COUNT)
+                .map(|n| phash2_range(&Term::binary(&large(n)), 1 << 32).unwrap().to_string())
+                .collect();
+            let got = beam.eval(&format!(
+                "[receive {{large, N, Bin}} -> erlang:phash2(Bin, 1 bsl 32) after 30000 -> nothing end || N <- lists:seq(0, {})]",
+                COUNT - 1
+            ));
+            assert_eq!(got, format!("[{}]", expected.join(",")));
+            assert_eq!(
+                beam.eval(
+                    "receive {sent, Sent} -> lists:all(fun(N) -> receive {small, M} -> M =:= N after 5000 -> false end end, lists:seq(0, Sent - 1)) after 5000 -> nothing end"
+                ),
+                "true"
+            );
+            Ok(())
+        },
+    );
 }
 
 #[test]

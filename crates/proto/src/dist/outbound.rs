@@ -285,7 +285,8 @@ impl Outbound {
     /// Gives waiting signals their places on the wire, as far ahead as is good.
     fn settle(&mut self, now: Mono) {
         while self.frames.wire.len() < SETTLED && !self.schedule.is_empty() {
-            let turn = self.schedule.turn(self.pace.has_room(), |item| self.frames.write_next(item));
+            let (room, fragment) = (self.pace.has_room(), self.pace.fragment());
+            let turn = self.schedule.turn(room, |item| self.frames.write_next(item, fragment));
             let asks = match turn {
                 Turn::Nobodys => self.pace.waits(now),
                 Turn::Ordinary => false,

@@ -2,7 +2,6 @@ use std::borrow::Cow;
 
 use bytes::{BufMut, Bytes};
 
-use super::FRAGMENT;
 use super::routes::{Addressee, Routes, ends};
 use super::schedule::{Fragments, Item, Size};
 use super::wire::Wire;
@@ -50,14 +49,15 @@ impl FrameWriter {
         matches!(self.mode, HeaderMode::Header { fragments: true, .. })
     }
 
-    /// Writes the signal or its next fragment; returns how many bytes that took and whether it was the last.
-    pub(super) fn write_next(&mut self, item: &mut Item) -> (usize, bool) {
+    /// Writes the signal or its next fragment, of this many bytes if the signal is begun with it; returns how many bytes that took
+    /// and whether it was the last.
+    pub(super) fn write_next(&mut self, item: &mut Item, fragment: usize) -> (usize, bool) {
         let before = self.wire.len();
-        let complete = self.write_part(item);
+        let complete = self.write_part(item, fragment);
         (self.wire.len() - before, complete)
     }
 
-    fn write_part(&mut self, item: &mut Item) -> bool {
+    fn write_part(&mut self, item: &mut Item, fragment: usize) -> bool {
         if item.size == Size::Small || !self.can_fragment() {
             self.write_whole(&item.control, item.payload.as_ref(), item.token.as_deref());
             return true;
@@ -66,8 +66,12 @@ impl FrameWriter {
             Some(fragments) => self.write_fragment(fragments),
             None => {
                 let token = item.token.take();
-                item.fragments =
-                    self.write_first_fragment(&item.control, item.payload.as_ref(), token.as_deref());
+                item.fragments = self.write_first_fragment(
+                    &item.control,
+                    item.payload.as_ref(),
+                    token.as_deref(),
+                    fragment,
+                );
                 item.payload = None;
                 item.fragments.is_none()
             }
@@ -171,10 +175,11 @@ impl FrameWriter {
         control: &ControlMessage,
         payload: Option<&RawTerm>,
         token: Option<&RawTerm>,
+        size: usize,
     ) -> Option<Fragments> {
         let mut rest = self.encode_control(control, payload, token).map(Cow::into_owned).unwrap_or_default();
-        let first = rest.split_to(FRAGMENT.saturating_sub(self.control.len()).min(rest.len()));
-        let further = rest.len().div_ceil(FRAGMENT) as u64;
+        let first = rest.split_to(size.saturating_sub(self.control.len()).min(rest.len()));
+        let further = rest.len().div_ceil(size) as u64;
         self.last_sequence += 1;
         let sequence = self.last_sequence;
         let (atoms, control) = (&self.atoms, &self.control);
@@ -188,12 +193,12 @@ impl FrameWriter {
             out.put_slice(control);
         });
         self.wire.share(first);
-        (further > 0).then_some(Fragments { sequence, next: further, rest })
+        (further > 0).then_some(Fragments { sequence, next: further, size, rest })
     }
 
     /// A frame with the next part of a payload; true if it was the last.
     fn write_fragment(&mut self, fragments: &mut Fragments) -> bool {
-        let part = fragments.rest.split_to(FRAGMENT.min(fragments.rest.len()));
+        let part = fragments.rest.split_to(fragments.size.min(fragments.rest.len()));
         self.wire.append(|out| {
             out.put_u32((FRAGMENT_PREFIX + part.len()) as u32);
             out.put_slice(&[VERSION_MAGIC, DIST_FRAG_CONT]);

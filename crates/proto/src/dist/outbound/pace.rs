@@ -18,6 +18,9 @@ use crate::dist::ControlMessage;
 /// somewhere, and that queue is kept between two bounds: those of [`BESIDE_SMALL`] while small messages travel beside large ones, else
 /// those of [`ALONE`]; on long paths, between the eighth and the third part of what is on its way.
 ///
+/// A peer that takes long for a fragment, such as a BEAM over TLS, gets shorter ones while small messages travel beside large ones:
+/// what is in front of a small message is then a matter of time, not of bytes.
+///
 /// A peer that leaves a probe unanswered is not paced until it has answered all of them.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -35,6 +38,9 @@ pub(super) struct Pace {
     shortest: Option<Shortest>,
     /// The window has met its bound, and grows slowly from now on.
     settled: bool,
+    pull: Pull,
+    /// The length of a fragment at the last answer.
+    fragment: u64,
     /// A probe was left unanswered for too long.
     silent: bool,
     /// While `sent` is below this, small messages are about.
@@ -56,6 +62,35 @@ struct Shortest {
     seen: Mono,
 }
 
+/// How fast the peer takes what waits for it: bytes and the time between answers, each worth less with every later one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pull {
+    bytes: u64,
+    time: Duration,
+    /// When the last answer came.
+    last: Option<Mono>,
+}
+
+impl Pull {
+    /// Another answer, `round_trip` after it was asked for; `bytes` are those since the one before.
+    fn answered(&mut self, bytes: u64, round_trip: Duration, now: Mono) {
+        let Some(last) = self.last.replace(now) else { return };
+        let time = now.saturating_since(last);
+        // A longer pause is one of the path, or of this side, in which the peer had nothing to take.
+        if time <= round_trip / 2 {
+            self.bytes = self.bytes - self.bytes / 16 + bytes;
+            self.time = self.time - self.time / 16 + time;
+        }
+    }
+
+    /// What it takes within this time; `None` if that is not known.
+    fn within(&self, time: Duration) -> Option<u64> {
+        let known = self.time.as_nanos();
+        (known > 0)
+            .then(|| u64::try_from(u128::from(self.bytes) * time.as_nanos() / known).unwrap_or(u64::MAX))
+    }
+}
+
 /// What is aimed at.
 #[derive(Clone, Copy, Debug)]
 struct Aim {
@@ -70,9 +105,26 @@ struct Aim {
 /// fragments, 1 GB/s, the queue is 64 to 192 µs long.
 const BESIDE_SMALL: Aim = Aim { window: 3 << 16, least: 1 << 16, most: 3 << 16 };
 
+/// Beside small messages, a fragment is no longer than what the peer takes in this time, as far as the next bounds allow.
+const FRAGMENT_TIME: Duration = Duration::from_micros(150);
+
+/// Shorter ones take longer: this is what a record of TLS holds, and 8 KiB halved the rate towards a BEAM.
+const SHORTEST_FRAGMENT: u64 = 16 << 10;
+
 /// Enough for both sides to work without waiting for each other, with few answers; and little enough that the first small message is
 /// late by milliseconds, not by what the buffers of both kernels take.
 const ALONE: Aim = Aim { window: 16 << 20, least: 4 << 20, most: 12 << 20 };
+
+impl Aim {
+    /// What is aimed at beside small messages, with fragments of this length.
+    fn beside_small(fragment: u64) -> Self {
+        if fragment >= FRAGMENT as u64 {
+            return BESIDE_SMALL;
+        }
+        // One more than of whole ones, so that half as many probes are enough.
+        Self { window: 4 * fragment, least: fragment, most: 4 * fragment }
+    }
+}
 
 /// How many probes follow one another within a window.
 const PROBES: u64 = 4;
@@ -108,7 +160,20 @@ impl Pace {
     }
 
     fn aim(&self) -> Aim {
-        if self.sent < self.beside_small { BESIDE_SMALL } else { ALONE }
+        if self.sent < self.beside_small { Aim::beside_small(self.fragment() as u64) } else { ALONE }
+    }
+
+    /// How much of a message a fragment has.
+    pub(super) fn fragment(&self) -> usize {
+        if self.probe.is_none() || self.sent >= self.beside_small {
+            return FRAGMENT;
+        }
+        let bytes = self.pull.within(FRAGMENT_TIME).map_or(FRAGMENT as u64, |bytes| {
+            // Not another length with each answer.
+            let power = bytes.checked_ilog2().map_or(0, |log| 1 << log);
+            power.clamp(SHORTEST_FRAGMENT, FRAGMENT as u64)
+        });
+        bytes as usize
     }
 
     /// Whether another part of a large message may be written now.
@@ -133,7 +198,9 @@ impl Pace {
 
     /// The bytes between two probes.
     fn spacing(&self) -> u64 {
-        (self.window / PROBES).max(FRAGMENT as u64)
+        let fragment = self.fragment();
+        // An answer costs the peer as much as a short fragment.
+        (self.window / PROBES).max(if fragment < FRAGMENT { 2 * fragment } else { fragment } as u64)
     }
 
     fn probes(&mut self, now: Mono) -> bool {
@@ -148,17 +215,22 @@ impl Pace {
     /// The peer has answered the first open probe.
     pub(super) fn answered(&mut self, now: Mono) {
         let Some(probe) = self.open.pop_front() else { return };
+        let time = now.saturating_since(probe.at);
+        self.pull.answered(probe.sent.saturating_sub(self.arrived), time, now);
         self.arrived = probe.sent;
         self.silent &= !self.open.is_empty();
-        let aim = self.aim();
-        let time = now.saturating_since(probe.at);
+        let (aim, fragment) = (self.aim(), self.fragment() as u64);
+        if fragment < core::mem::replace(&mut self.fragment, fragment) {
+            // The round trips so far were those behind longer ones.
+            (self.window, self.shortest) = (aim.window, None);
+        }
         let shortest = match self.shortest {
             Some(shortest) if shortest.time <= time && now.saturating_since(shortest.seen) < BELIEVED => {
                 shortest
             }
             Some(shortest) if shortest.time <= time => {
                 // Seen anew with little on its way.
-                self.window = BESIDE_SMALL.window;
+                self.window = Aim::beside_small(fragment).window;
                 Shortest { time, seen: now }
             }
             _ => Shortest { time, seen: now },
@@ -211,7 +283,7 @@ mod tests {
         Mono::ZERO + Duration::from_micros(micros)
     }
 
-    /// Bulk data through a path that delivers a fragment every `service` µs, one after the other, and answers `delay` µs after that.
+    /// Bulk data through a path that delivers [`FRAGMENT`] bytes every `service` µs, one after the other, and answers `delay` µs after that.
     /// Returns the bytes on the way at the end, and the bytes that were written.
     fn through_a_path(
         pace: &mut Pace,
@@ -227,8 +299,9 @@ mod tests {
                 pace.small();
             }
             while pace.has_room() {
-                free = free.max(now) + service;
-                if pace.wrote(FRAGMENT, at(now)) {
+                let bytes = pace.fragment();
+                free = free.max(now) + (service * bytes as u64).div_ceil(FRAGMENT_BYTES);
+                if pace.wrote(bytes, at(now)) {
                     answers.push_back(free + delay);
                 }
             }
@@ -290,6 +363,24 @@ mod tests {
             let possible = 3_000_000 / service * FRAGMENT_BYTES;
             assert!(written * 10 >= possible * 7, "{written} of {possible} for {service}, {delay}");
         }
+    }
+
+    #[test]
+    fn a_slow_peer_gets_shorter_fragments_while_small_messages_are_about() {
+        // 94 MB/s, as a BEAM over TLS.
+        let (service, delay) = (700, 100);
+        let mut pace = paced();
+        let (on_its_way, written) = through_a_path(&mut pace, 0, 3_000_000, (service, delay), true);
+        assert_eq!(pace.fragment(), 16 << 10);
+        // Less than 1.4 ms, where three whole fragments are 2.1.
+        assert!(on_its_way <= 128 << 10, "{on_its_way}");
+        let possible = 3_000_000 / service * FRAGMENT_BYTES;
+        assert!(written * 100 >= possible * 95, "{written} of {possible}");
+        // Alone, and from a peer that has become fast, fragments are whole again.
+        let (_, _) = through_a_path(&mut pace, 3_000_000, 4_000_000, (service, delay), false);
+        assert_eq!(pace.fragment(), FRAGMENT);
+        let (_, _) = through_a_path(&mut pace, 4_000_000, 5_000_000, (60, 40), true);
+        assert_eq!(pace.fragment(), FRAGMENT);
     }
 
     /// Small messages come when much more than a window is on its way and every probe was answered.

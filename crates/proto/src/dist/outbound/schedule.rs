@@ -90,6 +90,8 @@ pub(super) struct Fragments {
     pub(super) sequence: u64,
     /// The number of the next fragment; the last is 1.
     pub(super) next: u64,
+    /// The bytes of each but the last. Their number was said with the first, so it stays as it is.
+    pub(super) size: usize,
     /// What is left of the payload, as it goes on the wire.
     pub(super) rest: bytes::Bytes,
 }
