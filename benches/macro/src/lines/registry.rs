@@ -262,10 +262,14 @@ fn few(request: &Request, pairs: &Pairs, show: &mut dyn FnMut(Line<'_>)) {
                 Box::new(move || {
                     let first = pair.new_names(10);
                     let text = format!("names_seen node={} first={first} count=10", to.name());
-                    Ok(percentiles(&from.op(&text)?, 1e3))
+                    let numbers = from.op(&text)?;
+                    let mut sample = percentiles(&numbers, 1e3);
+                    sample.extras.push(("there after", figure(&numbers, "there") / 1e3));
+                    Ok(sample)
                 })
             },
         )
+        .goal(within(TO_BEAM, 1.0).extra("there after"))
         .goal(at_most(TO_BEAM, 0.1, HORDE))
         .goal(at_most(OWN, 0.1, HORDE)),
     );

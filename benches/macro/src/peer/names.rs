@@ -1,17 +1,18 @@
 //! Names: ours between Rust nodes, and those of `Horde.Registry`.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use foundation_node::Node;
 use foundation_node::net_kernel::NodeType;
 use foundation_node::process::Process;
 use foundation_node::service::horde::{self, HordeRegistry};
 use foundation_node::service::registry::{self, Registry};
+use foundation_proto::Limits;
 use foundation_proto::etf::{Atom, Pid, Tape, Term};
 
 use super::ops::{Result, micros, why};
 use super::{PATIENCE, unbounded};
-use crate::stats::{Numbers, percentiles};
+use crate::stats::{Numbers, median, percentiles};
 
 /// As the BEAM side calls it.
 const NAME: &str = "Bench.Names";
@@ -103,11 +104,15 @@ pub(super) async fn run(
         "names_limit" => one("ns", two_reads(get("count")?, get("rounds")?)),
         "names_lookup" => one("ns", lookup(&names, get("first")?, get("count")?, get("rounds")?)?),
         "names_seen" => {
-            let mut times = Vec::new();
+            let (mut times, mut there) = (Vec::new(), Vec::new());
             for number in get("first")?..get("first")? + get("count")? {
-                times.push(seen(node, &names, peer, number).await?);
+                let (answered, found) = seen(node, &names, peer, number).await?;
+                times.push(answered);
+                there.push(found);
             }
-            Ok(percentiles(times))
+            let mut numbers = percentiles(times);
+            numbers.insert("there".to_owned(), median(&there));
+            Ok(numbers)
         }
         other => Err(format!("unknown operation {other}")),
     }
@@ -136,7 +141,6 @@ async fn open(node: &Node, peer: &Atom, own: bool) -> Result<Numbers> {
             };
             let (Some(from), Some(name)) = (from.as_pid(), name.as_binary()) else { continue };
             let name = Term::binary(name);
-            let found = Term::from((Term::atom("found"), name.clone()));
             // Whoever asks gives up then too.
             let deadline = Instant::now() + PATIENCE;
             while !names.has(&name) && Instant::now() < deadline {
@@ -145,6 +149,7 @@ async fn open(node: &Node, peer: &Atom, own: bool) -> Result<Numbers> {
             if !names.has(&name) {
                 continue;
             }
+            let found = Term::from((Term::atom("found"), name, Term::Float(clock())));
             let _gone = process.send_term(&from, &found).await;
         }
     });
@@ -236,15 +241,23 @@ fn two_reads(count: usize, rounds: usize) -> f64 {
     fastest / count as f64
 }
 
-/// Registered here, found there, and answered. The beat of who replicates does not know of this one.
-async fn seen(node: &Node, names: &Names, peer: &Atom, number: usize) -> Result<f64> {
+/// Microseconds of the system's clock: all nodes of a run are on one machine, so that they have one.
+fn clock() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e6
+}
+
+/// Registered here, found there, and answered: until the answer, and until it was there. The beat of who replicates does not know of this
+/// one.
+async fn seen(node: &Node, names: &Names, peer: &Atom, number: usize) -> Result<(f64, f64)> {
     tokio::time::sleep(Duration::from_millis((number * 137 % 300) as u64)).await;
     let mut process = node.process_opt(&unbounded()).map_err(why)?;
     let (holder, name) = (holder(node, number)?, name(number));
     let ask = Term::from((Term::atom("find"), Term::Pid(process.pid().clone()), name.clone()));
-    let start = Instant::now();
+    let (start, begun) = (Instant::now(), clock());
     names.register(name, &holder).await?;
     process.send_term(("names", peer), &ask).await.map_err(why)?;
-    process.recv_timeout(PATIENCE).await.map_err(why)?;
-    Ok(micros(start))
+    let answer = process.recv_timeout(PATIENCE).await.map_err(why)?;
+    let answer = answer.to_term(&Limits::default()).map_err(why)?;
+    let Some([_, _, Term::Float(at)]) = answer.as_tuple() else { return Err(format!("answered {answer}")) };
+    Ok((micros(start), at - begun))
 }
