@@ -389,6 +389,10 @@ impl<'a> Binaries<'a> {
             };
         }
         if self.block.capacity() < bytes.len() {
+            if rest < bytes.len() {
+                // No other comes that would share a block with it.
+                return Bytes::copy_from_slice(bytes);
+            }
             // What can still come in this message.
             self.block = BytesMut::with_capacity((bytes.len() + rest).min(BLOCK));
         }
@@ -525,6 +529,19 @@ mod tests {
         }
         for term in deep.iter().rev().take(20) {
             assert!(read(&etf::encode::to_vec(term).unwrap(), 0, &[], None).is_none());
+        }
+    }
+
+    /// What is kept of a long message must not keep room for the rest of it.
+    #[test]
+    fn a_small_binary_that_is_taken_out_of_a_message_has_room_of_its_own() {
+        let names = (0..500).map(|n| Term::from(format!("name:{n}").as_str()));
+        let raw = RawTerm::from_term(&Term::list(names)).unwrap();
+        let mut tape = Tape::new();
+        for name in raw.view(&mut tape).unwrap().elements() {
+            let Term::Binary(bytes) = name.to_term() else { panic!("{name:?}") };
+            let len = bytes.len();
+            assert_eq!(bytes.try_into_mut().unwrap().capacity(), len);
         }
     }
 }

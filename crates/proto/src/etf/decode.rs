@@ -71,7 +71,9 @@ pub(super) fn build(view: View<'_>, source: Option<&Bytes>) -> Term {
     if view.is_byte() {
         return Term::Integer(view.as_i64().unwrap_or_default());
     }
-    match read(view.bytes, view.node.at as usize, view.atoms, source) {
+    // No further than the term: what follows it in a message needs no room.
+    let bytes = view.bytes.get(..view.span().end).unwrap_or(view.bytes);
+    match read(bytes, view.node.at as usize, view.atoms, source) {
         Some((term, _)) => term,
         None => build_on_stack(view, source),
     }

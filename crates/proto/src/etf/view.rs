@@ -482,7 +482,7 @@ pub(super) struct FunHead {
 }
 
 /// The terms inside another one; see [`View::elements`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Elements<'a> {
     of: View<'a>,
     /// The node of the next element, and the first one after the last.
@@ -560,7 +560,7 @@ impl<'a> Elements<'a> {
 }
 
 /// The pairs of a map; see [`View::pairs`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Pairs<'a>(Elements<'a>);
 
 impl<'a> Iterator for Pairs<'a> {
