@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use foundation_cluster::registry::causal_crdt::{Action, Config, Event, MonitorId, Stats};
-use foundation_cluster::registry::{Address, CausalCrdt, Change};
+use foundation_cluster::registry::{Address, CausalCrdt, Change, Entry};
 use foundation_cluster::{Key, Machine};
 use foundation_proto::Mono;
 use foundation_proto::etf::{Atom, Pid, RawTerm, Term};
@@ -36,6 +36,8 @@ use crate::process::{Dest, Message, Process};
 
 /// Writes that wait for the map before their callers do.
 const COMMANDS: usize = 1024;
+/// Keys that are looked at before a write may come between.
+const AT_ONCE: usize = 1000;
 
 /// A replicated map of this node, member among the maps of its neighbours; cheap to clone.
 ///
@@ -207,6 +209,11 @@ impl DeltaCrdt {
         self.read().map().iter().map(|(key, value)| (key.0.clone(), value.clone())).collect()
     }
 
+    /// Some of what comes after a key, or from the beginning. Nothing is copied, and writes do not wait long.
+    pub(super) fn some_after(&self, key: Option<&Key>) -> Vec<Arc<Entry>> {
+        self.read().map().entries_after(key).take(AT_ONCE).cloned().collect()
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.read().map().len()
@@ -314,12 +321,7 @@ impl Host {
 
     async fn message(&mut self, message: Message) {
         let event = match message {
-            Message::Term(raw) => match raw.to_term(self.node.inner().limits()) {
-                Ok(term) => Event::Message(term),
-                Err(error) => {
-                    return warn!(map = self.name.as_str(), %error, "a message to the map was dropped");
-                }
-            },
+            Message::Term(raw) => Event::Message(raw),
             Message::Down(down) => {
                 let Some(monitor) = self.monitors.fired(&down.reference) else { return };
                 self.forget(monitor);

@@ -1,8 +1,13 @@
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use foundation_proto::etf::Term;
 
-use super::{Context, Dot};
+use super::merkle::hash_of;
+use super::{Context, Dot, Few};
 use crate::Key;
 
 /// An add-wins map with last-writer-wins values (`DeltaCrdt.AWLWWMap`; after "Delta State Replicated Data Types", Almeida,
@@ -16,9 +21,23 @@ use crate::Key;
 /// machines, which starts near -2⁵⁹ when a BEAM starts; a member that wants to be heard uses that scale.
 #[derive(Clone, Debug, Default)]
 pub struct AwLwwMap {
-    entries: BTreeMap<Key, Vec<Element>>,
+    entries: BTreeSet<ByKey>,
     context: Context,
 }
+
+/// A key with its elements, as it is at some time: a write makes a new one. The map, its hash trees and answers that are on their way
+/// share it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    key: Key,
+    /// Which of 2³² places of a hash tree the key has.
+    key_hash: u32,
+    elements: Few<Element>,
+}
+
+/// Entries in the order of their keys.
+#[derive(Clone, Debug)]
+struct ByKey(Arc<Entry>);
 
 /// One write of a key that is still there.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +47,7 @@ pub struct Element {
     /// When, on the scale the members share.
     pub timestamp: i64,
     /// The writes that put this value there at this time, in order; almost always one.
-    pub dots: Vec<Dot>,
+    pub dots: Few<Dot>,
 }
 
 /// The state of some keys, for another member to join.
@@ -52,15 +71,101 @@ pub enum Change {
     Removed(Key),
 }
 
+/// A change, by what there is of the key now, or was.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    Put(Arc<Entry>),
+    Removed(Arc<Entry>),
+}
+
+impl Told {
+    /// What users see of the step from one entry of a key to the next.
+    pub(super) fn of(before: Option<Arc<Entry>>, after: Option<&Arc<Entry>>) -> Option<Self> {
+        match (before, after) {
+            (None, None) => None,
+            (Some(before), None) => Some(Self::Removed(before)),
+            (before, Some(after)) => {
+                let same = before.is_some_and(|before| before.value() == after.value());
+                (!same).then(|| Self::Put(Arc::clone(after)))
+            }
+        }
+    }
+
+    pub(super) fn change(&self) -> Option<Change> {
+        Some(match self {
+            Self::Put(entry) => Change::Put(entry.key.clone(), entry.value()?.clone()),
+            Self::Removed(entry) => Change::Removed(entry.key.clone()),
+        })
+    }
+}
+
+impl Entry {
+    /// A key with these elements.
+    pub fn new(key: Key, elements: impl Into<Few<Element>>) -> Self {
+        Self { key_hash: hash_of(&key.0), key, elements: elements.into() }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// `phash2(Key, 2³²)`.
+    pub fn key_hash(&self) -> u32 {
+        self.key_hash
+    }
+
+    /// The writes that are there, in the order of their timestamps; none if the key was removed.
+    pub fn elements(&self) -> &[Element] {
+        &self.elements
+    }
+
+    /// The value of the key, if it has one.
+    pub fn value(&self) -> Option<&Term> {
+        winner(&self.elements).map(|element| &element.value)
+    }
+}
+
+impl Borrow<Key> for ByKey {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
 impl AwLwwMap {
     /// The value of a key.
     pub fn get(&self, key: &Key) -> Option<&Term> {
-        self.entries.get(key).and_then(|elements| winner(elements)).map(|element| &element.value)
+        self.entry(key).and_then(|entry| entry.value())
     }
 
     /// The elements of a key; none if it is not there.
     pub fn elements(&self, key: &Key) -> &[Element] {
-        self.entries.get(key).map_or(&[], Vec::as_slice)
+        self.entry(key).map_or(&[], |entry| entry.elements())
+    }
+
+    /// What there is of a key.
+    pub fn entry(&self, key: &Key) -> Option<&Arc<Entry>> {
+        self.entries.get(key).map(|ByKey(entry)| entry)
     }
 
     /// How many keys there are.
@@ -75,12 +180,18 @@ impl AwLwwMap {
 
     /// Keys and values, in the order of terms.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Term)> {
-        self.entries.iter().filter_map(|(key, elements)| Some((key, &winner(elements)?.value)))
+        self.entries().filter_map(|entry| Some((&entry.key, entry.value()?)))
     }
 
-    /// Keys and their elements, in the order of terms.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&Key, &[Element])> {
-        self.entries.iter().map(|(key, elements)| (key, elements.as_slice()))
+    /// All that is there, in the order of the keys.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().map(|ByKey(entry)| entry)
+    }
+
+    /// What comes after a key in the order of the keys, or all.
+    pub fn entries_after(&self, key: Option<&Key>) -> impl Iterator<Item = &Arc<Entry>> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range::<Key, _>((from, Bound::Unbounded)).map(|ByKey(entry)| entry)
     }
 
     /// The writes this member has seen.
@@ -95,30 +206,55 @@ impl AwLwwMap {
 
     /// Writes a value and returns what to tell the other members.
     pub fn put(&mut self, key: Key, value: Term, replica: i64, timestamp: i64) -> Delta {
-        let mut context = self.remove_seen(&key);
-        let dot = self.context.next(replica);
-        self.context.insert(dot);
-        context.insert(dot);
-        let elements = vec![Element { value, timestamp, dots: vec![dot] }];
-        self.entries.insert(key.clone(), elements.clone());
-        Delta { context, exact: true, entries: BTreeMap::from([(key, elements)]) }
+        let (entry, context) = self.write(key, value, replica, timestamp);
+        let told = (entry.key.clone(), entry.elements.to_vec());
+        Delta { context, exact: true, entries: [told].into() }
     }
 
     /// Removes a key and returns what to tell the other members; `None` if it was not there.
     pub fn remove(&mut self, key: &Key) -> Option<Delta> {
-        if !self.entries.contains_key(key) {
-            return None;
-        }
-        let context = self.remove_seen(key);
-        self.entries.remove(key);
-        Some(Delta { context, exact: true, entries: BTreeMap::from([(key.clone(), Vec::new())]) })
+        let (entry, context) = self.take_away(key)?;
+        Some(Delta { context, exact: true, entries: [(entry.key.clone(), Vec::new())].into() })
+    }
+
+    /// Joins what another member tells, and returns what changed.
+    ///
+    /// Unless the delta is [exact](Delta::exact), only the dots that its elements carry are noted as seen: its context may
+    /// cover keys that it does not speak of.
+    pub fn join(&mut self, delta: Delta) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.join_each(delta, |before, after| changes.extend(Told::of(before, after)));
+        changes.iter().filter_map(Told::change).collect()
+    }
+
+    /// Writes a value: what there is of the key now, and the writes that this replaces, with its own.
+    pub(super) fn write(
+        &mut self,
+        key: Key,
+        value: Term,
+        replica: i64,
+        timestamp: i64,
+    ) -> (Arc<Entry>, Context) {
+        let mut context = self.seen_of(&key);
+        let dot = self.context.next(replica);
+        self.context.insert(dot);
+        context.insert(dot);
+        let entry = Arc::new(Entry::new(key, Few::One(Element { value, timestamp, dots: Few::One(dot) })));
+        self.entries.replace(ByKey(Arc::clone(&entry)));
+        (entry, context)
+    }
+
+    /// Removes a key: what was there, and the writes that this takes away. `None` if it was not there.
+    pub(super) fn take_away(&mut self, key: &Key) -> Option<(Arc<Entry>, Context)> {
+        let context = self.seen_of(key);
+        self.entries.take(key).map(|ByKey(entry)| (entry, context))
     }
 
     /// The dots of a key that the next write of it replaces.
-    fn remove_seen(&self, key: &Key) -> Context {
+    fn seen_of(&self, key: &Key) -> Context {
         let mut context = Context::default();
         for element in self.elements(key) {
-            for &dot in &element.dots {
+            for &dot in &*element.dots {
                 context.insert(dot);
             }
         }
@@ -134,35 +270,34 @@ impl AwLwwMap {
         Delta { context: self.context.clone(), exact: false, entries: entries.collect() }
     }
 
-    /// Joins what another member tells, and returns what changed.
-    ///
-    /// Unless the delta is [exact](Delta::exact), only the dots that its elements carry are noted as seen: its context may
-    /// cover keys that it does not speak of.
-    pub fn join(&mut self, delta: Delta) -> Vec<Change> {
-        let mut changes = Vec::new();
+    /// As [`join`](Self::join): says of each key that has changed what there was of it and what there is.
+    pub(super) fn join_each(
+        &mut self,
+        delta: Delta,
+        mut changed: impl FnMut(Option<Arc<Entry>>, Option<&Arc<Entry>>),
+    ) {
         for (key, theirs) in delta.entries {
-            let ours = self.entries.remove(&key).unwrap_or_default();
-            let before = winner(&ours).map(|element| element.value.clone());
-            let joined = join_elements(&ours, &self.context, &theirs, &delta.context);
-            let after = winner(&joined).map(|element| element.value.clone());
-            for dot in theirs.iter().flat_map(|element| &element.dots) {
+            let before = self.entry(&key).cloned();
+            let ours = before.as_ref().map_or(&[][..], |entry| entry.elements());
+            let joined = join_elements(ours, &self.context, &theirs, &delta.context);
+            for dot in theirs.iter().flat_map(|element| &*element.dots) {
                 self.context.insert(*dot);
             }
-            if !joined.is_empty() {
-                self.entries.insert(key.clone(), joined);
+            if *joined == *ours {
+                continue;
             }
-            match (before, after) {
-                (before, Some(after)) if before.as_ref() != Some(&after) => {
-                    changes.push(Change::Put(key, after))
-                }
-                (Some(_), None) => changes.push(Change::Removed(key)),
-                _ => {}
+            if joined.is_empty() {
+                self.entries.remove(&key);
+                changed(before, None);
+            } else {
+                let after = Arc::new(Entry::new(key, joined));
+                self.entries.replace(ByKey(Arc::clone(&after)));
+                changed(before, Some(&after));
             }
         }
         if delta.exact {
             self.context.merge(&delta.context);
         }
-        changes
     }
 }
 
@@ -193,11 +328,12 @@ fn join_elements(
             }
             match joined.iter_mut().find(|other| same(other, element)) {
                 Some(there) => {
-                    there.dots.extend(kept);
-                    there.dots.sort_unstable();
-                    there.dots.dedup();
+                    let mut all = [&there.dots, &*kept].concat();
+                    all.sort_unstable();
+                    all.dedup();
+                    there.dots = all.into();
                 }
-                None => joined.push(Element { dots: kept, ..element.clone() }),
+                None => joined.push(Element { dots: kept.into(), ..element.clone() }),
             }
         }
     }
@@ -220,6 +356,12 @@ mod tests {
 
     fn value(n: i64) -> Term {
         Term::Integer(n)
+    }
+
+    #[test]
+    fn a_key_with_one_write_is_in_one_place() {
+        // Key, hash, value, timestamp, dot: what is behind the two terms comes on top.
+        assert_eq!(size_of::<Entry>(), 40 + 8 + 40 + 8 + 24);
     }
 
     #[test]

@@ -1,6 +1,8 @@
+use std::sync::Arc;
+
 use foundation_proto::etf::{BitString, Map, Term, phash2_range};
 
-use super::Element;
+use super::{Element, Entry};
 use crate::Key;
 use crate::message::{atom, tuple_of};
 
@@ -15,32 +17,36 @@ const HASH_RANGE: u64 = 1 << BITS;
 /// A key hangs at the shallowest place where the bits of its hash, from the most significant, are its own; the shape
 /// follows from the set of keys alone. The hash of a leaf is `phash2(#{Key => Elements}, 2³²)`, that of an inner node
 /// `phash2({Left, Right}, 2³²)` over the four-byte binaries below it, `[]` standing for nothing.
+///
+/// It keeps hashes alone: keys and elements are those of the map.
 #[derive(Clone, Debug, Default)]
 pub struct MerkleMap {
+    shape: MapSetShape,
     root: Tree,
 }
 
+/// Two words: there are some three nodes for each key.
 #[derive(Clone, Debug, Default)]
 enum Tree {
     #[default]
     Empty,
-    Leaf {
-        key_hash: u32,
-        /// Not yet computed since the last change.
-        hash: Option<u32>,
-        /// Keys whose hashes are equal; almost always one. The value is the term that is hashed and sent.
-        contents: Vec<(Key, Term)>,
-    },
-    Inner {
-        hash: Option<u32>,
-        left: Box<Self>,
-        right: Box<Self>,
-    },
+    Leaf(u32, Arc<Entry>),
+    /// Keys whose hashes are equal: of 100,000 keys one pair.
+    Leaves(u32, Arc<Vec<Arc<Entry>>>),
+    Inner(Box<Inner>),
 }
 
-/// A part of a tree as it is sent: some levels below a place, with the leaves whole.
+#[derive(Clone, Debug)]
+struct Inner {
+    /// Not yet computed since the last change.
+    hash: Option<u32>,
+    left: Tree,
+    right: Tree,
+}
+
+/// A part of a tree as it is sent: some levels below a place, with the leaves whole. Of what a peer sends only the keys are kept.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Subtree {
+pub enum Subtree<Contents = Vec<Key>> {
     /// No keys.
     Empty,
     /// One key, or several of equal hash.
@@ -49,8 +55,8 @@ pub enum Subtree {
         hash: u32,
         /// Hash of the key.
         key_hash: u32,
-        /// Keys with their elements.
-        contents: Vec<(Key, Term)>,
+        /// Keys, with their elements if this is to be sent.
+        contents: Contents,
     },
     /// Two subtrees.
     Inner {
@@ -64,6 +70,9 @@ pub enum Subtree {
     /// More levels than fit: to be asked for.
     Partial(Location),
 }
+
+/// A part of the own tree.
+pub type OwnSubtree = Subtree<Vec<Arc<Entry>>>;
 
 /// A place in the tree: the bits that lead there from the root.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -132,20 +141,40 @@ impl Location {
     }
 }
 
+impl OwnSubtree {
+    /// As a peer reads it.
+    pub fn keys(&self) -> Subtree {
+        match self {
+            Self::Empty => Subtree::Empty,
+            Self::Leaf { hash, key_hash, contents } => Subtree::Leaf {
+                hash: *hash,
+                key_hash: *key_hash,
+                contents: contents.iter().map(|entry| entry.key().clone()).collect(),
+            },
+            Self::Inner { hash, left, right } => {
+                Subtree::Inner { hash: *hash, left: Box::new(left.keys()), right: Box::new(right.keys()) }
+            }
+            Self::Partial(at) => Subtree::Partial(*at),
+        }
+    }
+}
+
 impl MerkleMap {
-    /// Puts the elements of a key, as [`elements_term`] writes them.
-    pub fn put(&mut self, key: Key, elements: Term) {
-        let key_hash = hash_of(&key.0);
-        let mut contents = vec![(key, elements)];
-        // At once: later, most of it would have to be brought back from memory.
-        let hash = contents_hash(&mut contents);
-        self.root.put(0, key_hash, hash, contents);
+    /// An empty tree as peers have it whose sets are of this shape.
+    pub fn new(shape: MapSetShape) -> Self {
+        Self { shape, root: Tree::Empty }
     }
 
-    /// Takes a key out.
-    pub fn delete(&mut self, key: &Key) {
-        let key_hash = hash_of(&key.0);
-        self.root.delete(0, key_hash, key);
+    /// Puts a key with its elements.
+    pub fn put(&mut self, entry: &Arc<Entry>) {
+        // At once: later, most of it would have to be brought back from memory.
+        let hash = contents_hash([&**entry], self.shape);
+        self.root.put(0, hash, Arc::clone(entry), self.shape);
+    }
+
+    /// Takes a key out, the entry of which was put.
+    pub fn delete(&mut self, entry: &Entry) {
+        self.root.delete(0, entry, self.shape);
     }
 
     /// The hash of the whole; `None` if the map is empty.
@@ -154,21 +183,21 @@ impl MerkleMap {
     }
 
     /// Some levels below a place.
-    pub fn subtree(&mut self, at: Location, levels: u32) -> Subtree {
+    pub fn subtree(&mut self, at: Location, levels: u32) -> OwnSubtree {
         self.root.hash();
         let mut tree = &self.root;
         let mut depth = 0;
-        while let Tree::Inner { left, right, .. } = tree
+        while let Tree::Inner(inner) = tree
             && depth < at.depth
         {
-            tree = if bit(at.bits, depth) { right } else { left };
+            tree = inner.branch(at.bits, depth);
             depth += 1;
         }
         tree.cut(at, levels)
     }
 
     /// Compares with what a peer sent of its tree at a place.
-    pub fn compare(&mut self, at: Location, theirs: &Subtree) -> Differences {
+    pub fn compare(&mut self, at: Location, theirs: Subtree) -> Differences {
         self.root.hash();
         let mut found = Differences::default();
         found.compare(self.root.at(at), theirs, at.depth);
@@ -176,54 +205,93 @@ impl MerkleMap {
     }
 }
 
+impl Inner {
+    fn branch(&self, key_hash: u32, depth: u32) -> &Tree {
+        if bit(key_hash, depth) { &self.right } else { &self.left }
+    }
+
+    fn branch_mut(&mut self, key_hash: u32, depth: u32) -> &mut Tree {
+        if bit(key_hash, depth) { &mut self.right } else { &mut self.left }
+    }
+}
+
 impl Tree {
-    /// Puts one key with its elements, whose hash is `new_hash`.
-    fn put(&mut self, depth: u32, key_hash: u32, new_hash: u32, new: Vec<(Key, Term)>) {
+    /// The hash of the keys that hang here, if it is a leaf.
+    fn key_hash(&self) -> Option<u32> {
+        self.contents().first().map(|entry| entry.key_hash())
+    }
+
+    /// The keys that hang here, if it is a leaf.
+    fn contents(&self) -> &[Arc<Entry>] {
         match self {
-            Self::Empty => *self = Self::Leaf { key_hash, hash: Some(new_hash), contents: new },
-            Self::Inner { hash, left, right } => {
-                *hash = None;
-                let branch = if bit(key_hash, depth) { right } else { left };
-                branch.put(depth + 1, key_hash, new_hash, new);
-            }
-            Self::Leaf { key_hash: found, hash, contents } if *found == key_hash => {
-                contents.retain(|(key, _)| new.iter().all(|(other, _)| other != key));
-                *hash = contents.is_empty().then_some(new_hash);
-                contents.extend(new);
-            }
-            Self::Leaf { key_hash: found, .. } => {
-                let right = bit(*found, depth);
-                let leaf = Box::new(std::mem::take(self));
-                let (left, right) = if right { (Box::default(), leaf) } else { (leaf, Box::default()) };
-                *self = Self::Inner { hash: None, left, right };
-                self.put(depth, key_hash, new_hash, new);
+            Self::Leaf(_, entry) => std::slice::from_ref(entry),
+            Self::Leaves(_, entries) => entries,
+            Self::Empty | Self::Inner(_) => &[],
+        }
+    }
+
+    /// A leaf with these keys, which have one hash.
+    fn of(mut entries: Vec<Arc<Entry>>, shape: MapSetShape) -> Self {
+        let hash = contents_hash(entries.iter().map(|entry| &**entry), shape);
+        match (entries.len(), entries.pop()) {
+            (_, None) => Self::Empty,
+            (1, Some(entry)) => Self::Leaf(hash, entry),
+            (_, Some(entry)) => {
+                entries.push(entry);
+                Self::Leaves(hash, Arc::new(entries))
             }
         }
     }
 
-    fn delete(&mut self, depth: u32, key_hash: u32, key: &Key) {
+    /// Puts one key with its elements, whose hash is `hash`.
+    fn put(&mut self, depth: u32, hash: u32, new: Arc<Entry>, shape: MapSetShape) {
         match self {
-            Self::Leaf { key_hash: found, hash, contents } if *found == key_hash => {
-                contents.retain(|(k, _)| k != key);
-                *hash = None;
-                if contents.is_empty() {
-                    *self = Self::Empty;
-                }
+            Self::Empty => *self = Self::Leaf(hash, new),
+            Self::Inner(inner) => {
+                inner.hash = None;
+                inner.branch_mut(new.key_hash(), depth).put(depth + 1, hash, new, shape);
             }
-            Self::Inner { hash, left, right } => {
-                *hash = None;
-                let branch = if bit(key_hash, depth) { &mut *right } else { &mut *left };
-                branch.delete(depth + 1, key_hash, key);
-                match (&mut **left, &mut **right) {
-                    (Self::Empty, Self::Empty) => *self = Self::Empty,
-                    (Self::Empty, leaf @ Self::Leaf { .. }) | (leaf @ Self::Leaf { .. }, Self::Empty) => {
-                        let leaf = std::mem::take(leaf);
-                        *self = leaf;
+            Self::Leaf(..) | Self::Leaves(..) => match self.key_hash() {
+                Some(found) if found != new.key_hash() => {
+                    let right = bit(found, depth);
+                    let leaf = std::mem::take(self);
+                    let (left, right) = if right { (Self::Empty, leaf) } else { (leaf, Self::Empty) };
+                    *self = Self::Inner(Box::new(Inner { hash: None, left, right }));
+                    self.put(depth, hash, new, shape);
+                }
+                _ => {
+                    let others = self.contents().iter().filter(|entry| entry.key() != new.key());
+                    let mut all: Vec<_> = others.cloned().collect();
+                    if all.is_empty() {
+                        *self = Self::Leaf(hash, new);
+                    } else {
+                        all.push(new);
+                        *self = Self::of(all, shape);
+                    }
+                }
+            },
+        }
+    }
+
+    fn delete(&mut self, depth: u32, gone: &Entry, shape: MapSetShape) {
+        match self {
+            Self::Inner(inner) => {
+                inner.hash = None;
+                inner.branch_mut(gone.key_hash(), depth).delete(depth + 1, gone, shape);
+                match (&mut inner.left, &mut inner.right) {
+                    (Self::Empty, Self::Inner(_)) | (Self::Inner(_), Self::Empty) => {}
+                    (Self::Empty, rest) | (rest, Self::Empty) => {
+                        let rest = std::mem::take(rest);
+                        *self = rest;
                     }
                     _ => {}
                 }
             }
-            Self::Empty | Self::Leaf { .. } => {}
+            Self::Leaf(..) | Self::Leaves(..) if self.key_hash() == Some(gone.key_hash()) => {
+                let others = self.contents().iter().filter(|entry| entry.key() != gone.key());
+                *self = Self::of(others.cloned().collect(), shape);
+            }
+            Self::Empty | Self::Leaf(..) | Self::Leaves(..) => {}
         }
     }
 
@@ -231,12 +299,11 @@ impl Tree {
     fn hash(&mut self) -> Option<u32> {
         match self {
             Self::Empty => None,
-            Self::Leaf { hash, contents, .. } => Some(*hash.get_or_insert_with(|| contents_hash(contents))),
-            Self::Inner { hash: Some(hash), .. } => Some(*hash),
-            Self::Inner { hash, left, right } => {
-                let both = tuple_of([hash_term(left.hash()), hash_term(right.hash())]);
-                Some(*hash.insert(hash_of(&both)))
-            }
+            Self::Leaf(hash, _) | Self::Leaves(hash, _) => Some(*hash),
+            Self::Inner(inner) => inner.hash.or_else(|| {
+                let both = tuple_of([hash_term(inner.left.hash()), hash_term(inner.right.hash())]);
+                Some(*inner.hash.insert(hash_of(&both)))
+            }),
         }
     }
 
@@ -245,32 +312,27 @@ impl Tree {
         const NOTHING: &Tree = &Tree::Empty;
         let mut tree = self;
         for depth in 0..at.depth {
-            tree = match tree {
-                Self::Inner { left, right, .. } => {
-                    if bit(at.bits, depth) {
-                        right
-                    } else {
-                        left
-                    }
-                }
-                Self::Leaf { key_hash, .. } if !at.has(*key_hash) => NOTHING,
-                Self::Leaf { .. } | Self::Empty => break,
-            };
+            match tree {
+                Self::Inner(inner) => tree = inner.branch(at.bits, depth),
+                leaf if leaf.key_hash().is_some_and(|hash| !at.has(hash)) => return NOTHING,
+                _ => break,
+            }
         }
         tree
     }
 
-    fn cut(&self, at: Location, levels: u32) -> Subtree {
+    fn cut(&self, at: Location, levels: u32) -> OwnSubtree {
         match self {
             Self::Empty => Subtree::Empty,
-            Self::Leaf { key_hash, hash, contents } => {
-                Subtree::Leaf { hash: hash.unwrap_or(0), key_hash: *key_hash, contents: contents.clone() }
+            Self::Leaf(hash, _) | Self::Leaves(hash, _) => {
+                let key_hash = self.key_hash().unwrap_or_default();
+                Subtree::Leaf { hash: *hash, key_hash, contents: self.contents().to_vec() }
             }
-            Self::Inner { .. } if levels == 0 => Subtree::Partial(at),
-            Self::Inner { hash, left, right } => Subtree::Inner {
-                hash: hash.unwrap_or(0),
-                left: Box::new(left.cut(at.child(false), levels - 1)),
-                right: Box::new(right.cut(at.child(true), levels - 1)),
+            Self::Inner(_) if levels == 0 => Subtree::Partial(at),
+            Self::Inner(inner) => Subtree::Inner {
+                hash: inner.hash.unwrap_or(0),
+                left: Box::new(inner.left.cut(at.child(false), levels - 1)),
+                right: Box::new(inner.right.cut(at.child(true), levels - 1)),
             },
         }
     }
@@ -289,66 +351,57 @@ pub struct Differences {
 
 impl Differences {
     /// The depth of what a peer sends is bounded when it is read, and that of the own tree is at most 32.
-    fn compare(&mut self, ours: &Tree, theirs: &Subtree, depth: u32) {
+    fn compare(&mut self, ours: &Tree, theirs: Subtree, depth: u32) {
         match (ours, theirs) {
-            (_, Subtree::Partial(at)) => self.places.push(*at),
-            (Tree::Empty, _) => self.all_theirs(theirs),
+            (_, Subtree::Partial(at)) => self.places.push(at),
+            (Tree::Empty, theirs) => self.all_theirs(theirs),
             (_, Subtree::Empty) => self.all_ours(ours),
-            (
-                Tree::Inner { hash: a, left: al, right: ar },
-                Subtree::Inner { hash: b, left: bl, right: br },
-            ) => {
-                if *a != Some(*b) {
-                    self.compare(al, bl, depth + 1);
-                    self.compare(ar, br, depth + 1);
+            (Tree::Inner(inner), Subtree::Inner { hash, left, right }) => {
+                if inner.hash != Some(hash) {
+                    self.compare(&inner.left, *left, depth + 1);
+                    self.compare(&inner.right, *right, depth + 1);
                 }
             }
-            (Tree::Leaf { hash: a, contents: ca, .. }, Subtree::Leaf { hash: b, contents: cb, .. }) => {
-                if *a != Some(*b) {
-                    for (key, elements) in ca {
-                        match cb.iter().find(|(other, _)| other == key) {
-                            None => self.lacking.push(key.clone()),
-                            Some((_, others)) if others != elements => self.keys.push(key.clone()),
-                            Some(_) => {}
-                        }
-                    }
-                    let new = |(key, _): &&(Key, Term)| ca.iter().all(|(other, _)| other != key);
-                    self.keys.extend(cb.iter().filter(new).map(|(key, _)| key.clone()));
+            (Tree::Leaf(here, _) | Tree::Leaves(here, _), Subtree::Leaf { hash, contents, .. }) => {
+                // Of several keys with equal hashes one differs, and which is not known: all of them are told.
+                if *here != hash {
+                    let lacking = |entry: &&Arc<Entry>| !contents.contains(entry.key());
+                    let lacking = ours.contents().iter().filter(lacking);
+                    self.lacking.extend(lacking.map(|entry| entry.key().clone()));
+                    self.keys.extend(contents);
                 }
             }
-            (Tree::Inner { left, right, .. }, Subtree::Leaf { key_hash, .. }) => {
-                let (with, without) = if bit(*key_hash, depth) { (right, left) } else { (left, right) };
-                self.compare(with, theirs, depth + 1);
-                self.all_ours(without);
+            (Tree::Inner(inner), theirs @ Subtree::Leaf { key_hash, .. }) => {
+                let right_has_it = bit(key_hash, depth);
+                self.compare(inner.branch(key_hash, depth), theirs, depth + 1);
+                self.all_ours(if right_has_it { &inner.left } else { &inner.right });
             }
-            (Tree::Leaf { key_hash, .. }, Subtree::Inner { left, right, .. }) => {
-                let (with, without) = if bit(*key_hash, depth) { (right, left) } else { (left, right) };
-                self.compare(ours, with, depth + 1);
-                self.all_theirs(without);
+            (Tree::Leaf(..) | Tree::Leaves(..), Subtree::Inner { left, right, .. }) => {
+                let right_has_it = ours.key_hash().is_some_and(|hash| bit(hash, depth));
+                let (with, without) = if right_has_it { (right, left) } else { (left, right) };
+                self.compare(ours, *with, depth + 1);
+                self.all_theirs(*without);
             }
         }
     }
 
-    fn all_theirs(&mut self, tree: &Subtree) {
+    fn all_theirs(&mut self, tree: Subtree) {
         match tree {
             Subtree::Empty => {}
-            Subtree::Leaf { contents, .. } => self.keys.extend(contents.iter().map(|(key, _)| key.clone())),
+            Subtree::Leaf { contents, .. } => self.keys.extend(contents),
             Subtree::Inner { left, right, .. } => {
-                self.all_theirs(left);
-                self.all_theirs(right);
+                self.all_theirs(*left);
+                self.all_theirs(*right);
             }
-            Subtree::Partial(at) => self.places.push(*at),
+            Subtree::Partial(at) => self.places.push(at),
         }
     }
 
     fn all_ours(&mut self, tree: &Tree) {
-        match tree {
-            Tree::Empty => {}
-            Tree::Leaf { contents, .. } => self.lacking.extend(contents.iter().map(|(key, _)| key.clone())),
-            Tree::Inner { left, right, .. } => {
-                self.all_ours(left);
-                self.all_ours(right);
-            }
+        self.lacking.extend(tree.contents().iter().map(|entry| entry.key().clone()));
+        if let Tree::Inner(inner) = tree {
+            self.all_ours(&inner.left);
+            self.all_ours(&inner.right);
         }
     }
 }
@@ -359,7 +412,7 @@ fn bit(hash: u32, depth: u32) -> bool {
 }
 
 /// `phash2(Term, 2³²)`.
-fn hash_of(term: &Term) -> u32 {
+pub(super) fn hash_of(term: &Term) -> u32 {
     // The range is one that `phash2/2` allows, so there is always a hash.
     phash2_range(term, HASH_RANGE).unwrap_or_default()
 }
@@ -371,15 +424,10 @@ fn hash_term(hash: Option<u32>) -> Term {
     )
 }
 
-fn contents_hash(contents: &mut Vec<(Key, Term)>) -> u32 {
-    // Moved into the map and back: a copy takes longer than the hash.
-    let pairs = std::mem::take(contents).into_iter().map(|(key, elements)| (key.0, elements));
-    let map = Term::Map(pairs.collect());
-    let hash = hash_of(&map);
-    if let Term::Map(map) = map {
-        *contents = map.into_vec().into_iter().map(|(key, elements)| (Key(key), elements)).collect();
-    }
-    hash
+fn contents_hash<'a>(entries: impl IntoIterator<Item = &'a Entry>, shape: MapSetShape) -> u32 {
+    let pairs =
+        entries.into_iter().map(|entry| (entry.key().0.clone(), elements_term(entry.elements(), shape)));
+    hash_of(&Term::Map(pairs.collect()))
 }
 
 /// The elements of a key as peers hold them: `%{{Value, Timestamp} => MapSet.new(Dots)}`.

@@ -9,14 +9,16 @@
 mod aw_lww_map;
 pub mod causal_crdt;
 mod context;
+mod few;
 pub mod horde;
 mod merkle;
 mod wire;
 
 use context::Gap;
 
-pub use aw_lww_map::{AwLwwMap, Change, Delta, Element};
+pub use aw_lww_map::{AwLwwMap, Change, Delta, Element, Entry};
 pub use causal_crdt::CausalCrdt;
 pub use context::{Context, Dot};
-pub use merkle::{Differences, LEVELS, Location, MapSetShape, MerkleMap, Subtree, elements_term};
+pub use few::Few;
+pub use merkle::{Differences, LEVELS, Location, MapSetShape, MerkleMap, OwnSubtree, Subtree, elements_term};
 pub use wire::Address;

@@ -1,13 +1,13 @@
 //! The messages between members, as `DeltaCrdt.CausalCrdt` writes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use foundation_proto::etf::{Atom, Map, Pid, Term};
+use foundation_proto::etf::{Atom, Elements, Kind, Map, Pairs, Pid, Term, View};
 
 use super::merkle::BITS;
-use super::{Context, Delta, Dot, Element, Location, MapSetShape, Subtree, elements_term};
+use super::{Context, Dot, Element, Location, MapSetShape, OwnSubtree, Subtree, elements_term};
 use crate::Key;
-use crate::message::{atom, list, list_of, tuple, tuple_of};
+use crate::message::{atom, list_of, tuple, tuple_of};
 
 const DIFF: &str = "Elixir.DeltaCrdt.CausalCrdt.Diff";
 const TREES: &str = "Elixir.MerkleMap.MerkleTree.Diff";
@@ -62,8 +62,6 @@ impl Address {
 /// A comparison under way: `%DeltaCrdt.CausalCrdt.Diff{}`.
 #[derive(Clone, Debug)]
 pub(super) struct Diff {
-    /// Parts of the sender's tree, to compare with the receiver's at the same places.
-    pub(super) trees: Vec<(Location, Subtree)>,
     /// The keys already known to differ.
     pub(super) keys: Vec<Key>,
     /// What the originator had seen when it began.
@@ -77,20 +75,17 @@ pub(super) struct Diff {
 }
 
 /// What a member is told or asked.
-#[derive(Clone, Debug)]
-pub(super) enum Message {
-    Diff(Diff),
+#[derive(Debug)]
+pub(super) enum Message<'a> {
+    /// With parts of the sender's tree, to compare with the receiver's at the same places.
+    Diff(Diff, Vec<(Location, Subtree)>),
     /// The receiver of a comparison asks its originator for these keys.
     GetDiff {
         dots: BTreeMap<i64, i64>,
         from: Address,
         keys: Vec<Key>,
     },
-    /// The state of some keys. With `beyond`, it is complete: nothing else differed.
-    Delta {
-        delta: Delta,
-        beyond: Option<Vec<Dot>>,
-    },
+    Delta(State<'a>),
     /// The comparison with this neighbour, as its originator named it, is over.
     AckDiff(Address),
     SetNeighbours(Vec<Address>),
@@ -99,6 +94,19 @@ pub(super) enum Message {
         request: Request,
     },
     Cast(Operation),
+}
+
+/// The state of some keys, which is read a part at a time: a long one takes six times as much memory as a term.
+#[derive(Debug)]
+pub(super) struct State<'a> {
+    pub(super) context: Context,
+    /// Whether the context speaks of these keys alone.
+    pub(super) exact: bool,
+    /// What the sender has seen beyond its gapless numbers. With it, this is complete: nothing else differed.
+    pub(super) beyond: Option<Vec<Dot>>,
+    here: Pairs<'a>,
+    /// The keys without elements.
+    gone: BTreeSet<Key>,
 }
 
 /// What callers ask for, with `GenServer.call/3`.
@@ -117,51 +125,53 @@ pub(super) enum Operation {
 
 /// A message with the shape of the sets in it, if there was one.
 #[derive(Debug)]
-pub(super) struct Read {
-    pub(super) message: Message,
+pub(super) struct Read<'a> {
+    pub(super) message: Message<'a>,
     pub(super) shape: Option<MapSetShape>,
 }
 
 /// Reads a message; `None` if it is none of the protocol's.
-pub(super) fn read(term: Term, here: &Atom) -> Option<Read> {
+pub(super) fn read<'a>(message: View<'a>, here: &Atom) -> Option<Read<'a>> {
     let mut shape = None;
-    let Term::Tuple(elements) = term else { return None };
-    let elements = elements.into_vec();
-    let Some(Term::Atom(tag)) = elements.first() else { return None };
-    let message = match (tag.as_str(), elements.len()) {
+    if message.kind() != Kind::Tuple {
+        return None;
+    }
+    let tag = message.elements().next()?.to_atom()?;
+    let message = match (tag.as_str(), message.len()) {
         ("diff", 2) => {
-            let [_, diff] = elements.try_into().ok()?;
-            Message::Diff(diff_of(diff, here, &mut shape)?)
+            let [_, diff] = message.tuple()?;
+            let (diff, trees) = diff_of(diff, here, &mut shape)?;
+            Message::Diff(diff, trees)
         }
         ("get_diff", 3) => {
-            let [_, diff, keys] = elements.try_into().ok()?;
-            let mut diff = fields(diff, DIFF)?;
+            let [_, diff, keys] = message.tuple()?;
+            let diff = of_struct(diff, DIFF)?;
             Message::GetDiff {
-                dots: context_of(diff.remove("dots")?)?.0.compact().collect(),
-                from: Address::from_term(diff.remove("from")?, here)?,
-                keys: list(keys)?.into_iter().map(Key).collect(),
+                dots: context_of(diff.get("dots")?)?.0.compact().collect(),
+                from: Address::from_term(diff.get("from")?.to_term(), here)?,
+                keys: keys_of(keys)?,
             }
         }
         ("diff", 3) => {
-            let [_, map, keys] = elements.try_into().ok()?;
-            delta_of(map, list(keys)?, &mut shape)?
+            let [_, map, keys] = message.tuple()?;
+            Message::Delta(state_of(map, keys, &mut shape)?)
         }
         ("ack_diff", 2) => {
-            let [_, neighbour] = elements.try_into().ok()?;
-            Message::AckDiff(Address::from_term(neighbour, here)?)
+            let [_, neighbour] = message.tuple()?;
+            Message::AckDiff(Address::from_term(neighbour.to_term(), here)?)
         }
         ("set_neighbours", 2) => {
-            let [_, neighbours] = elements.try_into().ok()?;
-            let neighbours = list(neighbours)?.into_iter().map(|term| Address::from_term(term, here));
+            let [_, neighbours] = message.tuple()?;
+            let neighbours = list(neighbours)?.map(|address| Address::from_term(address.to_term(), here));
             Message::SetNeighbours(neighbours.collect::<Option<_>>()?)
         }
         ("$gen_call", 3) => {
-            let [_, from, request] = elements.try_into().ok()?;
-            Message::Call { from, request: request_of(request)? }
+            let [_, from, request] = message.tuple()?;
+            Message::Call { from: from.to_term(), request: request_of(request)? }
         }
         ("$gen_cast", 2) => {
-            let [_, request] = elements.try_into().ok()?;
-            let [_, operation] = tuple::<2>(request).filter(|[tag, _]| tag.is_atom("operation"))?;
+            let [_, request] = message.tuple()?;
+            let [_, operation] = request.tuple::<2>().filter(|[tag, _]| tag.is_atom("operation"))?;
             Message::Cast(operation_of(operation)?)
         }
         _ => return None,
@@ -169,26 +179,37 @@ pub(super) fn read(term: Term, here: &Atom) -> Option<Read> {
     Some(Read { message, shape })
 }
 
-fn request_of(request: Term) -> Option<Request> {
+/// The elements of a proper list.
+fn list(term: View<'_>) -> Option<Elements<'_>> {
+    (term.kind() == Kind::List).then(|| term.elements())
+}
+
+/// The pairs of a map.
+fn map(term: View<'_>) -> Option<Pairs<'_>> {
+    (term.kind() == Kind::Map).then(|| term.pairs())
+}
+
+fn keys_of(term: View<'_>) -> Option<Vec<Key>> {
+    Some(list(term)?.map(|key| Key(key.to_term())).collect())
+}
+
+fn request_of(request: View<'_>) -> Option<Request> {
     if request.is_atom("read") {
         return Some(Request::Read(None));
     }
-    let [tag, argument] = tuple::<2>(request)?;
-    Some(match tag.as_atom()?.as_str() {
-        "read" => Request::Read(Some(list(argument)?.into_iter().map(Key).collect())),
+    let [tag, argument] = request.tuple()?;
+    Some(match tag.to_atom()?.as_str() {
+        "read" => Request::Read(Some(keys_of(argument)?)),
         "operation" => Request::Operations(vec![operation_of(argument)?]),
-        "bulk_operation" => {
-            let operations = list(argument)?.into_iter().map(operation_of);
-            Request::Operations(operations.collect::<Option<_>>()?)
-        }
+        "bulk_operation" => Request::Operations(list(argument)?.map(operation_of).collect::<Option<_>>()?),
         _ => return None,
     })
 }
 
-fn operation_of(term: Term) -> Option<Operation> {
-    let [function, arguments] = tuple::<2>(term)?;
-    let arguments = list(arguments)?;
-    match function.as_atom()?.as_str() {
+fn operation_of(term: View<'_>) -> Option<Operation> {
+    let [function, arguments] = term.tuple()?;
+    let arguments: Vec<Term> = list(arguments)?.map(View::to_term).collect();
+    match function.to_atom()?.as_str() {
         "add" => {
             let [key, value] = arguments.try_into().ok()?;
             Some(Operation::Add(Key(key), value))
@@ -201,147 +222,145 @@ fn operation_of(term: Term) -> Option<Operation> {
     }
 }
 
-/// The fields of an Elixir struct.
-fn fields(term: Term, name: &str) -> Option<BTreeMap<String, Term>> {
-    let Term::Map(map) = term else { return None };
-    if !map.get_atom("__struct__")?.is_atom(name) {
-        return None;
-    }
-    let named = |(key, value): (Term, Term)| Some((key.as_atom()?.as_str().to_owned(), value));
-    Some(map.into_vec().into_iter().filter_map(named).collect())
+/// An Elixir struct of this name.
+fn of_struct<'a>(term: View<'a>, name: &str) -> Option<View<'a>> {
+    term.get("__struct__")?.is_atom(name).then_some(term)
 }
 
-fn diff_of(term: Term, here: &Atom, shape: &mut Option<MapSetShape>) -> Option<Diff> {
-    let mut diff = fields(term, DIFF)?;
-    let mut continuation = fields(diff.remove("continuation")?, TREES)?;
-    let trees = list(continuation.remove("trees")?)?.into_iter().map(|pair| {
-        let [at, tree] = tuple::<2>(pair)?;
-        let at = Location::from_term(&at)?;
-        let tree = fields(tree, TREE)?.remove("tree")?;
+fn diff_of(
+    term: View<'_>,
+    here: &Atom,
+    shape: &mut Option<MapSetShape>,
+) -> Option<(Diff, Vec<(Location, Subtree)>)> {
+    let diff = of_struct(term, DIFF)?;
+    let continuation = of_struct(diff.get("continuation")?, TREES)?;
+    let trees = list(continuation.get("trees")?)?.map(|pair| {
+        let [at, tree] = pair.tuple()?;
+        let at = Location::from_term(&at.to_term())?;
+        let tree = of_struct(tree, TREE)?.get("tree")?;
         Some((at, subtree_of(tree, BITS, shape)?))
     });
     let trees = trees.collect::<Option<Vec<_>>>()?;
-    let Term::Pid(originator) = diff.remove("originator")? else { return None };
-    Some(Diff {
-        trees,
-        keys: list(continuation.remove("keys")?)?.into_iter().map(Key).collect(),
-        dots: context_of(diff.remove("dots")?)?.0.compact().collect(),
-        originator,
-        from: Address::from_term(diff.remove("from")?, here)?,
-        to: Address::from_term(diff.remove("to")?, here)?,
-        exact: diff.contains_key("beyond"),
-    })
+    let diff = Diff {
+        keys: keys_of(continuation.get("keys")?)?,
+        dots: context_of(diff.get("dots")?)?.0.compact().collect(),
+        originator: diff.get("originator")?.as_pid()?,
+        from: Address::from_term(diff.get("from")?.to_term(), here)?,
+        to: Address::from_term(diff.get("to")?.to_term(), here)?,
+        exact: diff.get("beyond").is_some(),
+    };
+    Some((diff, trees))
 }
 
 /// Reads a tree of at most `levels`; the recursion goes no deeper than that.
-fn subtree_of(term: Term, levels: u32, shape: &mut Option<MapSetShape>) -> Option<Subtree> {
-    match term {
-        Term::List(empty) if empty.is_empty() => Some(Subtree::Empty),
-        Term::Tuple(node) => match node.len() {
-            2 => {
-                let [hash, content] = node.into_vec().try_into().ok()?;
-                if hash.is_atom("partial") {
-                    return Some(Subtree::Partial(Location::from_term(&content)?));
-                }
-                let [key_hash, contents] = tuple::<2>(content)?;
-                let Term::Map(contents) = contents else { return None };
-                let contents: Vec<(Key, Term)> =
-                    contents.into_vec().into_iter().map(|(key, elements)| (Key(key), elements)).collect();
-                if shape.is_none() {
-                    *shape = contents.first().and_then(|(_, elements)| shape_of(elements));
-                }
-                Some(Subtree::Leaf { hash: hash_of(&hash)?, key_hash: hash_of(&key_hash)?, contents })
-            }
-            3 => {
-                let [hash, left, right] = node.into_vec().try_into().ok()?;
-                let levels = levels.checked_sub(1)?;
-                Some(Subtree::Inner {
-                    hash: hash_of(&hash)?,
-                    left: Box::new(subtree_of(left, levels, shape)?),
-                    right: Box::new(subtree_of(right, levels, shape)?),
-                })
-            }
-            _ => None,
-        },
-        _ => None,
+fn subtree_of(term: View<'_>, levels: u32, shape: &mut Option<MapSetShape>) -> Option<Subtree> {
+    if term.kind() == Kind::List && term.is_empty() {
+        return Some(Subtree::Empty);
     }
+    if let Some([hash, left, right]) = term.tuple() {
+        let levels = levels.checked_sub(1)?;
+        return Some(Subtree::Inner {
+            hash: hash_of(hash)?,
+            left: Box::new(subtree_of(left, levels, shape)?),
+            right: Box::new(subtree_of(right, levels, shape)?),
+        });
+    }
+    let [hash, content] = term.tuple()?;
+    if hash.is_atom("partial") {
+        return Some(Subtree::Partial(Location::from_term(&content.to_term())?));
+    }
+    let [key_hash, contents] = content.tuple()?;
+    if shape.is_none() {
+        *shape = map(contents)?.next().and_then(|(_, elements)| shape_of(elements));
+    }
+    let contents = map(contents)?.map(|(key, _)| Key(key.to_term())).collect();
+    Some(Subtree::Leaf { hash: hash_of(hash)?, key_hash: hash_of(key_hash)?, contents })
 }
 
-fn hash_of(term: &Term) -> Option<u32> {
-    let bytes = term.as_binary()?.as_ref();
-    Some(u32::from_be_bytes(bytes.try_into().ok()?))
+fn hash_of(term: View<'_>) -> Option<u32> {
+    Some(u32::from_be_bytes(term.as_binary()?.try_into().ok()?))
 }
 
 /// The shape of the first set of some elements.
-fn shape_of(elements: &Term) -> Option<MapSetShape> {
-    let (_, set) = elements.as_map()?.first()?;
-    Some(match set.as_map()?.get_atom("version") {
+fn shape_of(elements: View<'_>) -> Option<MapSetShape> {
+    let (_, set) = map(elements)?.next()?;
+    map(set)?;
+    Some(match set.get("version") {
         Some(_) => MapSetShape::Versioned,
         None => MapSetShape::Plain,
     })
 }
 
 /// Dots as a map of numbers, which claims all up to each, or as a set, which names each.
-fn context_of(term: Term) -> Option<(Context, bool)> {
-    let Term::Map(map) = term else { return None };
+fn context_of(term: View<'_>) -> Option<(Context, bool)> {
     let mut context = Context::default();
-    if map.get_atom("__struct__").is_some() {
-        for dot in set_of(&map)? {
+    let numbers = map(term)?;
+    if term.get("__struct__").is_some() {
+        for dot in set_of(term)? {
             context.insert(dot);
         }
         return Some((context, true));
     }
-    for (replica, number) in map.into_vec() {
-        let dot = dot_of(&replica, &number)?;
+    for (replica, number) in numbers {
+        let dot = dot_of(replica, number)?;
         context.insert_upto(dot.replica, dot.number);
     }
     Some((context, false))
 }
 
-fn dot_of(replica: &Term, number: &Term) -> Option<Dot> {
+fn dot_of(replica: View<'_>, number: View<'_>) -> Option<Dot> {
     let dot = Dot { replica: replica.as_i64()?, number: number.as_i64()? };
     (dot.number > 0).then_some(dot)
 }
 
-fn set_of(set: &Map) -> Option<Vec<Dot>> {
-    if !set.get_atom("__struct__")?.is_atom(MAP_SET) {
-        return None;
-    }
-    let dots = set.get_atom("map")?.as_map()?.iter().map(|(dot, _)| match dot.as_tuple()? {
-        [replica, number] => dot_of(replica, number),
-        _ => None,
+fn set_of(set: View<'_>) -> Option<Vec<Dot>> {
+    let dots = map(of_struct(set, MAP_SET)?.get("map")?)?.map(|(dot, _)| {
+        let [replica, number] = dot.tuple()?;
+        dot_of(replica, number)
     });
     dots.collect()
 }
 
-fn delta_of(term: Term, keys: Vec<Term>, shape: &mut Option<MapSetShape>) -> Option<Message> {
-    let mut map = fields(term, MAP)?;
-    let (context, exact) = context_of(map.remove("dots")?)?;
-    let Term::Map(value) = map.remove("value")? else { return None };
-    let beyond = match map.remove("beyond") {
-        Some(set) => Some(set_of(set.as_map()?)?),
+fn state_of<'a>(term: View<'a>, keys: View<'a>, shape: &mut Option<MapSetShape>) -> Option<State<'a>> {
+    let told = of_struct(term, MAP)?;
+    let (context, exact) = context_of(told.get("dots")?)?;
+    let here = map(told.get("value")?)?;
+    let beyond = match told.get("beyond") {
+        Some(set) => Some(set_of(set)?),
         None => None,
     };
-    let mut entries: BTreeMap<Key, Vec<Element>> = BTreeMap::new();
-    for (key, elements) in value.into_vec() {
-        if shape.is_none() {
-            *shape = shape_of(&elements);
-        }
-        entries.insert(Key(key), elements_of(elements)?);
-    }
-    for key in keys {
-        entries.entry(Key(key)).or_default();
-    }
-    Some(Message::Delta { delta: Delta { context, exact, entries }, beyond: beyond.filter(|_| !exact) })
+    *shape = here.clone().find_map(|(_, elements)| shape_of(elements));
+    // Of one sender a term looks the same everywhere in a message, nearly always; what does not is taken out as it is read.
+    let encoded: BTreeSet<&[u8]> = here.clone().map(|(key, _)| key.encoded()).collect();
+    let gone = list(keys)?.filter(|key| !encoded.contains(key.encoded()));
+    let gone = gone.map(|key| Key(key.to_term())).collect();
+    Some(State { context, exact, beyond: beyond.filter(|_| !exact), here, gone })
 }
 
-fn elements_of(term: Term) -> Option<Vec<Element>> {
-    let Term::Map(elements) = term else { return None };
-    let elements = elements.into_vec().into_iter().map(|(written, dots)| {
-        let [value, timestamp] = tuple::<2>(written)?;
-        let mut dots = set_of(dots.as_map()?)?;
+impl State<'_> {
+    /// The elements of the next `most` keys, and in the end the keys that have none; `None` if they cannot be understood. And whether
+    /// these are the last.
+    pub(super) fn next(&mut self, most: usize) -> Option<(BTreeMap<Key, Vec<Element>>, bool)> {
+        let mut entries = BTreeMap::new();
+        for (key, elements) in self.here.by_ref().take(most) {
+            let key = Key(key.to_term());
+            self.gone.remove(&key);
+            entries.insert(key, elements_of(elements)?);
+        }
+        let last = self.here.clone().next().is_none();
+        if last {
+            entries.extend(std::mem::take(&mut self.gone).into_iter().map(|key| (key, Vec::new())));
+        }
+        Some((entries, last))
+    }
+}
+
+fn elements_of(term: View<'_>) -> Option<Vec<Element>> {
+    let elements = map(term)?.map(|(written, dots)| {
+        let [value, timestamp] = written.tuple()?;
+        let mut dots = set_of(dots)?;
         dots.sort_unstable();
-        Some(Element { value, timestamp: timestamp.as_i64()?, dots })
+        Some(Element { value: value.to_term(), timestamp: timestamp.as_i64()?, dots: dots.into() })
     });
     let mut elements = elements.collect::<Option<Vec<_>>>()?;
     elements.retain(|element| !element.dots.is_empty());
@@ -370,12 +389,11 @@ fn diff_term(diff: &Diff, continuation: Term) -> Term {
     term
 }
 
-/// `{:diff, %Diff{}}`: the next step of a comparison.
-pub(super) fn diff(diff: &Diff) -> Term {
-    let trees = diff
-        .trees
+/// `{:diff, %Diff{}}`: the next step of a comparison, with parts of the own tree.
+pub(super) fn diff(diff: &Diff, trees: &[(Location, OwnSubtree)], shape: MapSetShape) -> Term {
+    let trees = trees
         .iter()
-        .map(|(at, tree)| tuple_of([at.to_term(), structure(TREE, [("tree", subtree_term(tree))])]));
+        .map(|(at, tree)| tuple_of([at.to_term(), structure(TREE, [("tree", subtree_term(tree, shape))])]));
     let keys = diff.keys.iter().map(|key| key.0.clone());
     let continuation = structure(TREES, [("keys", list_of(keys)), ("trees", list_of(trees))]);
     tuple_of([atom("diff"), diff_term(diff, continuation)])
@@ -440,17 +458,18 @@ pub(super) fn dots_term(dots: &[Dot], shape: MapSetShape) -> Term {
     }
 }
 
-fn subtree_term(tree: &Subtree) -> Term {
+fn subtree_term(tree: &OwnSubtree, shape: MapSetShape) -> Term {
     let hash = |hash: u32| Term::binary(&hash.to_be_bytes());
     match tree {
         Subtree::Empty => list_of([]),
         Subtree::Leaf { hash: of, key_hash, contents } => {
-            let contents = contents.iter().map(|(key, elements)| (key.0.clone(), elements.clone()));
+            let contents =
+                contents.iter().map(|entry| (entry.key().0.clone(), elements_term(entry.elements(), shape)));
             let contents = Term::Map(contents.collect());
             tuple_of([hash(*of), tuple_of([hash(*key_hash), contents])])
         }
         Subtree::Inner { hash: of, left, right } => {
-            tuple_of([hash(*of), subtree_term(left), subtree_term(right)])
+            tuple_of([hash(*of), subtree_term(left, shape), subtree_term(right, shape)])
         }
         Subtree::Partial(at) => tuple_of([atom("partial"), at.to_term()]),
     }

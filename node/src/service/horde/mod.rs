@@ -24,8 +24,8 @@ pub mod supervisor;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use foundation_cluster::Key;
-use foundation_cluster::registry::Change;
 use foundation_cluster::registry::horde::{Action, Event, Found, HordeRegistry as Machine, Member, map_name};
+use foundation_cluster::registry::{Change, Entry};
 use foundation_proto::etf::{Atom, Pid, Term};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
@@ -254,7 +254,6 @@ impl Host {
     }
 
     async fn look_again(&mut self) -> Result<()> {
-        let there = self.map.to_vec();
         let names: Vec<Arc<Registration>> = self.with(|machine| machine.names().cloned().collect());
         for found in names {
             let key = Term::tuple([Term::atom("key"), found.name.0.clone()]);
@@ -262,10 +261,20 @@ impl Host {
                 self.handle(Event::Changed(Change::Removed(Key(key)))).await?;
             }
         }
-        for (key, value) in there {
-            self.handle(Event::Changed(Change::Put(Key(key), value))).await?;
+        // A part at a time: what changes meanwhile is told as well.
+        let mut last: Option<Arc<Entry>> = None;
+        loop {
+            let some = self.map.some_after(last.as_ref().map(|entry| entry.key()));
+            for entry in &some {
+                if let Some(value) = entry.value() {
+                    self.handle(Event::Changed(Change::Put(entry.key().clone(), value.clone()))).await?;
+                }
+            }
+            match some.last() {
+                Some(entry) => last = Some(Arc::clone(entry)),
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     async fn message(&mut self, message: Message) -> Result<()> {

@@ -51,13 +51,17 @@ mod neighbour;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foundation_proto::Mono;
-use foundation_proto::etf::{Atom, Map, Pid, Term};
+use foundation_proto::etf::{Atom, Map, Pid, RawTerm, Tape, Term};
 
+use super::aw_lww_map::Told;
 use super::wire::{self, Address, Diff, Message, Operation, Request};
-use super::{AwLwwMap, Change, Context, Delta, Dot, Gap, LEVELS, Location, MapSetShape, MerkleMap, Subtree};
+use super::{
+    AwLwwMap, Change, Context, Delta, Dot, Entry, Few, Gap, LEVELS, Location, MapSetShape, MerkleMap, Subtree,
+};
 use crate::message::atom;
 use crate::mutant::LeftOut;
 use crate::{Key, Machine};
@@ -97,6 +101,8 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT_OF_A_KEY: Duration = Duration::from_micros(200);
 /// The longest time until a comparison is started again.
 const MAX_ROUND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Changes of one [`Action::Changed`], at the most.
+const CHANGES: usize = 1000;
 /// One in so many keys is looked up in less time than it takes to pass over the whole map.
 const LOOKUPS: usize = 8;
 /// The pieces of an answer have no more numbers than this in all: 100,000 (about 5 MB). Each has one for each replica, so those of an answer
@@ -159,7 +165,7 @@ pub enum Event {
     /// A connection to a node came up.
     NodeUp(Atom),
     /// A message arrived.
-    Message(Term),
+    Message(RawTerm),
     /// A monitor fired.
     Down(MonitorId),
     /// Everything is forgotten, the dots too: the map starts again, empty, as another incarnation with the same neighbours.
@@ -221,8 +227,22 @@ pub struct Stats {
     pub joined: u64,
 }
 
-/// A key and its elements.
-type Entry<'a> = (&'a Key, &'a [super::Element]);
+/// What is to be done. Messages and changes are made when they are taken: all at once they would take several times as much memory as
+/// the map.
+#[derive(Debug)]
+enum Pending {
+    Ready(Action),
+    /// The state of some keys, for a neighbour.
+    Tell {
+        to: Address,
+        numbers: BTreeMap<i64, i64>,
+        entries: Vec<Arc<Entry>>,
+        shape: MapSetShape,
+        /// What has been seen, if nothing else differs.
+        complete: Option<Context>,
+    },
+    Changed(VecDeque<Told>),
+}
 
 /// A member of a replicated map; see the [module documentation](self).
 #[derive(Debug)]
@@ -258,7 +278,7 @@ pub struct CausalCrdt {
     stride: u32,
     /// Whom the latest beat without a change ended with.
     cursor: Option<Address>,
-    actions: VecDeque<Action>,
+    actions: VecDeque<Pending>,
     stats: Stats,
     mutant: LeftOut<Mutant>,
 }
@@ -375,26 +395,36 @@ impl CausalCrdt {
         // Of what it replaces, too: whoever still holds both reads the later one, and clocks begin anew with each start.
         let replaced = self.map.elements(&key).iter().map(|element| element.timestamp).max();
         let timestamp = replaced.map_or(timestamp, |replaced| timestamp.max(replaced.saturating_add(1)));
-        let before = self.map.get(&key).cloned();
-        let delta = self.map.put(key.clone(), value.clone(), self.config.replica, timestamp);
+        let before = self.map.entry(&key).cloned();
+        let (entry, context) = self.map.write(key, value, self.config.replica, timestamp);
         self.own += 1;
-        self.written(now, &key, &delta.context);
-        if before.as_ref() != Some(&value) {
-            self.actions.push_back(Action::Changed(vec![Change::Put(key, value)]));
-        }
+        self.written(now, &entry, &context);
+        self.changed(Told::of(before, Some(&entry)));
         true
     }
 
     fn remove(&mut self, now: Mono, key: &Key) {
-        if let Some(delta) = self.map.remove(key) {
-            self.written(now, key, &delta.context);
-            self.actions.push_back(Action::Changed(vec![Change::Removed(key.clone())]));
+        if let Some((before, context)) = self.map.take_away(key) {
+            self.written(now, &Entry::new(key.clone(), Few::default()).into(), &context);
+            self.changed([Told::Removed(before)]);
         }
     }
 
-    /// Tells the neighbours of a write: `context` is what it has seen of the key, and its own dot.
-    fn written(&mut self, now: Mono, key: &Key, context: &Context) {
-        self.touch(now, key);
+    fn changed(&mut self, changes: impl IntoIterator<Item = Told>) {
+        let changes: VecDeque<Told> = changes.into_iter().collect();
+        if !changes.is_empty() {
+            self.actions.push_back(Pending::Changed(changes));
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push_back(Pending::Ready(action));
+    }
+
+    /// Tells the neighbours of a write: `entry` is what there is of the key now, `context` what the write has seen of it, and its own
+    /// dot.
+    fn written(&mut self, now: Mono, entry: &Arc<Entry>, context: &Context) {
+        self.touch(now, entry, !entry.elements().is_empty());
         let all = context
             .compact()
             .flat_map(|(replica, upto)| (1..=upto).map(move |number| Dot { replica, number }));
@@ -423,10 +453,10 @@ impl CausalCrdt {
         for ((shape, exact), to) in groups {
             let dots: Vec<Dot> = own.iter().chain(others.iter().filter(|_| exact)).copied().collect();
             if !dots.is_empty() {
-                let entry = [(key, self.map.elements(key))];
-                let message = wire::delta(wire::dots_term(&dots, shape), entry, shape, None);
+                let told = [(entry.key(), entry.elements())];
+                let message = wire::delta(wire::dots_term(&dots, shape), told, shape, None);
                 self.stats.pushed += to.len() as u64;
-                self.actions.push_back(Action::Send { to, message });
+                self.act(Action::Send { to, message });
             }
         }
         for address in lacking {
@@ -434,14 +464,13 @@ impl CausalCrdt {
         }
     }
 
-    /// The elements of a key have changed.
-    fn touch(&mut self, now: Mono, key: &Key) {
-        let elements = self.map.elements(key);
-        for (shape, tree) in &mut self.trees {
-            if elements.is_empty() {
-                tree.delete(key);
+    /// The elements of a key have changed: this is what is there now, or was there.
+    fn touch(&mut self, now: Mono, entry: &Arc<Entry>, there: bool) {
+        for tree in self.trees.values_mut() {
+            if there {
+                tree.put(entry);
             } else {
-                tree.put(key.clone(), super::elements_term(elements, *shape));
+                tree.delete(entry);
             }
         }
         self.version += 1;
@@ -470,58 +499,77 @@ impl CausalCrdt {
     fn tree(&mut self, shape: MapSetShape) -> &mut MerkleMap {
         let map = &self.map;
         self.trees.entry(shape).or_insert_with(|| {
-            let mut tree = MerkleMap::default();
-            for (key, _) in map.iter() {
-                tree.put(key.clone(), super::elements_term(map.elements(key), shape));
-            }
+            let mut tree = MerkleMap::new(shape);
+            map.entries().for_each(|entry| tree.put(entry));
             tree
         })
     }
 
     fn send(&mut self, to: Address, message: Term) {
-        self.actions.push_back(Action::Send { to: vec![to], message });
+        self.act(Action::Send { to: vec![to], message });
     }
 
-    fn message(&mut self, now: Mono, message: Term) -> Option<()> {
-        let wire::Read { message, shape } = wire::read(message, &self.me.node)?;
+    fn message(&mut self, now: Mono, message: &RawTerm) -> Option<()> {
+        let mut tape = Tape::new();
+        let wire::Read { message, shape } = wire::read(message.view(&mut tape).ok()?, &self.me.node)?;
         match message {
-            Message::Diff(diff) => self.compare(now, diff, shape),
+            Message::Diff(diff, trees) => self.compare(now, diff, trees, shape),
             Message::GetDiff { dots, from, keys } => {
                 self.differs(&from);
                 self.missing(now, &from, &keys);
                 let to = self.process_of(from);
                 self.send_delta(to, &dots, keys.into_iter().collect(), Vec::new());
             }
-            Message::Delta { mut delta, beyond } => {
-                if !delta.exact {
-                    self.has_data(now);
-                    self.tell_removed(now, &delta);
-                }
+            Message::Delta(told) => {
                 // It does not say who sent it; it is right for those of whom nothing is known yet.
                 self.default_shape = shape.unwrap_or(self.default_shape);
-                // The numbers are those of the beginning, when all keys were compared; what is beyond them is of now, and
-                // speaks of these keys alone.
-                let complete = beyond.is_some().then(|| delta.context.compact().collect());
-                beyond.into_iter().flatten().for_each(|dot| delta.context.insert(dot));
-                let refused = self.stats.refused;
-                self.join(now, delta);
-                // It lacks what the question said was here. After forgetting, equal roots tell what has been seen.
-                if let Some(dots) = complete
-                    && !self.forgot
-                    && self.stats.refused == refused
-                {
-                    self.adopt(&dots);
-                }
+                self.told(now, told)?;
             }
             Message::AckDiff(neighbour) => self.acknowledged(now, &neighbour),
             Message::SetNeighbours(neighbours) => self.set_neighbours(now, neighbours),
             Message::Call { from, request } => {
                 let reply = self.request(now, request);
-                self.actions.push_back(Action::Reply { from, reply });
+                self.act(Action::Reply { from, reply });
             }
             Message::Cast(operation) => {
                 self.operate(now, operation);
             }
+        }
+        Some(())
+    }
+
+    /// Takes in the state of some keys. If some of it cannot be understood, what comes before stays.
+    fn told(&mut self, now: Mono, mut told: wire::State<'_>) -> Option<()> {
+        let exact = told.exact;
+        if !exact {
+            self.has_data(now);
+        }
+        // The numbers are those of the beginning, when all keys were compared; what is beyond them is of now, and
+        // speaks of these keys alone.
+        let beyond = told.beyond.take();
+        let complete = beyond.is_some().then(|| told.context.compact().collect());
+        beyond.into_iter().flatten().for_each(|dot| told.context.insert(dot));
+        let refused = self.stats.refused;
+        self.stats.joined += 1;
+        loop {
+            let (entries, last) = told.next(self.config.piece)?;
+            // A context that speaks of these keys alone is noted after all of them.
+            let all = exact && last && self.stats.refused == refused;
+            let delta = Delta { context: told.context.clone(), exact: all, entries };
+            if !exact {
+                self.tell_removed(now, &delta);
+            }
+            self.join(now, delta);
+            if last {
+                break;
+            }
+        }
+        // It lacks what the question said was here. After forgetting, equal roots tell what has been seen.
+        if let Some(dots) = complete
+            && !self.forgot
+            && self.stats.refused == refused
+        {
+            self.adopt(&dots);
         }
         Some(())
     }
@@ -558,10 +606,16 @@ impl CausalCrdt {
     }
 
     /// One step of a comparison that a peer started, or that this member started and a peer answered.
-    fn compare(&mut self, now: Mono, diff: Diff, shape: Option<MapSetShape>) {
+    fn compare(
+        &mut self,
+        now: Mono,
+        mut diff: Diff,
+        trees: Vec<(Location, Subtree)>,
+        shape: Option<MapSetShape>,
+    ) {
         let mine = diff.originator == self.me;
         let peer = if mine { diff.from.node().clone() } else { diff.originator.node.clone() };
-        let first = !mine && matches!(diff.trees.as_slice(), [(at, _)] if *at == Location::ROOT);
+        let first = !mine && matches!(trees.as_slice(), [(at, _)] if *at == Location::ROOT);
         // An answer follows the shape of the question; only who has asked adapts to what is answered.
         if let Some(shape) = shape.filter(|_| mine || first) {
             self.learn(&peer, shape);
@@ -576,7 +630,7 @@ impl CausalCrdt {
             self.adopt(&diff.dots);
         }
         let tree = self.tree(shape);
-        if let [(_, theirs)] = diff.trees.as_slice()
+        if let [(_, theirs)] = trees.as_slice()
             && first
             && root_of(theirs) == Some(tree.root_hash())
         {
@@ -589,16 +643,16 @@ impl CausalCrdt {
             return;
         }
         let tree = self.tree(shape);
-        let mut keys: BTreeSet<Key> = diff.keys.iter().cloned().collect();
+        let mut keys: BTreeSet<Key> = diff.keys.drain(..).collect();
         let mut places = BTreeSet::new();
         let mut lacking = Vec::new();
         let mut compared = BTreeSet::new();
-        for (at, theirs) in &diff.trees {
+        for (at, theirs) in trees {
             // A place that is named twice would list all keys there twice.
-            if !compared.insert(*at) {
+            if !compared.insert(at) {
                 continue;
             }
-            let found = tree.compare(*at, theirs);
+            let found = tree.compare(at, theirs);
             keys.extend(found.keys);
             lacking.extend(found.lacking);
             places.extend(found.places);
@@ -617,8 +671,8 @@ impl CausalCrdt {
             if lacking.len() < self.map.len() / LOOKUPS {
                 keys.extend(lacking.drain(..).filter(|key| removed(self.map.elements(key))));
             } else {
-                let all = self.map.entries().filter(|(_, elements)| removed(elements));
-                let all: BTreeSet<&Key> = all.map(|(key, _)| key).collect();
+                let all = self.map.entries().filter(|entry| removed(entry.elements()));
+                let all: BTreeSet<&Key> = all.map(|entry| entry.key()).collect();
                 keys.extend(lacking.drain(..).filter(|key| all.contains(key)));
             }
             self.must_node(now, &peer, MIN_GAP);
@@ -631,15 +685,15 @@ impl CausalCrdt {
             let whole = places.iter().filter(|at| levels(**at) == LEVELS);
             let shown = whole.map(|at| keys_of(len, *at)).sum::<usize>();
             let tree = self.tree(shape);
-            let trees = places.into_iter().map(|at| (at, tree.subtree(at, levels(at)))).collect();
+            let trees: Vec<_> = places.into_iter().map(|at| (at, tree.subtree(at, levels(at)))).collect();
             let keys = keys.into_iter().chain(lacking).collect();
-            let next = Diff { trees, keys, from: me, to: diff.from.clone(), ..diff };
+            let next = Diff { keys, from: me, to: diff.from.clone(), ..diff };
             if mine {
                 self.differs(&diff.from);
             } else {
                 self.answered(now, &peer, new, shown);
             }
-            self.send(diff.from, wire::diff(&next));
+            self.send(diff.from, wire::diff(&next, &trees, shape));
         } else if mine {
             if !keys.is_empty() || !lacking.is_empty() {
                 self.differs(&diff.from);
@@ -658,7 +712,7 @@ impl CausalCrdt {
                 }
                 let new = self.map.context().unseen(&diff.dots);
                 self.answered(now, &peer, new, keys.len());
-                let back = Diff { trees: Vec::new(), keys: Vec::new(), from: me, to: diff.from, ..diff };
+                let back = Diff { keys: Vec::new(), from: me, to: diff.from, ..diff };
                 self.send(originator.clone(), wire::get_diff(&back, keys));
             }
             self.send(originator, wire::ack_diff(&named));
@@ -695,29 +749,32 @@ impl CausalCrdt {
             self.without_gaps(dots, &mut keys, whole, synced)
         };
         let shape = self.shape_of(to.node());
-        let mut entries: Vec<Entry<'_>> = if whole {
+        let gone = |key: Key| Arc::new(Entry::new(key, Few::default()));
+        let mut entries: Vec<Arc<Entry>> = if whole {
             // Both in order: a look-up of each key would take longer than all the rest.
             let mut here = self.map.entries().peekable();
-            let gone = keys.iter().filter(|key| {
-                while here.next_if(|(other, _)| other < key).is_some() {}
-                here.peek().is_none_or(|(other, _)| other != key)
+            keys.retain(|key| {
+                while here.next_if(|other| other.key() < key).is_some() {}
+                here.peek().is_none_or(|other| other.key() != key)
             });
-            self.map.entries().chain(gone.map(|key| (key, &[][..]))).collect()
+            self.map.entries().cloned().chain(keys.into_iter().map(gone)).collect()
         } else {
-            keys.iter().map(|key| (key, self.map.elements(key))).collect()
+            keys.into_iter().map(|key| self.map.entry(&key).cloned().unwrap_or_else(|| gone(key))).collect()
         };
-        let mut messages = Vec::new();
         if let Some(seen) = self.seen_by(&to) {
-            for (upto, piece) in pieces(&mut entries, &numbers, seen, self.config.piece) {
-                let upto = if self.mutant.is(Mutant::WholeNumbers) { &numbers } else { &upto };
-                messages.push(wire::delta(wire::numbers_term(upto), piece, shape, None));
+            for (upto, entries) in pieces(&mut entries, &numbers, seen, self.config.piece) {
+                let numbers = if self.mutant.is(Mutant::WholeNumbers) { numbers.clone() } else { upto };
+                self.actions.push_back(Pending::Tell {
+                    to: to.clone(),
+                    numbers,
+                    entries,
+                    shape,
+                    complete: None,
+                });
             }
         }
-        let last = wire::delta(wire::numbers_term(&numbers), entries, shape, Some(self.map.context()));
-        messages.push(last);
-        for message in messages {
-            self.send(to.clone(), message);
-        }
+        let complete = Some(self.map.context().clone());
+        self.actions.push_back(Pending::Tell { to, numbers, entries, shape, complete });
     }
 
     /// The numbers for an answer to a DeltaCrdt: those from when the comparison began. It takes all that came before an element for
@@ -736,28 +793,27 @@ impl CausalCrdt {
         };
         // What is written here is pushed in its order.
         let pushed = |dot: &Dot| synced && dot.replica == self.config.replica;
-        let mut named = keys.iter().flat_map(|key| self.map.elements(key)).flat_map(|element| &element.dots);
+        let mut named = keys.iter().flat_map(|key| self.map.elements(key)).flat_map(|element| &*element.dots);
         if !whole && !named.any(|dot| new(dot) && !pushed(dot)) {
             return dots.clone();
         }
         if !whole {
             let any_new = |elements: &[super::Element]| elements.iter().any(|e| e.dots.iter().any(new));
-            let since = self.map.entries().filter(|(_, elements)| any_new(elements));
-            keys.extend(since.map(|(key, _)| key.clone()));
+            let since = self.map.entries().filter(|entry| any_new(entry.elements()));
+            keys.extend(since.map(|entry| entry.key().clone()));
         }
         context.compact().collect()
     }
 
     fn join(&mut self, now: Mono, mut delta: Delta) {
-        self.stats.joined += 1;
         let (replica, own) = (self.config.replica, self.own);
         // Nobody can have seen a write of this incarnation that it has not made.
         let invented = |dot: &Dot| dot.replica == replica && dot.number > own;
         let mut room = self.config.max_keys.saturating_sub(self.map.len());
         let mut refused = 0;
         delta.entries.retain(|key, elements| {
-            for element in &mut *elements {
-                element.dots.retain(|dot| !invented(dot));
+            for element in elements.iter_mut().filter(|element| element.dots.iter().any(invented)) {
+                element.dots = element.dots.iter().filter(|dot| !invented(dot)).copied().collect();
             }
             elements.retain(|element| !element.dots.is_empty());
             if elements.is_empty() || !self.map.elements(key).is_empty() {
@@ -786,20 +842,18 @@ impl CausalCrdt {
             delta.context.beyond().filter(|dot| dot.replica != replica).for_each(|dot| context.insert(dot));
             delta.context = context;
         }
-        let before: Vec<(Key, Vec<super::Element>)> =
-            delta.entries.keys().map(|key| (key.clone(), self.map.elements(key).to_vec())).collect();
-        let mut changes = self.map.join(delta);
-        if self.mutant.is(Mutant::KeepQuiet) {
-            changes.retain(|change| matches!(change, Change::Put(..)));
-        }
-        for (key, elements) in before {
-            if self.map.elements(&key) != elements && !self.mutant.is(Mutant::StaleTree) {
-                self.touch(now, &key);
+        let quiet = self.mutant.is(Mutant::KeepQuiet);
+        let (mut touched, mut changes) = (Vec::new(), VecDeque::new());
+        self.map.join_each(delta, |before, after| {
+            touched.extend(after.or(before.as_ref()).map(|entry| (Arc::clone(entry), after.is_some())));
+            changes.extend(Told::of(before, after).filter(|told| !quiet || matches!(told, Told::Put(_))));
+        });
+        if !self.mutant.is(Mutant::StaleTree) {
+            for (entry, there) in touched {
+                self.touch(now, &entry, there);
             }
         }
-        if !changes.is_empty() {
-            self.actions.push_back(Action::Changed(changes));
-        }
+        self.changed(changes);
     }
 
     /// Starts again with an empty map.
@@ -808,12 +862,9 @@ impl CausalCrdt {
         self.config.replica = replica;
         (self.own, self.forgot) = (0, true);
         self.version += 1;
-        self.trees.values_mut().for_each(|tree| *tree = MerkleMap::default());
+        self.trees.iter_mut().for_each(|(shape, tree)| *tree = MerkleMap::new(*shape));
         self.restart(now);
-        let removed: Vec<Change> = map.iter().map(|(key, _)| Change::Removed(key.clone())).collect();
-        if !removed.is_empty() {
-            self.actions.push_back(Action::Changed(removed));
-        }
+        self.changed(map.entries().map(|entry| Told::Removed(Arc::clone(entry))));
     }
 
     /// Takes over the dots of a member that holds the same elements, or has just sent all that were missing.
@@ -829,29 +880,32 @@ impl CausalCrdt {
     }
 }
 
+/// A part of an answer, and the numbers up to which the receiver has seen everything once it has it.
+type Piece = (BTreeMap<i64, i64>, Vec<Arc<Entry>>);
+
 /// Takes the entries of an answer to a DeltaCrdt that can go ahead of the rest, in pieces of `size` keys, each with the numbers up to
 /// which the receiver has seen everything once it has the piece. It has seen `seen`, and will have seen `numbers` in the end.
 ///
 /// A DeltaCrdt drops an element whose dot it counts as seen, and takes all before one that it replaces for seen. So the dots that are
 /// new to it go in their order, replica by replica; an entry with several of them, and what comes after these, go last.
-fn pieces<'a>(
-    entries: &mut Vec<Entry<'a>>,
+fn pieces(
+    entries: &mut Vec<Arc<Entry>>,
     numbers: &BTreeMap<i64, i64>,
     seen: &BTreeMap<i64, i64>,
     size: usize,
-) -> Vec<(BTreeMap<i64, i64>, Vec<Entry<'a>>)> {
+) -> Vec<Piece> {
     let upto = |of: &BTreeMap<i64, i64>, replica| of.get(&replica).copied().unwrap_or(0);
     let mut limits: BTreeMap<i64, i64> = BTreeMap::new();
     let mut order = Vec::new();
     let mut last = Vec::new();
     for entry in entries.drain(..) {
-        let dots = entry.1.iter().flat_map(|element| &element.dots);
-        let mut new = dots.filter(|dot| dot.number > upto(seen, dot.replica));
-        match (new.next(), new.next()) {
-            (None, _) => last.push(entry),
-            (Some(&dot), None) if dot.number <= upto(numbers, dot.replica) => order.push((dot, entry)),
-            (one, another) => {
-                for dot in one.into_iter().chain(another).chain(new) {
+        let dots = entry.elements().iter().flat_map(|element| &element.dots).copied();
+        let new: Vec<Dot> = dots.filter(|dot| dot.number > upto(seen, dot.replica)).collect();
+        match *new {
+            [] => last.push(entry),
+            [dot] if dot.number <= upto(numbers, dot.replica) => order.push((dot, entry)),
+            _ => {
+                for dot in new {
                     let limit = limits.entry(dot.replica).or_insert(dot.number);
                     *limit = dot.number.min(*limit);
                 }
@@ -918,7 +972,7 @@ impl Machine for CausalCrdt {
             Event::SetNeighbours(neighbours) => self.set_neighbours(now, neighbours),
             Event::NodeUp(node) => self.node_up(now, &node),
             Event::Message(message) => {
-                if self.message(now, message).is_none() {
+                if self.message(now, &message).is_none() {
                     self.stats.ignored += 1;
                 }
             }
@@ -932,7 +986,22 @@ impl Machine for CausalCrdt {
     }
 
     fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        Some(match self.actions.pop_front()? {
+            Pending::Ready(action) => action,
+            Pending::Tell { to, numbers, entries, shape, complete } => {
+                let entries = entries.iter().map(|entry| (entry.key(), entry.elements()));
+                let message = wire::delta(wire::numbers_term(&numbers), entries, shape, complete.as_ref());
+                Action::Send { to: vec![to], message }
+            }
+            Pending::Changed(mut told) => {
+                let some = told.drain(..told.len().min(CHANGES));
+                let some = some.filter_map(|told| told.change()).collect();
+                if !told.is_empty() {
+                    self.actions.push_front(Pending::Changed(told));
+                }
+                Action::Changed(some)
+            }
+        })
     }
 
     fn poll_timeout(&self) -> Option<Mono> {

@@ -165,7 +165,7 @@ impl CausalCrdt {
             }
             if let Some(monitor) = neighbour.monitor {
                 self.monitors.remove(&monitor);
-                self.actions.push_back(Action::Demonitor(monitor));
+                self.act(Action::Demonitor(monitor));
                 if neighbour.unanswered > 0 && self.former.len() < MAX_NEIGHBOURS {
                     self.former.insert(address, neighbour.unanswered);
                 }
@@ -196,7 +196,7 @@ impl CausalCrdt {
         neighbour.due = Some(now);
         self.wake_at(now);
         self.monitors.insert(monitor, address.clone());
-        self.actions.push_back(Action::Monitor { monitor, target: address.clone() });
+        self.act(Action::Monitor { monitor, target: address.clone() });
         self.due(now);
     }
 
@@ -214,7 +214,7 @@ impl CausalCrdt {
         if !self.neighbours.values().any(foreign)
             && self.map.context().replicas().any(|replica| replica != own)
         {
-            self.actions.push_back(Action::Alone);
+            self.act(Action::Alone);
         }
     }
 
@@ -244,7 +244,7 @@ impl CausalCrdt {
         // Whoever writes again because of it must not do so at every comparison with somebody who does not take it.
         if !lost.is_empty() && neighbour.missing_at.is_none_or(|at| now >= at + MISSING_PAUSE) {
             neighbour.missing_at = Some(now);
-            self.actions.push_back(Action::Missing(lost));
+            self.act(Action::Missing(lost));
         }
     }
 
@@ -537,7 +537,7 @@ impl CausalCrdt {
         let own = |elements: &[Element]| -> Vec<Element> {
             elements.iter().filter(|element| element.dots.iter().any(newer)).cloned().collect()
         };
-        let written = self.map.entries().map(|(key, elements)| (key, own(elements)));
+        let written = self.map.entries().map(|entry| (entry.key(), own(entry.elements())));
         let written: Vec<(&Key, Vec<Element>)> =
             written.filter(|(_, elements)| !elements.is_empty()).collect();
         let entries = written.iter().map(|(key, elements)| (*key, elements.as_slice()));
@@ -668,7 +668,6 @@ impl CausalCrdt {
         self.stats.rounds += 1;
         let tree = self.tree(shape).subtree(Location::ROOT, levels);
         let diff = Diff {
-            trees: vec![(Location::ROOT, tree)],
             keys: Vec::new(),
             dots: self.map.context().compact().collect(),
             originator: self.me.clone(),
@@ -676,7 +675,7 @@ impl CausalCrdt {
             to: address.clone(),
             exact: true,
         };
-        self.send(address.clone(), wire::diff(&diff));
+        self.send(address.clone(), wire::diff(&diff, &[(Location::ROOT, tree)], shape));
     }
 }
 

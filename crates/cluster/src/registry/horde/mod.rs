@@ -253,7 +253,7 @@ impl HordeRegistry {
         match event {
             Event::SetMembers(members) => self.set_members(members),
             Event::Register { name, value, pid } => {
-                let name = Arc::new(Key(name));
+                let name = self.kept(Key(name));
                 self.write(Registration { name, member: self.me.clone(), pid, value });
             }
             Event::Unregister { name, pid } => self.unregister(&Key(name), &pid),
@@ -375,6 +375,12 @@ impl HordeRegistry {
         self.actions.extend(theirs.iter().map(|name| Action::Remove(entry(name))));
     }
 
+    /// A name as it is kept here already, so that it is not kept twice.
+    fn kept(&self, name: Key) -> Arc<Key> {
+        let kept = self.names.get_key_value(&name).map(|(kept, _)| Arc::clone(kept));
+        kept.unwrap_or_else(|| Arc::new(name))
+    }
+
     fn write(&mut self, registration: Registration) {
         let write = Action::Put(entry(&registration.name), value_of(&registration));
         self.insert(registration);
@@ -494,7 +500,13 @@ impl HordeRegistry {
             let reason = tuple_of([atom("name_conflict"), lost, registry, Term::Pid(pid.clone())]);
             self.actions.push_back(Action::Exit { to: loser.pid.clone(), reason });
         }
-        self.insert(Registration { name: Arc::new(name), member, pid, value });
+        // Whoever has missed changes looks at the whole map again.
+        let same =
+            |found: &Arc<Registration>| found.member == member && found.pid == pid && found.value == value;
+        if !self.names.get(&name).is_some_and(same) {
+            let name = self.kept(name);
+            self.insert(Registration { name, member, pid, value });
+        }
         Some(())
     }
 

@@ -12,15 +12,16 @@
 //! claims so is noted, and whether a member of our kind made it do so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foundation_proto::Mono;
-use foundation_proto::etf::{Atom, Pid, Term};
+use foundation_proto::etf::{Atom, Pid, Tape, Term};
 
 use super::super::{Action, Event, MONOTONIC_START, MonitorId};
 use crate::registry::wire::{self, Address, Diff, Message};
 use crate::registry::{
-    Change, Delta, Dot, Element, LEVELS, Location, MapSetShape, MerkleMap, Subtree, elements_term,
+    Change, Delta, Dot, Element, Entry, Few, LEVELS, Location, MapSetShape, MerkleMap, Subtree,
 };
 use crate::{Key, Machine};
 
@@ -51,7 +52,7 @@ impl DeltaCrdt {
             replica,
             numbers: BTreeMap::new(),
             entries: BTreeMap::new(),
-            tree: MerkleMap::default(),
+            tree: MerkleMap::new(MapSetShape::Plain),
             neighbours: Vec::new(),
             monitors: BTreeMap::new(),
             next_monitor: 0,
@@ -109,7 +110,6 @@ impl DeltaCrdt {
         let tree = self.tree.subtree(Location::ROOT, LEVELS);
         for to in self.monitors.keys().cloned().collect::<Vec<_>>() {
             let diff = Diff {
-                trees: vec![(Location::ROOT, tree.clone())],
                 keys: Vec::new(),
                 dots: self.numbers.clone(),
                 originator: self.me.clone(),
@@ -117,35 +117,35 @@ impl DeltaCrdt {
                 to: to.clone(),
                 exact: false,
             };
-            self.send(to, wire::diff(&diff));
+            self.send(to, wire::diff(&diff, &[(Location::ROOT, tree.clone())], MapSetShape::Plain));
         }
     }
 
-    fn message(&mut self, message: Message) {
+    fn message(&mut self, message: Message<'_>) {
         match message {
-            Message::Diff(diff) => self.go_on(diff),
+            Message::Diff(diff, trees) => self.go_on(diff, &trees),
             Message::GetDiff { dots, from, keys } => self.tell(from, &dots, &keys),
-            Message::Delta { delta, beyond } => self.join(delta, beyond.as_deref()),
+            Message::Delta(_) => panic!("read as a whole"),
             Message::AckDiff(_) => {}
             other => panic!("{other:?}"),
         }
     }
 
     /// One step of a comparison.
-    fn go_on(&mut self, diff: Diff) {
+    fn go_on(&mut self, diff: Diff, trees: &[(Location, Subtree)]) {
         let (from, to) = (diff.to.clone(), diff.from.clone());
         let mut found = Found { keys: diff.keys.clone(), places: Vec::new() };
-        for (at, theirs) in &diff.trees {
-            found.compare(&self.tree.subtree(*at, LEVELS), theirs, at.depth());
+        for (at, theirs) in trees {
+            found.compare(&self.tree.subtree(*at, LEVELS).keys(), theirs, at.depth());
         }
         let mine = diff.originator == self.me;
         if !mine {
             self.asked.entry(diff.originator.node.clone()).or_default().insert(diff.dots.clone());
         }
         if !found.places.is_empty() {
-            let trees = found.places.iter().map(|at| (*at, self.tree.subtree(*at, LEVELS))).collect();
-            let next = Diff { trees, keys: found.keys, from, to: to.clone(), ..diff };
-            return self.send(to, wire::diff(&next));
+            let trees: Vec<_> = found.places.iter().map(|at| (*at, self.tree.subtree(*at, LEVELS))).collect();
+            let next = Diff { keys: found.keys, from, to: to.clone(), ..diff };
+            return self.send(to, wire::diff(&next, &trees, MapSetShape::Plain));
         }
         if mine {
             if !found.keys.is_empty() {
@@ -155,8 +155,7 @@ impl DeltaCrdt {
         }
         let originator = Address::Pid(diff.originator.clone());
         if !found.keys.is_empty() {
-            let next =
-                Diff { trees: Vec::new(), keys: Vec::new(), from: from.clone(), to: to.clone(), ..diff };
+            let next = Diff { keys: Vec::new(), from: from.clone(), to: to.clone(), ..diff };
             self.send(to, wire::get_diff(&next, found.keys));
         }
         self.send(originator, wire::ack_diff(&from));
@@ -201,7 +200,7 @@ impl DeltaCrdt {
 
     /// What is here of a key counts as seen before it is replaced or removed: both are deltas that name its dots.
     fn take_away(&mut self, key: &Key) {
-        let dots = self.elements(key).iter().flat_map(|element| element.dots.clone());
+        let dots = self.elements(key).iter().flat_map(|element| element.dots.iter().copied());
         for dot in dots.collect::<BTreeSet<_>>() {
             self.claim(dot);
         }
@@ -228,11 +227,7 @@ impl DeltaCrdt {
     /// An answer came to its name from a node of which it has asked nothing: it claims what its predecessor had.
     pub(super) fn takes_for_another(&mut self, from: &Atom, message: &Term) {
         // Ours answer a name so that anybody may take it.
-        let Some(Message::Delta { delta, beyond: None }) =
-            wire::read(message.clone(), &self.me.node).map(|read| read.message)
-        else {
-            return;
-        };
+        let Some((delta, None)) = super::delta_of(message) else { return };
         let numbers: BTreeMap<i64, i64> = delta.context.compact().collect();
         if delta.exact || self.asked.get(from).is_some_and(|asked| asked.contains(&numbers)) {
             return;
@@ -250,9 +245,9 @@ impl DeltaCrdt {
         let after = value(&elements);
         if elements.is_empty() {
             self.entries.remove(&key);
-            self.tree.delete(&key);
+            self.tree.delete(&Entry::new(key.clone(), Vec::new()));
         } else {
-            self.tree.put(key.clone(), elements_term(&elements, MapSetShape::Plain));
+            self.tree.put(&Arc::new(Entry::new(key.clone(), elements.clone())));
             self.entries.insert(key.clone(), elements);
         }
         let change = match after {
@@ -273,7 +268,7 @@ impl Machine for DeltaCrdt {
             Event::Put { key, value } => {
                 let dot = self.next();
                 self.timestamp = (MONOTONIC_START + now.0).max(self.timestamp + 1);
-                let element = Element { value, timestamp: self.timestamp, dots: vec![dot] };
+                let element = Element { value, timestamp: self.timestamp, dots: Few::One(dot) };
                 self.take_away(&key);
                 self.numbers.insert(dot.replica, dot.number);
                 self.set(key, vec![element]);
@@ -289,7 +284,12 @@ impl Machine for DeltaCrdt {
             }
             Event::Down(monitor) => self.monitors.retain(|_, there| *there != monitor),
             Event::Message(message) => {
-                let read = wire::read(message, &self.me.node);
+                let mut tape = Tape::new();
+                let view = message.view(&mut tape).unwrap();
+                if let Some((delta, beyond)) = super::delta_of(&view.to_term()) {
+                    return self.join(delta, beyond.as_deref());
+                }
+                let read = wire::read(view, &self.me.node);
                 self.message(read.expect("what a member sends is of the protocol").message);
             }
             // Nothing comes of a connection before the next beat.
@@ -381,9 +381,8 @@ impl Found {
                 Subtree::Leaf { hash: b, contents: theirs, .. },
             ) => {
                 if a != b {
-                    let differ = ours.iter().filter(|entry| !theirs.contains(entry));
-                    let lack = theirs.iter().filter(|(key, _)| ours.iter().all(|(other, _)| other != key));
-                    self.keys.extend(differ.chain(lack).map(|(key, _)| key.clone()));
+                    let lack = theirs.iter().filter(|key| !ours.contains(key));
+                    self.keys.extend(ours.iter().chain(lack).cloned());
                 }
             }
             (leaf @ Subtree::Leaf { key_hash, .. }, Subtree::Inner { left, right, .. })
@@ -399,7 +398,7 @@ impl Found {
     fn all(&mut self, tree: &Subtree) {
         match tree {
             Subtree::Empty => {}
-            Subtree::Leaf { contents, .. } => self.keys.extend(contents.iter().map(|(key, _)| key.clone())),
+            Subtree::Leaf { contents, .. } => self.keys.extend(contents.iter().cloned()),
             Subtree::Inner { left, right, .. } => {
                 self.all(left);
                 self.all(right);

@@ -5,7 +5,7 @@ mod simulation;
 mod traffic;
 
 use super::*;
-use crate::registry::{Element, elements_term};
+use crate::registry::Element;
 
 const SECOND: Mono = Mono(1_000_000_000);
 
@@ -13,14 +13,30 @@ fn pid(node: &str, id: u32) -> Pid {
     Pid { node: Atom::new(node).unwrap(), id, serial: 0, creation: 4 }
 }
 
+fn message(term: Term) -> Event {
+    Event::Message(RawTerm::from_term(&term).unwrap())
+}
+
+/// The state of some keys, if a message is that; and what the sender has seen beyond its numbers.
+fn delta_of(message: &Term) -> Option<(Delta, Option<Vec<Dot>>)> {
+    let (raw, mut tape) = (RawTerm::from_term(message).unwrap(), Tape::new());
+    let read = wire::read(raw.view(&mut tape).unwrap(), &Atom::new_static("rust@h"));
+    match read?.message {
+        Message::Delta(mut told) => {
+            let (entries, _) = told.next(usize::MAX)?;
+            Some((Delta { context: told.context, exact: told.exact, entries }, told.beyond))
+        }
+        _ => None,
+    }
+}
+
 fn beam() -> Address {
     Address::Name { name: Atom::new_static("map"), node: Atom::new_static("beam@h") }
 }
 
 /// What a BEAM says in a comparison that this member has started, with the dots of its beginning.
-fn of_ours<const T: usize, const D: usize>(trees: [(Location, Subtree); T], dots: [(i64, i64); D]) -> Diff {
+fn of_ours<const D: usize>(dots: [(i64, i64); D]) -> Diff {
     Diff {
-        trees: trees.into(),
         keys: Vec::new(),
         dots: dots.into(),
         originator: pid("rust@h", 1),
@@ -52,33 +68,33 @@ fn sent(member: &mut CausalCrdt) -> Vec<(Vec<Address>, Term)> {
 
 /// What a BEAM with one key that this member lacks starts a comparison with.
 fn from_beam(key: i64, shape: MapSetShape) -> Term {
-    let element = Element { value: Term::Integer(1), timestamp: MONOTONIC_START, dots: vec![dot(5, 3)] };
+    let element =
+        Element { value: Term::Integer(1), timestamp: MONOTONIC_START, dots: vec![dot(5, 3)].into() };
     first_step([(key, element)], 3, shape)
 }
 
 /// What a BEAM with these elements starts a comparison with, which has seen the writes of replica 5 up to a number.
 fn first_step(elements: impl IntoIterator<Item = (i64, Element)>, upto: i64, shape: MapSetShape) -> Term {
-    let mut tree = MerkleMap::default();
+    let mut tree = MerkleMap::new(shape);
     for (key, element) in elements {
-        tree.put(Key(Term::Integer(key)), elements_term(&[element], shape));
+        tree.put(&Arc::new(Entry::new(Key(Term::Integer(key)), Few::One(element))));
     }
-    let _ = tree.root_hash();
-    wire::diff(&Diff {
-        trees: vec![(Location::ROOT, tree.subtree(Location::ROOT, LEVELS))],
+    let diff = Diff {
         keys: Vec::new(),
         dots: BTreeMap::from([(5, upto)]),
         originator: pid("beam@h", 9),
         from: Address::Pid(pid("beam@h", 9)),
         to: Address::Name { name: Atom::new_static("map"), node: Atom::new_static("rust@h") },
         exact: false,
-    })
+    };
+    wire::diff(&diff, &[(Location::ROOT, tree.subtree(Location::ROOT, LEVELS))], shape)
 }
 
 #[test]
 fn nothing_is_pushed_before_the_first_comparison_is_over_and_everything_after() {
     let mut member = member();
     assert_eq!(sent(&mut member).len(), 1, "a comparison starts");
-    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Versioned)));
+    member.handle(SECOND, message(from_beam(1, MapSetShape::Versioned)));
     put(&mut member, 2, 20);
     let told = sent(&mut member);
     let names: Vec<_> = told.iter().map(|(_, m)| m.as_tuple().unwrap()[0].clone()).collect();
@@ -87,7 +103,7 @@ fn nothing_is_pushed_before_the_first_comparison_is_over_and_everything_after() 
         [atom("get_diff"), atom("ack_diff")],
         "the process is known, but no comparison is over"
     );
-    member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
+    member.handle(SECOND, message(wire::ack_diff(&beam())));
     let caught_up = sent(&mut member);
     assert_eq!(
         caught_up[0].0,
@@ -106,22 +122,18 @@ fn nothing_is_pushed_before_the_first_comparison_is_over_and_everything_after() 
 #[test]
 fn what_was_written_before_the_first_comparison_was_over_follows_without_the_writes_of_others() {
     let mut member = member();
-    member.handle(SECOND, Event::Message(from_beam(9, MapSetShape::Plain)));
+    member.handle(SECOND, message(from_beam(9, MapSetShape::Plain)));
     put(&mut member, 1, 1);
-    let element = Element { value: Term::Integer(2), timestamp: 1, dots: vec![dot(6, 2)] };
+    let element = Element { value: Term::Integer(2), timestamp: 1, dots: vec![dot(6, 2)].into() };
     let key = Key(Term::Integer(1));
     let dots = wire::dots_term(&element.dots, MapSetShape::Plain);
     let delta = wire::delta(dots, [(&key, &[element][..])], MapSetShape::Plain, None);
-    member.handle(SECOND, Event::Message(delta));
+    member.handle(SECOND, message(delta));
     assert_eq!(member.map().elements(&key).len(), 2, "both were written without the other");
     sent(&mut member);
-    member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
+    member.handle(SECOND, message(wire::ack_diff(&beam())));
     let (_, message) = sent(&mut member).swap_remove(0);
-    let Some(Message::Delta { delta, .. }) =
-        wire::read(message, &Atom::new_static("rust@h")).map(|read| read.message)
-    else {
-        panic!()
-    };
+    let (delta, _) = delta_of(&message).unwrap();
     let told: Vec<&Dot> = delta.entries[&key].iter().flat_map(|element| &element.dots).collect();
     assert_eq!(told, [&dot(77, 1)]);
 }
@@ -129,25 +141,25 @@ fn what_was_written_before_the_first_comparison_was_over_follows_without_the_wri
 #[test]
 fn the_writes_of_others_are_never_claimed_towards_a_beam() {
     let mut member = member();
-    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    member.handle(SECOND, message(from_beam(1, MapSetShape::Plain)));
     let element = Element {
         value: Term::Integer(1),
         timestamp: MONOTONIC_START,
-        dots: vec![Dot { replica: 5, number: 3 }],
+        dots: vec![Dot { replica: 5, number: 3 }].into(),
     };
     let key = Key(Term::Integer(1));
     let dots = wire::numbers_term(&BTreeMap::from([(5, 3)]));
     let delta = wire::delta(dots, [(&key, &[element][..])], MapSetShape::Plain, None);
-    member.handle(SECOND, Event::Message(delta));
+    member.handle(SECOND, message(delta));
     assert_eq!(member.map().context().upto(5), 0, "a part of the keys says nothing of the others");
-    member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
-    member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
+    member.handle(SECOND, message(wire::ack_diff(&beam())));
+    member.handle(SECOND, message(wire::ack_diff(&beam())));
     sent(&mut member);
     put(&mut member, 1, 2);
     // It has said that it has seen it itself, so that it may be told what was replaced.
     assert_eq!(claimed(&mut member), [(vec![dot(77, 1), dot(5, 3)], vec![1])]);
     // Another write came from elsewhere: to claim it would mean all before it, too.
-    let other = Element { value: Term::Integer(2), timestamp: MONOTONIC_START, dots: vec![dot(6, 8)] };
+    let other = Element { value: Term::Integer(2), timestamp: MONOTONIC_START, dots: vec![dot(6, 8)].into() };
     let key = Key(Term::Integer(2));
     let delta = wire::delta(
         wire::dots_term(&[dot(6, 8)], MapSetShape::Plain),
@@ -155,7 +167,7 @@ fn the_writes_of_others_are_never_claimed_towards_a_beam() {
         MapSetShape::Plain,
         None,
     );
-    member.handle(SECOND, Event::Message(delta));
+    member.handle(SECOND, message(delta));
     sent(&mut member);
     put(&mut member, 2, 3);
     assert_eq!(claimed(&mut member), [(vec![dot(77, 2)], vec![2])]);
@@ -168,19 +180,15 @@ fn dot(replica: i64, number: i64) -> Dot {
 /// The dots of the deltas that are sent, and their keys.
 fn claimed(member: &mut CausalCrdt) -> Vec<(Vec<Dot>, Vec<i64>)> {
     let deltas = sent(member).into_iter().filter_map(|(_, message)| {
-        match wire::read(message, &Atom::new_static("rust@h"))?.message {
-            Message::Delta { delta, .. } => {
-                let keys = delta.entries.keys().filter_map(|key| key.0.as_i64()).collect();
-                let upto = delta
-                    .context
-                    .compact()
-                    .flat_map(|(replica, upto)| (1..=upto).map(move |number| dot(replica, number)));
-                let mut dots: Vec<Dot> = upto.chain(delta.context.beyond()).collect();
-                dots.sort_unstable_by_key(|dot| std::cmp::Reverse(dot.replica));
-                Some((dots, keys))
-            }
-            _ => None,
-        }
+        let (delta, _) = delta_of(&message)?;
+        let keys = delta.entries.keys().filter_map(|key| key.0.as_i64()).collect();
+        let upto = delta
+            .context
+            .compact()
+            .flat_map(|(replica, upto)| (1..=upto).map(move |number| dot(replica, number)));
+        let mut dots: Vec<Dot> = upto.chain(delta.context.beyond()).collect();
+        dots.sort_unstable_by_key(|dot| std::cmp::Reverse(dot.replica));
+        Some((dots, keys))
     });
     deltas.collect()
 }
@@ -190,18 +198,21 @@ fn claimed(member: &mut CausalCrdt) -> Vec<(Vec<Dot>, Vec<i64>)> {
 fn an_answer_to_a_beam_has_what_came_before_its_elements_since_the_comparison_began() {
     let answer = |written: &[i64]| {
         let mut member = member();
-        member.handle(SECOND, Event::Message(from_beam(9, MapSetShape::Plain)));
+        member.handle(SECOND, message(from_beam(9, MapSetShape::Plain)));
         for &number in written {
-            let element =
-                Element { value: Term::Integer(1), timestamp: MONOTONIC_START, dots: vec![dot(6, number)] };
+            let element = Element {
+                value: Term::Integer(1),
+                timestamp: MONOTONIC_START,
+                dots: vec![dot(6, number)].into(),
+            };
             let key = Key(Term::Integer(number));
             let dots = wire::dots_term(&element.dots, MapSetShape::Plain);
             let delta = wire::delta(dots, [(&key, &[element][..])], MapSetShape::Plain, None);
-            member.handle(SECOND, Event::Message(delta));
+            member.handle(SECOND, message(delta));
         }
         sent(&mut member);
-        let question = wire::get_diff(&of_ours([], []), [Key(Term::Integer(2))]);
-        member.handle(SECOND, Event::Message(question));
+        let question = wire::get_diff(&of_ours([]), [Key(Term::Integer(2))]);
+        member.handle(SECOND, message(question));
         claimed(&mut member)
     };
     assert_eq!(answer(&[1, 2]), [(vec![dot(6, 1), dot(6, 2)], vec![1, 2])]);
@@ -212,13 +223,13 @@ fn an_answer_to_a_beam_has_what_came_before_its_elements_since_the_comparison_be
 fn what_is_missing_of_a_replica_counts_as_seen_after_a_long_time_without_news_of_it() {
     let mut member = member();
     let Some(Action::Monitor { monitor, .. }) = member.poll_action() else { panic!() };
-    let element = Element { value: Term::Integer(1), timestamp: 1, dots: vec![dot(5, 3)] };
+    let element = Element { value: Term::Integer(1), timestamp: 1, dots: vec![dot(5, 3)].into() };
     let key = Key(Term::Integer(1));
     let shown = || {
         let numbers = wire::numbers_term(&BTreeMap::from([(5, 1)]));
-        Event::Message(wire::delta(numbers, [(&key, &[element.clone()][..])], MapSetShape::Plain, None))
+        message(wire::delta(numbers, [(&key, &[element.clone()][..])], MapSetShape::Plain, None))
     };
-    member.handle(SECOND, Event::Message(first_step([(1, element.clone())], 1, MapSetShape::Plain)));
+    member.handle(SECOND, message(first_step([(1, element.clone())], 1, MapSetShape::Plain)));
     member.handle(SECOND, shown());
     member.handle(SECOND, Event::Remove(key.clone()));
     let shown_at = |member: &mut CausalCrdt, second: i64| {
@@ -243,12 +254,12 @@ fn a_beam_that_shows_what_was_removed_here_is_told_of_it_by_its_dots() {
     let element = Element {
         value: Term::Integer(1),
         timestamp: MONOTONIC_START + 10_000_000_000,
-        dots: vec![dot(5, 3)],
+        dots: vec![dot(5, 3)].into(),
     };
     let key = Key(Term::Integer(1));
     let shown = || wire::delta(dots(), [(&key, std::slice::from_ref(&element))], MapSetShape::Plain, None);
     // Its dots from 1 to 2 are not known here, as after a restart.
-    member.handle(SECOND, Event::Message(shown()));
+    member.handle(SECOND, message(shown()));
     put(&mut member, 1, 2);
     assert!(
         member.map().elements(&key)[0].timestamp > element.timestamp,
@@ -256,16 +267,16 @@ fn a_beam_that_shows_what_was_removed_here_is_told_of_it_by_its_dots() {
     );
     sent(&mut member);
     // It has said nothing yet of what it has seen.
-    member.handle(SECOND, Event::Message(shown()));
+    member.handle(SECOND, message(shown()));
     assert_eq!(claimed(&mut member), []);
-    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    member.handle(SECOND, message(from_beam(1, MapSetShape::Plain)));
     sent(&mut member);
-    member.handle(SECOND, Event::Message(shown()));
+    member.handle(SECOND, message(shown()));
     assert_eq!(claimed(&mut member), [(vec![dot(5, 3)], vec![1])]);
     assert_eq!(member.map().get(&key), Some(&Term::Integer(2)));
     member.handle(SECOND, Event::Remove(key.clone()));
     sent(&mut member);
-    member.handle(SECOND, Event::Message(shown()));
+    member.handle(SECOND, message(shown()));
     assert_eq!(claimed(&mut member), [(vec![dot(5, 3)], vec![1])], "a removal as well");
 }
 
@@ -277,18 +288,18 @@ fn a_long_list_of_keys_is_answered_with_the_whole_map() {
     }
     sent(&mut member);
     let ask = |keys: i64| {
-        let diff = of_ours([], [(77, 500)]);
+        let diff = of_ours([(77, 500)]);
         wire::get_diff(&diff, (0..keys).map(|key| Key(Term::Integer(key))))
     };
     let answer = |member: &mut CausalCrdt, asked: i64| {
         sent(member);
-        member.handle(SECOND, Event::Message(ask(asked)));
+        member.handle(SECOND, message(ask(asked)));
         let (to, message) = sent(member).pop().unwrap();
         (to, message.as_tuple().unwrap()[2].as_list().unwrap().len())
     };
     // Nobody knows which process has the name when it is answered.
     assert_eq!(answer(&mut member, 1), (vec![beam()], 500));
-    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    member.handle(SECOND, message(from_beam(1, MapSetShape::Plain)));
     let process = || vec![Address::Pid(pid("beam@h", 9))];
     assert_eq!(answer(&mut member, 99), (process(), 99));
     assert_eq!(answer(&mut member, 200), (process(), 500));
@@ -298,7 +309,7 @@ fn a_long_list_of_keys_is_answered_with_the_whole_map() {
 fn callers_read_and_write_as_with_delta_crdt() {
     let mut member = member();
     let from = Term::tuple([Term::Pid(pid("beam@h", 3)), Term::Integer(1)]);
-    let call = |request: Term| Event::Message(Term::tuple([atom("$gen_call"), from.clone(), request]));
+    let call = |request: Term| message(Term::tuple([atom("$gen_call"), from.clone(), request]));
     let add = Term::tuple([atom("add"), Term::list([Term::Integer(1), Term::Integer(2)])]);
     member.handle(SECOND, call(Term::tuple([atom("operation"), add])));
     member.handle(SECOND, call(atom("read")));
@@ -316,8 +327,8 @@ fn callers_read_and_write_as_with_delta_crdt() {
 fn what_cannot_be_understood_is_counted_and_a_full_map_takes_no_more() {
     let config = Config { max_keys: 2, ..Config::new(1) };
     let mut member = CausalCrdt::new(pid("rust@h", 1), config);
-    member.handle(SECOND, Event::Message(Term::tuple([atom("diff"), atom("nonsense")])));
-    member.handle(SECOND, Event::Message(Term::Integer(1)));
+    member.handle(SECOND, message(Term::tuple([atom("diff"), atom("nonsense")])));
+    member.handle(SECOND, message(Term::Integer(1)));
     for key in 0..3 {
         put(&mut member, key, 1);
     }
@@ -331,22 +342,23 @@ fn what_a_full_map_has_not_taken_in_counts_as_not_seen() {
     let config = Config { max_keys: 1, ..Config::new(1) };
     let mut member = CausalCrdt::new(pid("rust@h", 1), config);
     put(&mut member, 0, 1);
-    let element = Element { value: Term::Integer(1), timestamp: MONOTONIC_START, dots: vec![dot(5, 1)] };
+    let element =
+        Element { value: Term::Integer(1), timestamp: MONOTONIC_START, dots: vec![dot(5, 1)].into() };
     let key = Key(Term::Integer(1));
     let shown = |dots, complete: Option<&Context>| {
         wire::delta(dots, [(&key, std::slice::from_ref(&element))], MapSetShape::Plain, complete)
     };
     let pushed = shown(wire::dots_term(&[dot(5, 1)], MapSetShape::Plain), None);
     let answered = shown(wire::numbers_term(&BTreeMap::from([(5, 1)])), Some(&Context::default()));
-    for message in [pushed, answered] {
-        member.handle(SECOND, Event::Message(message));
+    for told in [pushed, answered] {
+        member.handle(SECOND, message(told));
         assert!(!member.map().context().contains(dot(5, 1)), "it would be removed elsewhere");
     }
     assert_eq!((member.stats().refused, member.map().len()), (2, 1));
     // Once there is room, it comes in.
     member.handle(SECOND, Event::Remove(Key(Term::Integer(0))));
     let again = shown(wire::dots_term(&[dot(5, 1)], MapSetShape::Plain), None);
-    member.handle(SECOND, Event::Message(again));
+    member.handle(SECOND, message(again));
     assert_eq!(member.map().get(&key), Some(&Term::Integer(1)));
 }
 
@@ -363,13 +375,13 @@ fn what_a_neighbour_has_had_and_has_no_more_is_told() {
     member.handle(SECOND, Event::SetNeighbours(vec![beam()]));
     told(&mut member);
     let asks = |member: &mut CausalCrdt, seconds: i64| {
-        let diff = of_ours([], [(77, 1)]);
+        let diff = of_ours([(77, 1)]);
         let keys = [1, 2].map(|key| Key(Term::Integer(key)));
-        member.handle(Mono(SECOND.0 * seconds), Event::Message(wire::get_diff(&diff, keys)));
+        member.handle(Mono(SECOND.0 * seconds), message(wire::get_diff(&diff, keys)));
         told(member)
     };
     assert_eq!(asks(&mut member, 1), [], "it has never had it");
-    member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
+    member.handle(SECOND, message(wire::ack_diff(&beam())));
     assert_eq!(asks(&mut member, 2), [Action::Missing(vec![Key(Term::Integer(1))])]);
     assert_eq!(asks(&mut member, 3), [], "not at each comparison");
     assert_eq!(asks(&mut member, 12), [Action::Missing(vec![Key(Term::Integer(1))])]);
@@ -381,13 +393,13 @@ fn a_member_that_is_left_alone_says_so_and_forgets_when_told_to() {
     member.handle(SECOND, Event::SetNeighbours(vec![beam()]));
     let Some(Action::Monitor { monitor, .. }) = member.poll_action() else { panic!() };
     put(&mut member, 2, 20);
-    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    member.handle(SECOND, message(from_beam(1, MapSetShape::Plain)));
     let element =
-        Element { value: Term::Integer(1), timestamp: 1, dots: vec![Dot { replica: 5, number: 3 }] };
+        Element { value: Term::Integer(1), timestamp: 1, dots: vec![Dot { replica: 5, number: 3 }].into() };
     let key = Key(Term::Integer(1));
     let dots = wire::numbers_term(&BTreeMap::from([(5, 3)]));
     let delta = wire::delta(dots, [(&key, &[element][..])], MapSetShape::Plain, None);
-    member.handle(SECOND, Event::Message(delta));
+    member.handle(SECOND, message(delta));
     told(&mut member);
     assert_eq!(member.map().len(), 2);
     member.handle(SECOND, Event::Down(monitor));
@@ -400,12 +412,12 @@ fn a_member_that_is_left_alone_says_so_and_forgets_when_told_to() {
     assert_eq!(member.map().context().replicas().count(), 0, "another incarnation");
     put(&mut member, 2, 21);
     let written = &member.map().elements(&Key(Term::Integer(2)))[0];
-    assert_eq!(written.dots, [Dot { replica: 78, number: 1 }]);
+    assert_eq!(*written.dots, [Dot { replica: 78, number: 1 }]);
     // The answer to a comparison that began before: answered in turn, with the dots of then, all would be removed there.
     sent(&mut member);
     let ask = |dots: [(i64, i64); 1]| {
-        let diff = of_ours([], dots);
-        Event::Message(wire::get_diff(&diff, [1, 2].map(|key| Key(Term::Integer(key)))))
+        let diff = of_ours(dots);
+        message(wire::get_diff(&diff, [1, 2].map(|key| Key(Term::Integer(key)))))
     };
     member.handle(SECOND, ask([(5, 3)]));
     assert_eq!(sent(&mut member), []);
@@ -416,24 +428,24 @@ fn a_member_that_is_left_alone_says_so_and_forgets_when_told_to() {
 #[test]
 fn a_neighbour_that_falls_silent_is_compared_with() {
     let mut member = member();
-    member.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    member.handle(SECOND, message(from_beam(1, MapSetShape::Plain)));
     for _ in 0..2 {
-        member.handle(SECOND, Event::Message(wire::ack_diff(&beam())));
+        member.handle(SECOND, message(wire::ack_diff(&beam())));
     }
     sent(&mut member);
     let at = |seconds: i64| Mono(SECOND.0 * seconds);
     assert_eq!(member.stats().rounds, 2);
     // It compares every second, and nothing more is to be said.
     for second in 2..20 {
-        member.handle(at(second), Event::Message(from_beam(1, MapSetShape::Plain)));
+        member.handle(at(second), message(from_beam(1, MapSetShape::Plain)));
         member.handle_timeout(at(second));
-        member.handle(at(second), Event::Message(wire::ack_diff(&beam())));
+        member.handle(at(second), message(wire::ack_diff(&beam())));
     }
     let rounds = member.stats().rounds;
     for second in 20..30 {
         if member.poll_timeout().is_some_and(|due| due <= at(second)) {
             member.handle_timeout(at(second));
-            member.handle(at(second), Event::Message(wire::ack_diff(&beam())));
+            member.handle(at(second), message(wire::ack_diff(&beam())));
         }
     }
     assert_eq!(member.stats().rounds, rounds + 2, "after 5 s, and again after as long");
@@ -444,7 +456,7 @@ fn question(keys: std::ops::Range<i64>) -> Term {
     let written = keys.end;
     let element = |key| {
         let dots = vec![dot(5, key + 1)];
-        (key, Element { value: Term::Integer(key), timestamp: MONOTONIC_START, dots })
+        (key, Element { value: Term::Integer(key), timestamp: MONOTONIC_START, dots: dots.into() })
     };
     first_step(keys.map(element), written, MapSetShape::Plain)
 }
@@ -457,7 +469,7 @@ fn beat(number: i64) -> Mono {
 /// How many parts of the tree are sent in answer.
 fn answers(member: &mut CausalCrdt, at: Mono, question: Term) -> usize {
     sent(member);
-    member.handle(at, Event::Message(question));
+    member.handle(at, message(question));
     let diff =
         |message: &Term| message.as_tuple().is_some_and(|parts| parts.len() == 2 && parts[0] == atom("diff"));
     sent(member)
@@ -476,7 +488,7 @@ fn a_large_map_answers_one_comparison_until_data_come() {
     assert_eq!(answers(&mut large, beat(4), question(0..3002)), 1, "the answer may have been lost");
     let nothing = wire::numbers_term(&BTreeMap::new());
     let data = wire::delta(nothing, std::iter::empty(), MapSetShape::Plain, None);
-    large.handle(beat(4), Event::Message(data));
+    large.handle(beat(4), message(data));
     assert_eq!(answers(&mut large, beat(5), question(0..3003)), 1, "data have come");
 
     let mut small = member();
@@ -499,7 +511,7 @@ fn what_a_beam_has_never_seen_is_not_asked_for() {
     (10_000..13_000).for_each(|key| put(&mut large, key, 1));
     sent(&mut large);
     // One key that is lacking here, and nothing of what is here.
-    large.handle(SECOND, Event::Message(from_beam(1, MapSetShape::Plain)));
+    large.handle(SECOND, message(from_beam(1, MapSetShape::Plain)));
     let answered = sent(&mut large);
     let asked: Vec<&Term> = answered
         .iter()
@@ -518,7 +530,7 @@ fn what_a_beam_has_never_seen_is_not_asked_for() {
     if let Term::Map(fields) = &mut diff {
         fields.insert(atom("dots"), wire::numbers_term(&BTreeMap::from([(5, 3), (77, 2)])));
     }
-    large.handle(SECOND, Event::Message(Term::tuple([tag, diff])));
+    large.handle(SECOND, message(Term::tuple([tag, diff])));
     let keys = sent(&mut large).into_iter().find_map(|(_, message)| match message.as_tuple()? {
         [tag, _, keys] if tag.is_atom("get_diff") => Some(keys.as_list()?.len()),
         _ => None,
@@ -531,11 +543,12 @@ fn a_beam_that_has_nothing_is_sent_everything_after_its_first_answer() {
     let mut large = member();
     (0..3000).for_each(|key| put(&mut large, key, 1));
     sent(&mut large);
-    let answer = wire::diff(&of_ours(
-        [(Location::ROOT.children().0, Subtree::Empty), (Location::ROOT.children().1, Subtree::Empty)],
-        [],
-    ));
-    large.handle(SECOND, Event::Message(answer));
+    let answer = wire::diff(
+        &of_ours([]),
+        &[(Location::ROOT.children().0, Subtree::Empty), (Location::ROOT.children().1, Subtree::Empty)],
+        MapSetShape::Plain,
+    );
+    large.handle(SECOND, message(answer));
     let answered = sent(&mut large);
     // No part of the tree first. What was written since the comparison began is another one's matter.
     assert_eq!(answered[0].1.as_tuple().unwrap()[2].as_list().unwrap().len(), 3000);
@@ -569,7 +582,7 @@ fn a_member_of_this_kind_is_answered_each_time() {
         let [tag, mut diff] = <[Term; 2]>::try_from(step.into_vec()).unwrap();
         let Term::Map(fields) = &mut diff else { panic!() };
         fields.insert(atom("beyond"), atom("true"));
-        member.handle(SECOND, Event::Message(Term::tuple([tag, diff])));
+        member.handle(SECOND, message(Term::tuple([tag, diff])));
         tags(member)
     };
     tags(&mut member);
@@ -582,13 +595,17 @@ fn a_member_of_this_kind_is_answered_each_time() {
 fn what_is_here_is_compared_after_the_data_of_a_beam_that_has_much_more() {
     let data = || {
         let numbers = wire::numbers_term(&BTreeMap::from([(5, 3)]));
-        Event::Message(wire::delta(numbers, std::iter::empty(), MapSetShape::Plain, None))
+        message(wire::delta(numbers, std::iter::empty(), MapSetShape::Plain, None))
     };
     let answered = |member: &mut CausalCrdt| {
         put(member, -1, 1);
         assert_eq!(answers(member, SECOND, question(0..3000)), 1);
-        let answer = wire::diff(&of_ours([(Location::ROOT, Subtree::Partial(Location::ROOT))], []));
-        member.handle(SECOND, Event::Message(answer));
+        let answer = wire::diff(
+            &of_ours([]),
+            &[(Location::ROOT, Subtree::Partial(Location::ROOT))],
+            MapSetShape::Plain,
+        );
+        member.handle(SECOND, message(answer));
         assert_eq!(tags(member), Vec::<String>::new(), "its own comparison is given up");
     };
     let starts = |member: &mut CausalCrdt, at: Mono| {
@@ -621,7 +638,7 @@ fn a_comparison_that_is_not_answered_is_started_again_less_and_less_often() {
 }
 
 /// The numbers of a piece, and its keys.
-type Piece = (Vec<(i64, i64)>, Vec<i64>);
+type Said = (Vec<(i64, i64)>, Vec<i64>);
 
 /// The pieces of an answer with these keys, each with its dots, as numbers and keys; the last is the rest.
 fn in_pieces<const N: usize>(
@@ -629,21 +646,18 @@ fn in_pieces<const N: usize>(
     numbers: &[(i64, i64)],
     seen: &[(i64, i64)],
     size: usize,
-) -> Vec<Piece> {
+) -> Vec<Said> {
     let map = |pairs: &[(i64, i64)]| -> BTreeMap<i64, i64> { pairs.iter().copied().collect() };
-    let entries: Vec<(Key, Vec<Element>)> = entries
-        .into_iter()
-        .map(|(key, dots)| {
-            let element = |(replica, number): &(i64, i64)| {
-                let dots = vec![dot(*replica, *number)];
-                Element { value: Term::Integer(*replica), timestamp: *number, dots }
-            };
-            (Key(Term::Integer(key)), dots.iter().map(element).collect())
-        })
-        .collect();
-    let mut rest = entries.iter().map(|(key, elements)| (key, elements.as_slice())).collect();
-    let keys = |entries: Vec<super::Entry<'_>>| -> Vec<i64> {
-        entries.into_iter().map(|(key, _)| key.0.as_i64().unwrap()).collect()
+    let entry = |(key, dots): (i64, &[(i64, i64)])| {
+        let elements = dots.iter().map(|(replica, number)| {
+            let dots = vec![dot(*replica, *number)];
+            Element { value: Term::Integer(*replica), timestamp: *number, dots: dots.into() }
+        });
+        Arc::new(Entry::new(Key(Term::Integer(key)), elements.collect::<Vec<_>>()))
+    };
+    let mut rest = entries.into_iter().map(entry).collect();
+    let keys = |entries: Vec<Arc<Entry>>| -> Vec<i64> {
+        entries.into_iter().map(|entry| entry.key().0.as_i64().unwrap()).collect()
     };
     let pieces = super::pieces(&mut rest, &map(numbers), &map(seen), size);
     let pieces = pieces.into_iter().map(|(upto, piece)| (upto.into_iter().collect(), keys(piece)));
@@ -694,13 +708,11 @@ fn a_piece_says_no_more_than_what_has_come_with_it() {
 fn pieces_that_speak_of_many_replicas_are_longer() {
     let (replicas, size) = (1000, 2);
     let numbers: BTreeMap<i64, i64> = (1..=replicas).map(|replica| (replica, 1)).collect();
-    let entries: Vec<(Key, Vec<Element>)> = (1..=replicas)
-        .map(|replica| {
-            let element = Element { value: Term::Integer(0), timestamp: 0, dots: vec![dot(replica, 1)] };
-            (Key(Term::Integer(replica)), vec![element])
-        })
-        .collect();
-    let mut rest = entries.iter().map(|(key, elements)| (key, elements.as_slice())).collect();
+    let entry = |replica| {
+        let element = Element { value: Term::Integer(0), timestamp: 0, dots: Few::One(dot(replica, 1)) };
+        Arc::new(Entry::new(Key(Term::Integer(replica)), Few::One(element)))
+    };
+    let mut rest = (1..=replicas).map(entry).collect();
     let pieces = super::pieces(&mut rest, &numbers, &BTreeMap::new(), size);
     assert!(pieces.iter().all(|(_, piece)| piece.len() == 10));
     assert_eq!(pieces.len(), 99);

@@ -292,7 +292,7 @@ impl Host for Node {
                     if let Some(theirs) = self.crdt.theirs().filter(|_| named) {
                         theirs.takes_for_another(&node_name(from), &message);
                     }
-                    self.event(io, Event::Message(message));
+                    self.event(io, super::message(message));
                 }
             }
             Wire::Monitor { id } => {

@@ -90,7 +90,7 @@ impl Pair {
                 (Some(at), wakes) if at <= end && wakes.is_none_or(|(wakes, _)| at <= wakes) => {
                     let (at, to, message) = self.way.pop_front().unwrap();
                     self.now = at;
-                    self.event(to, Event::Message(message));
+                    self.event(to, super::message(message));
                 }
                 (_, Some((wakes, at))) if wakes <= end => {
                     self.now = self.now.max(wakes);
