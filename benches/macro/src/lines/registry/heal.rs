@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Request;
 use super::{HORDE, Kind, OWN, Pair, TO_BEAM, TO_RUST, count, figure, until};
-use crate::placement::{Placement, resident};
+use crate::placement::{Placement, resident, resident_peak};
 use crate::stage::Peer;
 use crate::table::{Line, Sample, at_most};
 
@@ -35,8 +35,8 @@ struct Healed {
     found: Duration,
     /// Of both directions.
     bytes: u64,
-    /// What the node that registered has taken, and the other: resident, and of a BEAM what it has allocated.
-    memory: [[f64; 2]; 2],
+    /// What the node that registered has taken, and the other: resident, at the most, and of a BEAM what it has allocated.
+    memory: [[f64; 3]; 2],
 }
 
 /// Of 10,000 names. With `--against`, also between Rust nodes of that program and the same others.
@@ -89,13 +89,18 @@ pub(in crate::lines) fn many(request: &Request, show: &mut dyn FnMut(Line<'_>)) 
             let healed = &healed;
             line = line.with(format!("{name}, {side}"), move || {
                 let done = healed.borrow().get(name).cloned().ok_or("not run")??;
-                let [resident, own] = done.memory[at].map(|bytes| bytes / names as f64);
-                let extras = if own.is_nan() { Vec::new() } else { vec![("erlang:memory(total)", own)] };
+                let [resident, peak, own] = done.memory[at].map(|bytes| bytes / names as f64);
+                let mut extras = vec![("at the most", peak)];
+                extras.extend((!own.is_nan()).then_some(("erlang:memory(total)", own)));
                 Ok(Sample { value: resident, extras })
             });
         }
     }
-    show(line.once());
+    show(
+        line.goal(at_most("Rust→Horde BEAM, here", 1.0, "Rust→Horde BEAM, there"))
+            .goal(at_most("Horde BEAM→Rust, there", 1.0, "Horde BEAM→Rust, here"))
+            .once(),
+    );
 }
 
 /// The unmodified libraries; without them a line says why there is nothing.
@@ -153,12 +158,15 @@ fn heal(
     let bytes = pair.carried() - carried;
     sleep(SETTLED);
     let after = [memory(from), memory(to)];
-    let memory = [0, 1].map(|side: usize| [0, 1].map(|what: usize| after[side][what] - before[side][what]));
+    let memory = [0, 1].map(|side: usize| {
+        let ([was, _, own_was], [is, most, own]) = (before[side], after[side]);
+        [is - was, most - was, own - own_was]
+    });
     Ok(Healed { linked, found, bytes, memory })
 }
 
-/// Resident bytes, and what a BEAM says that it has allocated; it gives garbage back first.
-fn memory(peer: &dyn Peer) -> [f64; 2] {
+/// Resident bytes, the most that there were since the start, and what a BEAM says that it has allocated; it gives garbage back first.
+fn memory(peer: &dyn Peer) -> [f64; 3] {
     let own = peer.op("names_memory").map_or(f64::NAN, |numbers| figure(&numbers, "bytes"));
-    [resident(peer.pid()) as f64, own]
+    [resident(peer.pid()) as f64, resident_peak(peer.pid()) as f64, own]
 }
