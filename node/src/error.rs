@@ -24,7 +24,8 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 /// | [`Error::Spawn`] | the atom | no, but for `system_limit` |
 /// | [`Error::NameTaken`] | `badarg` | once the other has ended |
 /// | [`Error::Full`] | `nosuspend` | yes, later |
-/// | [`Error::SystemLimit`] | `system_limit` | once processes have ended |
+/// | [`Error::SystemLimit`] | `system_limit` | once processes have ended, or keys are gone |
+/// | [`Error::NotMember`] | – | once this node is a member again |
 /// | [`Error::Track`] | `{already_tracked, …}`, `nopresence`, `badarg` | no |
 /// | [`Error::Term`], [`Error::Value`] | `badarg` | no |
 #[derive(Clone, Debug)]
@@ -55,8 +56,10 @@ pub enum Error {
     NameTaken(Atom),
     /// The receiver, or the connection to it, can take no more now, and the caller did not want to wait.
     Full,
-    /// The node has as many processes as it may have.
+    /// The node has as many processes as it may have, or a map or registry as many keys.
     SystemLimit,
+    /// This node is no member of the registry: it has left it.
+    NotMember,
     /// A presence could not be tracked or changed.
     Track(TrackError),
     /// A term could not be read or written.
@@ -127,7 +130,10 @@ impl fmt::Display for Error {
             Self::Spawn(reason) => write!(f, "the node refused to start a process: {}", reason.as_str()),
             Self::NameTaken(name) => write!(f, "the name {} is taken", name.as_str()),
             Self::Full => f.write_str("the receiver can take no more now"),
-            Self::SystemLimit => f.write_str("system_limit: too many processes"),
+            Self::SystemLimit => {
+                f.write_str("system_limit: too many processes, or keys of a map or registry")
+            }
+            Self::NotMember => f.write_str("this node is no member of the registry: name the members again"),
             Self::Track(error) => error.fmt(f),
             Self::Term(error) => error.fmt(f),
             Self::Value(error) => error.fmt(f),

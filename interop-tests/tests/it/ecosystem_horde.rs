@@ -50,7 +50,7 @@ pub(crate) fn with_horde(what: &str, run: impl Fn(&Release, &Path) -> Result<(),
     }
 }
 
-fn start_registry(beam: &Beam, members: &[&str]) {
+pub(crate) fn start_registry(beam: &Beam, members: &[&str]) {
     let list: Vec<String> = members.iter().map(|node| format!("{{MyReg, :\"{node}@127.0.0.1\"}}")).collect();
     beam.elixir(&format!(
         "{{:ok, _}} = Supervisor.start_link([{{Horde.Registry, name: MyReg, keys: :unique, members: [{}]}}], strategy: :one_for_one); :ok",
@@ -59,7 +59,7 @@ fn start_registry(beam: &Beam, members: &[&str]) {
 }
 
 /// The names there, in order.
-fn names(beam: &Beam) -> String {
+pub(crate) fn names(beam: &Beam) -> String {
     beam.elixir("Horde.Registry.select(MyReg, [{{:\"$1\", :_, :_}, [], [:\"$1\"]}]) |> Enum.sort()")
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn start_registry_auto(beam: &Beam) {
 }
 
 /// Starts a process there that registers `name` and tells `test` why it exits.
-fn registers(beam: &Beam, name: &str) {
+pub(crate) fn registers(beam: &Beam, name: &str) {
     beam.elixir(&format!(
         "test = self(); spawn(fn -> Process.flag(:trap_exit, true); {{:ok, _}} = Horde.Registry.register(MyReg, \"{name}\", :theirs); \
          send(test, :registered); receive do {{:EXIT, _, reason}} -> send(test, {{:exited, reason}}) end end); \

@@ -282,7 +282,7 @@ fn horde_registry_through_a_beam_node() {
             eventually_eq("ours is found", WAIT, &mine, || rust.run(names.lookup(&ours)).unwrap());
             let again = rust.run(names.register(ours.clone(), Term::from(8), worker.pid())).unwrap();
             assert_eq!(again, Registered::Already(worker.pid().clone()));
-            assert_eq!(rust.run(names.keys(worker.pid())).unwrap(), [ours.clone()]);
+            assert_eq!(rust.run(names.keys(worker.pid())).unwrap(), std::slice::from_ref(&ours));
             let shown =
                 "Horde.Registry.select(MyReg, [{{\"ours\", :\"$1\", :\"$2\"}, [], [{{:\"$1\", :\"$2\"}}]}])";
             eventually_eq("the other node shows it", WAIT, &"true".to_owned(), || {

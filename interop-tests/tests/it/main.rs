@@ -21,6 +21,7 @@ mod ecosystem_discovery;
 mod ecosystem_horde;
 mod ecosystem_horde_api;
 mod ecosystem_horde_faults;
+mod ecosystem_horde_members;
 mod ecosystem_horde_supervisor;
 mod ecosystem_pubsub_contract;
 mod ecosystem_tracker;

@@ -446,9 +446,11 @@ impl Node {
         Ok(Self::from_inner(inner))
     }
 
-    /// Stops the node: its name is free, its connections are closed, links and monitors across them have fired. Processes
-    /// of this node live on, without peers.
+    /// Stops the node: it has left the registries of Horde ([`HordeRegistry::leave`](crate::service::horde::HordeRegistry::leave), which takes
+    /// two seconds at the most), its name is free, its connections are closed, links and monitors across them have fired. Processes of
+    /// this node live on, without peers.
     pub async fn stop(&self) {
+        self.leave_registries().await;
         self.inner().discovery.close().await;
         let kernel = &self.inner().net_kernel;
         let listening = kernel.stop_listening();

@@ -112,6 +112,7 @@ impl From<Error> for Reason {
             Error::NameTaken(_) | Error::Track(_) | Error::Term(_) | Error::Value(_) => Self::from("badarg"),
             Error::Full => Self::from("nosuspend"),
             Error::SystemLimit => Self::from("system_limit"),
+            Error::NotMember => Self::from("not_member"),
         }
     }
 }

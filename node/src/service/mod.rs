@@ -135,6 +135,21 @@ impl Node {
         self.delta_crdt_of(elixir_name(name)?)
     }
 
+    /// Leaves all registries of Horde, so that no member shows the names of a node that is not there.
+    pub(crate) async fn leave_registries(&self) {
+        let registries: Vec<HordeRegistry> = {
+            let registries = self.inner().services.registries.lock().unwrap_or_else(PoisonError::into_inner);
+            registries.values().cloned().collect()
+        };
+        let leaving = registries
+            .into_iter()
+            .map(|registry| self.inner().runtime.spawn(async move { registry.leave().await }));
+        for left in leaving.collect::<Vec<_>>() {
+            // One that has ended has nothing to take along.
+            let _ = left.await;
+        }
+    }
+
     fn delta_crdt_of(&self, name: Atom) -> Result<DeltaCrdt> {
         let mut maps = self.inner().services.maps.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = maps.get(&name).filter(|known| known.is_running()) {

@@ -21,7 +21,9 @@ pub(crate) mod auto;
 pub mod client;
 pub mod supervisor;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use foundation_cluster::Key;
 use foundation_cluster::registry::horde::{Action, Event, Found, HordeRegistry as Machine, Member, map_name};
@@ -38,11 +40,14 @@ use super::monitors::Monitors;
 use super::table::{Item, Table, Write};
 use crate::error::{Error, Result};
 use crate::event;
+use crate::net_kernel::NodeType;
 use crate::node::Node;
 use crate::process::{Message, Process};
 
 /// Registrations that wait for the registry before their callers do.
 const COMMANDS: usize = 1024;
+/// How long the members in reach may take to hear that this one leaves: two seconds, six of Horde's beats.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// A member of a `Horde.Registry` on this node; cheap to clone.
 #[derive(Clone, Debug)]
@@ -60,14 +65,25 @@ pub struct HordeRegistry {
 pub enum Registered {
     /// It has it now.
     Yes,
-    /// Another process has it.
+    /// This process has it: another, or the one that asks (`{error, {already_registered, Pid}}`).
     Already(Pid),
 }
 
 #[derive(Debug)]
 struct Command {
-    event: Event,
-    done: oneshot::Sender<Registered>,
+    what: What,
+    done: oneshot::Sender<Result<Registered>>,
+}
+
+#[derive(Debug)]
+enum What {
+    Event(Event),
+    /// A process changes the value of its name.
+    Update {
+        name: Term,
+        value: Term,
+        pid: Pid,
+    },
 }
 
 impl HordeRegistry {
@@ -91,6 +107,7 @@ impl HordeRegistry {
             table: Arc::clone(&table),
             map: map.clone(),
             monitors: Monitors::default(),
+            refused: false,
         };
         node.inner().runtime.spawn(host.run(inbox, changes, notices));
         Ok(Self { node: node.clone(), pid, machine, table, map, commands })
@@ -111,7 +128,7 @@ impl HordeRegistry {
     }
 
     /// The members besides this one: name and node of each registry (`Horde.Cluster.set_members/2`). Whoever was a member and is
-    /// not named loses its names.
+    /// not named loses its names. If this member had left, it is in again.
     ///
     /// # Errors
     /// [`Error::NoProc`] if the registry has ended with its node, or a name is too long.
@@ -128,14 +145,44 @@ impl HordeRegistry {
         self.read().members().map(|member| (member.name.clone(), member.node.clone())).collect()
     }
 
-    /// Gives a process of this node a name, unless another has it as far as it is known here. When this returns, it is found
+    /// Gives a process of this node a name, unless a process has it as far as it is known here. When this returns, it is found
     /// here, and the members in reach have been told. If another member gave the name away at the same time, the process that
     /// loses it gets the exit signal `{name_conflict, {Name, Value}, Registry, Winner}`. A name ends with its process.
     ///
+    /// A name that [`lookup`](HordeRegistry::lookup) does not find is free: also one of a process whose node is out of reach. If that
+    /// lives and comes back, its process gets the exit signal.
+    ///
     /// # Errors
-    /// [`Error::NoProc`] if the registry has ended with its node.
+    /// [`Error::NotMember`] if this member has left the registry; [`Error::SystemLimit`] if the map has no room for
+    /// the name; [`Error::NoProc`] if the registry has ended with its node.
     pub async fn register(&self, name: Term, value: Term, pid: &Pid) -> Result<Registered> {
         self.command(Event::Register { name, value, pid: pid.clone() }).await
+    }
+
+    /// Gives the name of a process another value (`Horde.Registry.update_value/3`); `false` if the name is not its.
+    ///
+    /// # Errors
+    /// As [`HordeRegistry::register`].
+    pub async fn update_value(&self, name: Term, value: Term, pid: &Pid) -> Result<bool> {
+        let done = self.send_command(What::Update { name, value, pid: pid.clone() }).await?;
+        Ok(done == Registered::Yes)
+    }
+
+    /// Leaves the registry: the names that were registered here are gone, and this member with them. It waits until the members in reach
+    /// have heard of it, two seconds at the most. Their names are found here as before; [`HordeRegistry::set_members`] makes this node a
+    /// member again. [`Node::stop`] does this for all registries.
+    ///
+    /// # Errors
+    /// [`Error::NoProc`] if the registry has ended with its node.
+    pub async fn leave(&self) -> Result<()> {
+        self.command(Event::Leave).await?;
+        match tokio::time::timeout(LEAVE, self.map.settled()).await {
+            Ok(settled) => settled,
+            Err(_) => {
+                warn!("not all members of a registry have heard in time that this node leaves it");
+                Ok(())
+            }
+        }
     }
 
     /// Gives up the name of a process; nothing happens if the name is not its.
@@ -149,8 +196,7 @@ impl HordeRegistry {
     /// Who has a name; `None` also if its node is not connected, or is no member any more. It takes no lock and waits for nobody.
     pub fn lookup(&self, name: &Term) -> Option<Arc<Registration>> {
         let found = self.table.first(name)?;
-        let here = found.pid.node == *self.node.name();
-        (here || self.node.inner().net_kernel.link(&found.pid.node).is_some()).then_some(found)
+        reaches(&self.node, &found.pid.node, found.pid.creation).then_some(found)
     }
 
     /// The names of a process.
@@ -158,14 +204,30 @@ impl HordeRegistry {
         self.read().keys(pid).cloned().collect()
     }
 
-    /// All names, in Erlang's order.
+    /// All names that [`lookup`](HordeRegistry::lookup) finds, in Erlang's order.
     pub fn select(&self) -> Vec<Arc<Registration>> {
-        self.read().names().cloned().collect()
+        let reached: BTreeSet<(Atom, u32)> = {
+            let links = self.node.inner().net_kernel.nodes(NodeType::Connected);
+            let link = |node: &Atom| self.node.inner().net_kernel.link(node);
+            links
+                .iter()
+                .filter_map(link)
+                .map(|link| (link.peer().name.clone(), link.peer().creation))
+                .collect()
+        };
+        let here = self.node.name();
+        let known = |pid: &Pid| {
+            pid.node == *here
+                || reached.range((pid.node.clone(), 0)..).next().is_some_and(|(node, creation)| {
+                    *node == pid.node && same_incarnation(*creation, pid.creation)
+                })
+        };
+        self.read().names(known).cloned().collect()
     }
 
-    /// How many names there are.
+    /// How many names [`lookup`](HordeRegistry::lookup) finds.
     pub fn count(&self) -> usize {
-        self.read().len()
+        self.read().count(|node, creation| reaches(&self.node, node, creation))
     }
 
     /// A value of the registry itself (`Horde.Registry.meta/2`).
@@ -192,14 +254,29 @@ impl HordeRegistry {
     }
 
     async fn command(&self, event: Event) -> Result<Registered> {
+        self.send_command(What::Event(event)).await
+    }
+
+    async fn send_command(&self, what: What) -> Result<Registered> {
         let (done, wait) = oneshot::channel();
-        self.commands.send(Command { event, done }).await.map_err(|_| Error::NoProc)?;
-        wait.await.map_err(|_| Error::NoProc)
+        self.commands.send(Command { what, done }).await.map_err(|_| Error::NoProc)?;
+        wait.await.map_err(|_| Error::NoProc)?
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Machine> {
         self.machine.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether this node is connected to an incarnation of a node, or is it.
+fn reaches(node: &Node, other: &Atom, creation: u32) -> bool {
+    let link = || node.inner().net_kernel.link(other);
+    other == node.name() || link().is_some_and(|link| same_incarnation(link.peer().creation, creation))
+}
+
+/// Pids of old nodes do not say their incarnation.
+fn same_incarnation(a: u32, b: u32) -> bool {
+    a == b || a == 0 || b == 0
 }
 
 struct Host {
@@ -209,6 +286,8 @@ struct Host {
     table: Arc<Table<Registration>>,
     map: DeltaCrdt,
     monitors: Monitors<Pid>,
+    /// Whether the map had no room for what was written last.
+    refused: bool,
 }
 
 impl Host {
@@ -220,7 +299,7 @@ impl Host {
     ) {
         let mut events = self.node.events();
         // The map may be older than the registry.
-        if self.look_again().await.is_err() {
+        if self.carry_out().await.is_err() || self.look_again().await.is_err() {
             return;
         }
         loop {
@@ -230,7 +309,7 @@ impl Host {
                     Err(_) => return,
                 },
                 change = changes.next() => match change {
-                    Ok(change) => self.handle(Event::Changed(change)).await,
+                    Ok(Change::Put(key, _) | Change::Removed(key)) => self.changed(key).await,
                     Err(Error::Full) => self.look_again().await,
                     Err(_) => return,
                 },
@@ -241,6 +320,7 @@ impl Host {
                 },
                 event = events.next() => match event {
                     Some(event::Event::NodeUp { node, .. }) => self.handle(Event::NodeUp(node)).await,
+                    Some(event::Event::Missed(_)) => self.all_nodes_up().await,
                     Some(_) => Ok(()),
                     None => return,
                 },
@@ -253,12 +333,11 @@ impl Host {
         }
     }
 
+    /// Changes were missed: whatever may have changed is looked at.
     async fn look_again(&mut self) -> Result<()> {
-        let names: Vec<Arc<Registration>> = self.with(|machine| machine.names().cloned().collect());
-        for found in names {
-            let key = Term::tuple([Term::atom("key"), found.name.0.clone()]);
-            if self.map.get(&key).is_none() {
-                self.handle(Event::Changed(Change::Removed(Key(key)))).await?;
+        for key in self.with(|machine| machine.known()) {
+            if self.map.get(&key.0).is_none() {
+                self.changed(key).await?;
             }
         }
         // A part at a time: what changes meanwhile is told as well.
@@ -266,15 +345,28 @@ impl Host {
         loop {
             let some = self.map.some_after(last.as_ref().map(|entry| entry.key()));
             for entry in &some {
-                if let Some(value) = entry.value() {
-                    self.handle(Event::Changed(Change::Put(entry.key().clone(), value.clone()))).await?;
-                }
+                self.changed(entry.key().clone()).await?;
             }
             match some.last() {
                 Some(entry) => last = Some(Arc::clone(entry)),
                 None => return Ok(()),
             }
         }
+    }
+
+    async fn all_nodes_up(&mut self) -> Result<()> {
+        for node in self.node.inner().net_kernel.nodes(NodeType::Connected) {
+            self.handle(Event::NodeUp(node)).await?;
+        }
+        Ok(())
+    }
+
+    /// A key has changed. What the map says of it now counts: this registry may have written to it since.
+    async fn changed(&mut self, key: Key) -> Result<()> {
+        let value = self.map.get(&key.0);
+        let change =
+            value.map_or_else(|| Change::Removed(key.clone()), |value| Change::Put(key.clone(), value));
+        self.handle(Event::Changed(change)).await
     }
 
     async fn message(&mut self, message: Message) -> Result<()> {
@@ -300,17 +392,46 @@ impl Host {
     }
 
     async fn command(&mut self, command: Command) -> Result<()> {
-        if let Event::Register { name, pid, .. } = &command.event {
-            let taken = self.with(|machine| machine.lookup(name).map(|found| found.pid.clone()));
-            if let Some(taken) = taken.filter(|taken| taken != pid) {
+        let event = match self.permit(command.what) {
+            Ok(event) => event,
+            Err(refused) => {
                 // Whoever asked may have gone.
-                let _ = command.done.send(Registered::Already(taken));
+                let _ = command.done.send(refused);
                 return Ok(());
             }
-        }
-        self.handle(command.event).await?;
-        let _ = command.done.send(Registered::Yes);
+        };
+        let written = matches!(event, Event::Register { .. });
+        self.handle(event).await?;
+        let refused = written && self.refused;
+        let _ = command.done.send(if refused { Err(Error::SystemLimit) } else { Ok(Registered::Yes) });
         Ok(())
+    }
+
+    /// What a command does; the answer to it if that is nothing.
+    fn permit(&self, what: What) -> std::result::Result<Event, Result<Registered>> {
+        let (event, update) = match what {
+            What::Event(event) => (event, false),
+            What::Update { name, value, pid } => (Event::Register { name, value, pid }, true),
+        };
+        let Event::Register { name, pid, .. } = &event else { return Ok(event) };
+        let known = |other: &Pid| {
+            let here = other.node == *self.node.name();
+            if here {
+                self.node.is_process_alive(other)
+            } else {
+                reaches(&self.node, &other.node, other.creation)
+            }
+        };
+        let (is_member, holder) = self.with(|machine| {
+            (machine.is_member(), machine.holder(name, known).map(|found| found.pid.clone()))
+        });
+        match holder {
+            _ if !is_member => Err(Err(Error::NotMember)),
+            Some(holder) if !update || holder != *pid => Err(Ok(Registered::Already(holder))),
+            // It has the name no more.
+            None if update => Err(Ok(Registered::Already(pid.clone()))),
+            _ => Ok(event),
+        }
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
@@ -319,13 +440,15 @@ impl Host {
 
     async fn handle(&mut self, event: Event) -> Result<()> {
         self.with(|machine| machine.handle(event));
-        while let Some(action) = self.with(Machine::poll_action) {
+        self.carry_out().await
+    }
+
+    async fn carry_out(&mut self) -> Result<()> {
+        self.refused = false;
+        while let Some(action) = self.with(|machine| machine.poll_action()) {
             match action {
                 Action::Found(found) => self.table.apply(found.into_iter().map(write).collect()),
-                Action::Put(key, value) => match self.map.put(key.0, value).await {
-                    Err(Error::SystemLimit) => warn!("a name does not fit into the map of the registry"),
-                    done => done?,
-                },
+                Action::Put(key, value) => self.put(key, value).await?,
                 Action::Remove(key) => self.map.delete(key.0).await?,
                 Action::SetNeighbours(neighbours) => self.map.set_addresses(neighbours).await?,
                 Action::Monitor(pid) => {
@@ -334,9 +457,26 @@ impl Host {
                 }
                 Action::Demonitor(pid) => self.monitors.demonitor(&pid, &mut self.process),
                 Action::Exit { to, reason } => self.process.exit(&to, reason).await,
-                Action::Reply { from, reply } => super::reply(&self.process, &from, &reply),
+                Action::Reply { from, reply } => {
+                    let refused = Term::tuple([Term::atom("error"), Term::atom("system_limit")]);
+                    super::reply(&self.process, &from, if self.refused { &refused } else { &reply });
+                }
                 other => debug!(?other, "an action that this host does not know"),
             }
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, key: Key, value: Term) -> Result<()> {
+        let full = match self.map.put(key.0.clone(), value).await {
+            Err(Error::SystemLimit) => true,
+            // What others have written may have come in between.
+            done => done.map(|()| self.map.get(&key.0).is_none())?,
+        };
+        if full {
+            warn!(key = %key.0, "the map of a registry has no room for this");
+            self.refused = true;
+            self.with(|machine| machine.handle(Event::Refused(key)));
         }
         Ok(())
     }

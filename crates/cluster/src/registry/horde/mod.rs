@@ -13,14 +13,18 @@
 //! `{:update_value, Name, Pid, Value}`, `{:put_meta, Key, Value}`, `{:delete_meta, Key}`, `{:set_members, Members}`, `:members`.
 //!
 //! Two processes may get one name at the same time. The map then decides, and a process of this node that has lost it gets the
-//! exit signal `{:name_conflict, {Name, Value}, Registry, Winner}`, as on a BEAM.
+//! exit signal `{:name_conflict, {Name, Value}, Registry, Winner}`, as on a BEAM. So does one whose name is given to another by
+//! `{:register, …}`, which asks nobody. An entry of this node is taken for what it says, and its process is watched: it is dropped if
+//! that process has ended.
 //!
 //! # Differences from Horde
 //!
 //! * When a node goes away, Horde with `members: :auto` takes it out of the members and drops its names. If it comes back, the
 //!   names stay lost. This member puts itself and the names of its living processes back as soon as it learns of it: from
 //!   members that still compare with it; from one that does not any more, when it asks for a member key that it has had
-//!   ([`Event::Missing`]); and at each [`Event::NodeUp`] it puts itself back unasked.
+//!   ([`Event::Missing`]); and at each [`Event::NodeUp`] it puts itself back unasked. It is out when it leaves ([`Event::Leave`]).
+//! * A name ends with its process, or when it is given up here. `Horde.Registry.unregister/2` on a BEAM removes a name whoever has it;
+//!   this member writes its own again, as the function's contract has it (*associated to the current process*).
 //! * A name that was registered here is found here at once.
 //!
 //! [`supervisor`] is what this kind of member is to a `Horde.DynamicSupervisor`, [`distribution`] where that puts its children.
@@ -60,7 +64,8 @@ impl Member {
         }
     }
 
-    fn key(&self) -> Key {
+    /// The key of its record in the map.
+    pub fn key(&self) -> Key {
         Key(tuple_of([atom("member"), self.to_term()]))
     }
 
@@ -86,6 +91,13 @@ pub struct Registration {
     pub pid: Pid,
     /// What it was registered with.
     pub value: Term,
+}
+
+impl Registration {
+    /// Whether a member has to know when the process ends: a BEAM links all that are its own.
+    fn is_watched_by(&self, member: &Member) -> bool {
+        self.member == *member || self.pid.node == member.node
+    }
 }
 
 /// What has become of what is found under a name.
@@ -133,14 +145,18 @@ pub enum Event {
         /// What it asks.
         request: Term,
     },
-    /// The map has changed.
+    /// The map has changed: this is what it says of a key now, after all that was written to it here.
     Changed(Change),
     /// Keys that were written here are missing from the map of a member that has had them.
     Missing(Vec<Key>),
+    /// The map had no room for this key.
+    Refused(Key),
     /// A connection to a node came up.
     NodeUp(Atom),
     /// A process that was monitored has ended.
     Down(Pid),
+    /// This member leaves, with its names, until it is told its members again.
+    Leave,
 }
 
 /// What the host of a registry has to do.
@@ -181,11 +197,15 @@ pub struct HordeRegistry {
     me: Member,
     /// The registry's process: what callers that register get back.
     pid: Pid,
+    /// It has left, and stays away until it is told its members again.
+    left: bool,
     members: BTreeSet<Member>,
     names: BTreeMap<Arc<Key>, Arc<Registration>>,
+    /// How many names there are of each member, and of each incarnation of a node: that of their processes.
+    counts: BTreeMap<Member, BTreeMap<(Atom, u32), usize>>,
     /// The names of each process.
     pids: BTreeMap<Pid, BTreeSet<Arc<Key>>>,
-    /// The processes that have registered here.
+    /// The processes of this node, and those that have registered here.
     monitored: BTreeSet<Pid>,
     meta: BTreeMap<Key, Term>,
     actions: VecDeque<Action>,
@@ -200,7 +220,9 @@ impl HordeRegistry {
             members: BTreeSet::from([me.clone()]),
             me,
             pid,
+            left: false,
             names: BTreeMap::new(),
+            counts: BTreeMap::new(),
             pids: BTreeMap::new(),
             monitored: BTreeSet::new(),
             meta: BTreeMap::new(),
@@ -208,24 +230,43 @@ impl HordeRegistry {
         }
     }
 
+    /// This member.
+    pub fn me(&self) -> &Member {
+        &self.me
+    }
+
+    /// Whether it is one: it has not left.
+    pub fn is_member(&self) -> bool {
+        !self.left
+    }
+
     /// Who has a name, as far as it is known here. The names of nodes that are no members are not found.
     pub fn lookup(&self, name: &Term) -> Option<&Arc<Registration>> {
         self.names.get(&Key(name.clone())).filter(|found| self.members.contains(&found.member))
     }
 
-    /// All names, in Erlang's order.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<Registration>> {
-        self.names.values()
+    /// Who has a name: `reached` says of a node and an incarnation whether there is a connection to it. Of a name that nobody
+    /// has so, a process may be given it, as `Horde.Registry.register/3` does.
+    pub fn holder(&self, name: &Term, reached: impl Fn(&Pid) -> bool) -> Option<&Arc<Registration>> {
+        self.lookup(name).filter(|found| reached(&found.pid))
     }
 
-    /// How many names there are.
-    pub fn len(&self) -> usize {
-        self.names.len()
+    /// The names that [`HordeRegistry::holder`] finds, in Erlang's order.
+    pub fn names(&self, reached: impl Fn(&Pid) -> bool) -> impl Iterator<Item = &Arc<Registration>> {
+        self.names.values().filter(move |found| self.members.contains(&found.member) && reached(&found.pid))
     }
 
-    /// Whether there are no names.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+    /// How many names there are of nodes that are reached.
+    pub fn count(&self, reached: impl Fn(&Atom, u32) -> bool) -> usize {
+        let of_members = self.members.iter().filter_map(|member| self.counts.get(member)).flatten();
+        of_members.filter(|((node, creation), _)| reached(node, *creation)).map(|(_, count)| count).sum()
+    }
+
+    /// The keys of the map from which this registry has something: what is not there any more has to be taken away.
+    pub fn known(&self) -> Vec<Key> {
+        let names = self.names.keys().map(|name| entry(name));
+        let members = self.members.iter().map(Member::key);
+        names.chain(members).chain(self.meta.keys().map(place)).collect()
     }
 
     /// The names of a process.
@@ -251,11 +292,8 @@ impl HordeRegistry {
     /// Takes in one event.
     pub fn handle(&mut self, event: Event) {
         match event {
-            Event::SetMembers(members) => self.set_members(members),
-            Event::Register { name, value, pid } => {
-                let name = self.kept(Key(name));
-                self.write(Registration { name, member: self.me.clone(), pid, value });
-            }
+            Event::SetMembers(members) => self.set_members(members.into_iter().collect()),
+            Event::Register { name, value, pid } => self.register(name, value, pid),
             Event::Unregister { name, pid } => self.unregister(&Key(name), &pid),
             Event::Meta { key, value } => self.set_meta(Key(key), value),
             Event::Call { from, request } => {
@@ -275,17 +313,21 @@ impl HordeRegistry {
                     self.join();
                 }
             }
+            Event::Refused(key) => {
+                self.refused(key);
+            }
             Event::NodeUp(node) => {
                 if self.members.iter().any(|member| member.node == node && *member != self.me) {
                     self.join();
                 }
             }
             Event::Down(pid) => {
-                let names = self.pids.get(&pid).cloned().unwrap_or_default();
-                for name in names {
+                self.monitored.remove(&pid);
+                for name in self.pids.get(&pid).cloned().unwrap_or_default() {
                     self.unregister(&name, &pid);
                 }
             }
+            Event::Leave => self.leave(),
         }
     }
 
@@ -297,16 +339,19 @@ impl HordeRegistry {
         let mut elements = elements.into_vec();
         let Some(Term::Atom(tag)) = elements.first().cloned() else { return None };
         match (tag.as_str(), elements.len()) {
+            ("register" | "update_value", 4) if !self.is_member() => {
+                return Some(tuple_of([atom("error"), atom("not_member")]));
+            }
             ("register", 4) => {
                 let [_, name, value, pid] = elements.try_into().ok()?;
                 let Term::Pid(pid) = pid else { return None };
-                self.handle(Event::Register { name, value, pid });
+                self.register(name, value, pid);
                 return Some(tuple_of([atom("ok"), Term::Pid(self.pid.clone())]));
             }
             ("update_value", 4) => {
                 let [_, name, pid, value] = elements.try_into().ok()?;
                 let Term::Pid(pid) = pid else { return None };
-                self.handle(Event::Register { name, value, pid });
+                self.register(name, value, pid);
             }
             ("unregister", 3) => {
                 let [_, name, pid] = elements.try_into().ok()?;
@@ -328,26 +373,39 @@ impl HordeRegistry {
         Some(atom("ok"))
     }
 
-    fn set_members(&mut self, members: Vec<Member>) {
-        let mut wanted: BTreeSet<Member> = members.into_iter().collect();
+    /// These are the members, besides this one.
+    fn set_members(&mut self, mut wanted: BTreeSet<Member>) {
         wanted.insert(self.me.clone());
-        for gone in self.members.difference(&wanted) {
-            self.actions.push_back(Action::Remove(gone.key()));
-        }
-        for new in wanted.difference(&self.members) {
-            self.actions.push_back(Action::Put(new.key(), Term::Integer(1)));
-        }
         let left: Vec<Member> = self.members.difference(&wanted).cloned().collect();
-        let new: Vec<Member> = wanted.difference(&self.members).cloned().collect();
+        let new: Vec<Member> =
+            wanted.difference(&self.members).filter(|member| **member != self.me).cloned().collect();
+        self.actions.extend(left.iter().map(|member| Action::Remove(member.key())));
+        self.actions.extend(new.iter().map(|member| Action::Put(member.key(), Term::Integer(1))));
         self.members = wanted;
         left.iter().for_each(|member| self.forget(member));
         new.iter().for_each(|member| self.show(member));
+        if std::mem::take(&mut self.left) {
+            self.join();
+        }
         self.neighbours();
     }
 
-    /// Puts itself among the members, by a write that none of them can have removed yet.
+    /// Is among the members, by a write that none of them can have removed yet.
     fn join(&mut self) {
-        self.actions.push_back(Action::Put(self.me.key(), Term::Integer(1)));
+        if !self.left {
+            self.members.insert(self.me.clone());
+            self.actions.push_back(Action::Put(self.me.key(), Term::Integer(1)));
+        }
+    }
+
+    /// Is no member any more, and has no names.
+    fn leave(&mut self) {
+        let me = self.me.clone();
+        self.left = true;
+        self.forget(&me);
+        self.members.remove(&me);
+        self.actions.push_back(Action::Remove(me.key()));
+        self.neighbours();
     }
 
     fn neighbours(&mut self) {
@@ -381,10 +439,31 @@ impl HordeRegistry {
         kept.unwrap_or_else(|| Arc::new(name))
     }
 
-    fn write(&mut self, registration: Registration) {
+    /// Gives a process a name, whoever has it.
+    fn register(&mut self, name: Term, value: Term, pid: Pid) {
+        let name = self.kept(Key(name));
+        let registration = Registration { name, member: self.me.clone(), pid, value };
+        self.conflict(&registration);
         let write = Action::Put(entry(&registration.name), value_of(&registration));
         self.insert(registration);
         self.actions.push_back(write);
+    }
+
+    /// Tells a process of this node that it loses a name.
+    fn conflict(&mut self, winner: &Registration) {
+        let here = |before: &&Arc<Registration>| before.pid != winner.pid && before.pid.node == self.me.node;
+        let Some(loser) = self.names.get(&winner.name).filter(here) else { return };
+        let lost = tuple_of([loser.name.0.clone(), loser.value.clone()]);
+        let registry = Term::Atom(self.me.name.clone());
+        let reason = tuple_of([atom("name_conflict"), lost, registry, Term::Pid(winner.pid.clone())]);
+        self.actions.push_back(Action::Exit { to: loser.pid.clone(), reason });
+    }
+
+    /// Writes a name of this member again that it has.
+    fn insist(&mut self, name: &Key) {
+        if let Some(mine) = self.names.get(name).filter(|found| found.member == self.me) {
+            self.actions.push_back(Action::Put(entry(name), value_of(mine)));
+        }
     }
 
     fn unregister(&mut self, name: &Key, pid: &Pid) {
@@ -395,7 +474,7 @@ impl HordeRegistry {
     }
 
     fn set_meta(&mut self, key: Key, value: Option<Term>) {
-        let place = Key(tuple_of([atom("registry"), key.0.clone()]));
+        let place = place(&key);
         match value {
             Some(value) => {
                 self.actions.push_back(Action::Put(place, value.clone()));
@@ -413,9 +492,11 @@ impl HordeRegistry {
         let Registration { name, member, pid, .. } = &*registration;
         self.pids.entry(pid.clone()).or_default().insert(Arc::clone(name));
         let before = self.names.insert(Arc::clone(name), Arc::clone(&registration));
+        self.count_one(&registration, true);
+        before.iter().for_each(|before| self.count_one(before, false));
         let found = if self.members.contains(member) { Found::There } else { Found::Gone };
         self.actions.push_back(Action::Found(vec![found(Arc::clone(&registration))]));
-        if *member == self.me && self.monitored.insert(pid.clone()) {
+        if registration.is_watched_by(&self.me) && self.monitored.insert(pid.clone()) {
             self.actions.push_back(Action::Monitor(pid.clone()));
         }
         if let Some(before) = before.filter(|before| before.pid != *pid) {
@@ -431,15 +512,30 @@ impl HordeRegistry {
 
     fn take_name(&mut self, name: &Key) -> Option<Arc<Registration>> {
         let found = self.names.remove(name)?;
+        self.count_one(&found, false);
         self.forget_name(name, &found.pid);
         Some(found)
+    }
+
+    fn count_one(&mut self, registration: &Registration, more: bool) {
+        let Registration { member, pid, .. } = registration;
+        let of_member = self.counts.entry(member.clone()).or_default();
+        let count = of_member.entry((pid.node.clone(), pid.creation)).or_default();
+        *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            of_member.remove(&(pid.node.clone(), pid.creation));
+            if of_member.is_empty() {
+                self.counts.remove(member);
+            }
+        }
     }
 
     fn forget_name(&mut self, name: &Key, pid: &Pid) {
         let Some(names) = self.pids.get_mut(pid) else { return };
         names.remove(name);
-        let mine = |name: &Arc<Key>| self.names.get(name).is_some_and(|found| found.member == self.me);
-        if !names.iter().any(mine) && self.monitored.remove(pid) {
+        let (all, me) = (&self.names, &self.me);
+        let watched = |name: &Arc<Key>| all.get(name).is_some_and(|found| found.is_watched_by(me));
+        if !names.iter().any(watched) && self.monitored.remove(pid) {
             self.actions.push_back(Action::Demonitor(pid.clone()));
         }
         if names.is_empty() {
@@ -453,7 +549,12 @@ impl HordeRegistry {
         match (tag.as_atom()?.as_str(), value) {
             ("member", Some(_)) => {
                 let member = Member::from_term(what, &self.me.node)?;
-                if self.members.insert(member.clone()) {
+                if member == self.me {
+                    // By one that has not heard yet that it has left.
+                    if self.left {
+                        self.actions.push_back(Action::Remove(member.key()));
+                    }
+                } else if self.members.insert(member.clone()) {
                     self.show(&member);
                     self.neighbours();
                 }
@@ -468,7 +569,7 @@ impl HordeRegistry {
                 }
             }
             ("key", Some(value)) => self.registered(Key(what), value)?,
-            ("key", None) => self.removed(Key(what)),
+            ("key", None) => self.removed(&Key(what)),
             ("registry", Some(value)) => {
                 self.meta.insert(Key(what), value);
             }
@@ -484,42 +585,52 @@ impl HordeRegistry {
         let [member, pid, value] = tuple::<3>(value)?;
         let Term::Pid(pid) = pid else { return None };
         let member = Member::from_term(member, &self.me.node)?;
-        if member == self.me {
-            // This member knows what it has registered. What an earlier incarnation of this node has is over.
-            let earlier = pid.node == self.pid.node && pid.creation != self.pid.creation;
-            if earlier && self.names.get(&name).is_none_or(|found| found.member != self.me) {
+        let ours = self.names.get(&name).is_some_and(|before| before.member == self.me);
+        // What an earlier incarnation of this node has is over.
+        if pid.node == self.pid.node && pid.creation != self.pid.creation {
+            if ours {
+                self.insist(&name);
+            } else {
+                self.drop_name(&name);
                 self.actions.push_back(Action::Remove(entry(&name)));
             }
             return Some(());
         }
-        let conflict =
-            self.names.get(&name).filter(|before| before.pid != pid && before.pid.node == self.me.node);
-        if let Some(loser) = conflict {
-            let lost = tuple_of([name.0.clone(), loser.value.clone()]);
-            let registry = Term::Atom(self.me.name.clone());
-            let reason = tuple_of([atom("name_conflict"), lost, registry, Term::Pid(pid.clone())]);
-            self.actions.push_back(Action::Exit { to: loser.pid.clone(), reason });
+        if member == self.me && !self.is_member() {
+            self.actions.push_back(Action::Remove(entry(&name)));
+            return Some(());
         }
+        let registration = Registration { name: self.kept(name), member, pid, value };
         // Whoever has missed changes looks at the whole map again.
-        let same =
-            |found: &Arc<Registration>| found.member == member && found.pid == pid && found.value == value;
-        if !self.names.get(&name).is_some_and(same) {
-            let name = self.kept(name);
-            self.insert(Registration { name, member, pid, value });
+        if self.names.get(&registration.name).is_none_or(|before| **before != registration) {
+            self.conflict(&registration);
+            self.insert(registration);
         }
         Some(())
     }
 
-    fn removed(&mut self, name: Key) {
-        match self.names.get(&name) {
-            // It lives, and has not given the name up: the node was only thought to be gone.
-            Some(mine) if mine.member == self.me => {
-                let value = value_of(mine);
-                self.actions.push_back(Action::Put(entry(&name), value));
-            }
-            _ => self.drop_name(&name),
+    fn removed(&mut self, name: &Key) {
+        match self.names.get(name) {
+            // It lives, and has not given the name up: the node was only thought to be gone, or another has unregistered it.
+            Some(mine) if mine.member == self.me => self.insist(name),
+            _ => self.drop_name(name),
         }
     }
+
+    /// There was no room for what this member has written.
+    fn refused(&mut self, key: Key) -> Option<()> {
+        let [tag, name] = tuple::<2>(key.0)?;
+        let name = Key(name);
+        if tag.is_atom("key") && self.names.get(&name).is_some_and(|found| found.member == self.me) {
+            self.drop_name(&name);
+        }
+        Some(())
+    }
+}
+
+/// The key of a value of the registry itself in the map.
+fn place(key: &Key) -> Key {
+    Key(tuple_of([atom("registry"), key.0.clone()]))
 }
 
 /// The key of a name in the map.

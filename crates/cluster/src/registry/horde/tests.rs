@@ -71,10 +71,7 @@ fn a_name_is_found_at_once_and_ends_with_its_process() {
     assert_eq!(actions(&mut registry), [], "the echo of a write of this member");
     registry.handle(Event::Down(pid("rust@h", 5)));
     assert_eq!(registry.lookup(&Term::Integer(1)), None);
-    assert_eq!(
-        actions(&mut registry),
-        [Action::Remove(name(1)), Action::Demonitor(pid("rust@h", 5)), Action::Remove(name(2))]
-    );
+    assert_eq!(actions(&mut registry), [Action::Remove(name(1)), Action::Remove(name(2))]);
 }
 
 #[test]
@@ -83,14 +80,35 @@ fn whoever_loses_a_name_is_told_why() {
     register(&mut registry, 1, 5);
     actions(&mut registry);
     registry.handle(Event::Changed(Change::Put(name(1), entry_of("beam@h", 7))));
-    let lost = tuple_of([Term::Integer(1), atom("v")]);
-    let winner = Term::Pid(pid("beam@h", 7));
-    let reason = tuple_of([atom("name_conflict"), lost, atom("Elixir.Reg"), winner]);
     assert_eq!(
         actions(&mut registry),
-        [Action::Exit { to: pid("rust@h", 5), reason }, Action::Demonitor(pid("rust@h", 5))]
+        [conflict(1, 5, pid("beam@h", 7)), Action::Demonitor(pid("rust@h", 5))]
     );
     assert_eq!(registry.lookup(&Term::Integer(1)).unwrap().pid, pid("beam@h", 7));
+}
+
+fn record(node: &str) -> Key {
+    member(node).key()
+}
+
+fn removed(key: Key) -> Event {
+    Event::Changed(Change::Removed(key))
+}
+
+fn put(n: i64, node: &str, id: u32) -> Event {
+    Event::Changed(Change::Put(name(n), entry_of(node, id)))
+}
+
+fn ask(registry: &mut HordeRegistry, request: Term) -> Vec<Action> {
+    let from = Term::tuple([Term::Pid(pid("beam@h", 3)), Term::Integer(1)]);
+    registry.handle(Event::Call { from, request });
+    actions(registry)
+}
+
+fn conflict(n: i64, loser: u32, winner: Pid) -> Action {
+    let lost = tuple_of([Term::Integer(n), atom("v")]);
+    let reason = tuple_of([atom("name_conflict"), lost, atom("Elixir.Reg"), Term::Pid(winner)]);
+    Action::Exit { to: pid("rust@h", loser), reason }
 }
 
 #[test]
@@ -98,39 +116,158 @@ fn a_node_that_was_thought_to_be_gone_comes_back_with_its_names() {
     let mut registry = registry();
     register(&mut registry, 1, 5);
     actions(&mut registry);
-    registry.handle(Event::Changed(Change::Removed(member("rust@h").key())));
-    registry.handle(Event::Changed(Change::Removed(name(1))));
+    registry.handle(removed(record("rust@h")));
+    registry.handle(removed(name(1)));
     assert_eq!(
         actions(&mut registry),
-        [Action::Put(member("rust@h").key(), Term::Integer(1)), Action::Put(name(1), entry_of("rust@h", 5))]
+        [Action::Put(record("rust@h"), Term::Integer(1)), Action::Put(name(1), entry_of("rust@h", 5))]
     );
-    // What it had before it was restarted is over.
-    let old = Pid { creation: 3, ..pid("rust@h", 9) };
-    let entry = tuple_of([member("rust@h").to_term(), Term::Pid(old), atom("v")]);
-    registry.handle(Event::Changed(Change::Put(name(2), entry)));
+    for event in [Event::Missing(vec![record("rust@h")]), Event::NodeUp(Atom::new_static("beam@h"))] {
+        registry.handle(event);
+        assert_eq!(actions(&mut registry), [Action::Put(record("rust@h"), Term::Integer(1))]);
+    }
+}
+
+/// `Horde.Cluster.set_members/2` that asks this member of all.
+#[test]
+fn set_members_without_this_member_leaves_it_in() {
+    let mut registry = registry();
+    register(&mut registry, 1, 5);
+    actions(&mut registry);
+    let told = ask(&mut registry, tuple_of([atom("set_members"), list_of([member("other@h").to_term()])]));
+    assert!(
+        told.contains(&Action::Remove(record("beam@h"))) && !told.contains(&Action::Remove(record("rust@h")))
+    );
+    assert!(registry.lookup(&Term::Integer(1)).is_some());
+}
+
+#[test]
+fn a_member_that_leaves_takes_its_names_along_and_stays_away() {
+    let mut registry = registry();
+    register(&mut registry, 1, 5);
+    registry.handle(put(2, "beam@h", 7));
+    actions(&mut registry);
+    registry.handle(Event::Leave);
+    let told = actions(&mut registry);
+    assert!(told.contains(&Action::Remove(record("rust@h"))) && told.contains(&Action::Remove(name(1))));
+    assert!(registry.lookup(&Term::Integer(2)).is_some(), "the names of others are found as before");
+    let request = tuple_of([atom("register"), Term::Integer(1), atom("v"), Term::Pid(pid("beam@h", 8))]);
+    let [Action::Reply { reply, .. }] = &ask(&mut registry, request)[..] else { panic!() };
+    assert_eq!(*reply, tuple_of([atom("error"), atom("not_member")]));
+    // Whoever has not heard of it yet puts nothing back.
+    registry.handle(Event::NodeUp(Atom::new_static("beam@h")));
+    registry.handle(Event::Changed(Change::Put(record("rust@h"), Term::Integer(1))));
+    registry.handle(put(1, "rust@h", 5));
+    assert_eq!(actions(&mut registry), [Action::Remove(record("rust@h")), Action::Remove(name(1))]);
+    registry.handle(Event::SetMembers(vec![member("beam@h")]));
+    assert!(registry.is_member());
+    assert_eq!(actions(&mut registry)[0], Action::Put(record("rust@h"), Term::Integer(1)));
+}
+
+/// The entry of a loser comes to light again when the winner's is removed by somebody who has not seen it.
+#[test]
+fn what_the_map_says_of_own_entries_counts() {
+    let mut registry = registry();
+    register(&mut registry, 1, 5);
+    registry.handle(put(1, "beam@h", 7));
+    actions(&mut registry);
+    registry.handle(put(1, "rust@h", 5));
+    assert_eq!(registry.lookup(&Term::Integer(1)).unwrap().pid, pid("rust@h", 5));
+    assert_eq!(actions(&mut registry), [Action::Monitor(pid("rust@h", 5))], "which may have ended since");
+    registry.handle(Event::Down(pid("rust@h", 5)));
+    assert_eq!(actions(&mut registry), [Action::Remove(name(1))]);
+    // And of two processes of this node.
+    register(&mut registry, 2, 5);
+    actions(&mut registry);
+    registry.handle(put(2, "rust@h", 6));
+    assert!(actions(&mut registry).contains(&conflict(2, 5, pid("rust@h", 6))));
+}
+
+#[test]
+fn what_an_earlier_incarnation_had_is_over() {
+    let mut registry = registry();
+    register(&mut registry, 1, 5);
+    actions(&mut registry);
+    let old = |n| {
+        let entry = tuple_of([
+            member("rust@h").to_term(),
+            Term::Pid(Pid { creation: 3, ..pid("rust@h", 9) }),
+            atom("v"),
+        ]);
+        Event::Changed(Change::Put(name(n), entry))
+    };
+    registry.handle(old(2));
     assert_eq!(actions(&mut registry), [Action::Remove(name(2))]);
+    registry.handle(old(1));
+    assert_eq!(actions(&mut registry), [Action::Put(name(1), entry_of("rust@h", 5))]);
+}
+
+#[test]
+fn a_name_that_the_map_has_no_room_for_is_not_registered() {
+    let mut registry = registry();
+    register(&mut registry, 1, 5);
+    actions(&mut registry);
+    registry.handle(Event::Refused(name(1)));
+    assert_eq!((registry.lookup(&Term::Integer(1)), registry.count(|_, _| true)), (None, 0));
+}
+
+/// Whoever has missed changes looks at these again.
+#[test]
+fn all_that_came_from_the_map_is_known_by_its_key() {
+    let mut registry = registry();
+    registry.handle(put(1, "beam@h", 7));
+    let color = tuple_of([atom("registry"), atom("color")]);
+    registry.handle(Event::Changed(Change::Put(Key(color.clone()), atom("red"))));
+    let known = registry.known();
+    assert_eq!(known, [name(1), record("beam@h"), record("rust@h"), Key(color)]);
+    let gone = known.into_iter().filter(|key| *key != record("rust@h"));
+    gone.for_each(|key| registry.handle(removed(key)));
+    assert_eq!((registry.known(), registry.meta(&atom("color"))), (vec![record("rust@h")], None));
+}
+
+#[test]
+fn names_of_nodes_that_are_not_reached_are_free() {
+    let mut registry = registry();
+    register(&mut registry, 1, 5);
+    registry.handle(put(2, "beam@h", 7));
+    registry.handle(put(3, "beam@h", 7));
+    registry.handle(put(4, "stranger@h", 7));
+    let found = |registry: &HordeRegistry, gone: &str| {
+        let reached = |pid: &Pid| pid.node != gone;
+        let names: Vec<Term> = registry.names(reached).map(|found| found.name.0.clone()).collect();
+        assert_eq!(names.len(), registry.count(|node, creation| creation == 4 && *node != gone));
+        let holds = |name: &Term| registry.holder(name, reached).is_some();
+        assert_eq!((1..5).map(Term::Integer).filter(holds).collect::<Vec<_>>(), names);
+        names.len()
+    };
+    assert_eq!((found(&registry, "nobody"), found(&registry, "beam@h")), (3, 1));
+    register(&mut registry, 2, 5);
+    assert_eq!((found(&registry, "nobody"), found(&registry, "beam@h")), (3, 2));
+    registry.handle(removed(record("beam@h")));
+    assert_eq!(found(&registry, "nobody"), 2);
 }
 
 #[test]
 fn callers_register_as_with_horde() {
     let mut registry = registry();
-    let from = Term::tuple([Term::Pid(pid("beam@h", 3)), Term::Integer(1)]);
-    let mut ask = |request: Term| {
-        registry.handle(Event::Call { from: from.clone(), request });
-        let told = actions(&mut registry);
-        told.into_iter().find_map(|action| match action {
+    let reply = |registry: &mut HordeRegistry, request: Term| {
+        ask(registry, request).into_iter().find_map(|action| match action {
             Action::Reply { reply, .. } => Some(reply),
             _ => None,
         })
     };
     let (name, worker) = (Term::Integer(1), Term::Pid(pid("beam@h", 8)));
     let request = tuple_of([atom("register"), name.clone(), atom("v"), worker.clone()]);
-    assert_eq!(ask(request), Some(tuple_of([atom("ok"), Term::Pid(pid("rust@h", 1))])));
-    assert_eq!(ask(tuple_of([atom("put_meta"), atom("k"), atom("v")])), Some(atom("ok")));
-    assert_eq!(ask(atom("members")).unwrap().as_list().unwrap().len(), 2);
-    assert_eq!(ask(tuple_of([atom("unregister"), name, worker])), Some(atom("ok")));
-    assert_eq!(ask(atom("nonsense")), Some(tuple_of([atom("error"), atom("badarg")])));
-    assert_eq!((registry.names().count(), registry.meta(&atom("k"))), (0, Some(&atom("v"))));
+    assert_eq!(reply(&mut registry, request), Some(tuple_of([atom("ok"), Term::Pid(pid("rust@h", 1))])));
+    assert_eq!(reply(&mut registry, tuple_of([atom("put_meta"), atom("k"), atom("v")])), Some(atom("ok")));
+    assert_eq!(reply(&mut registry, atom("members")).unwrap().as_list().unwrap().len(), 2);
+    assert_eq!(reply(&mut registry, tuple_of([atom("unregister"), name, worker])), Some(atom("ok")));
+    assert_eq!(reply(&mut registry, atom("nonsense")), Some(tuple_of([atom("error"), atom("badarg")])));
+    assert_eq!((registry.names(|_| true).count(), registry.meta(&atom("k"))), (0, Some(&atom("v"))));
+    // A name that is taken goes over, and the loser is told.
+    register(&mut registry, 2, 5);
+    let request = tuple_of([atom("register"), Term::Integer(2), atom("v"), Term::Pid(pid("beam@h", 8))]);
+    assert!(ask(&mut registry, request).contains(&conflict(2, 5, pid("beam@h", 8))));
 }
 
 /// Readers keep a copy of what is found.
@@ -138,7 +275,6 @@ fn callers_register_as_with_horde() {
 fn replaying_what_is_told_of_names_gives_what_is_found() {
     let mut registry = registry();
     let mut copy: BTreeMap<Arc<Key>, Arc<Registration>> = BTreeMap::new();
-    let put = |n, node, id| Event::Changed(Change::Put(name(n), entry_of(node, id)));
     let joins = |node| Event::Changed(Change::Put(member(node).key(), Term::Integer(1)));
     let leaves = |node| Event::Changed(Change::Removed(member(node).key()));
     let register =
