@@ -717,5 +717,5 @@ fn pieces_that_speak_of_many_replicas_are_longer() {
     assert!(pieces.iter().all(|(_, piece)| piece.len() == 10));
     assert_eq!(pieces.len(), 99);
     let said: usize = pieces.iter().map(|(upto, _)| upto.len()).sum();
-    assert!(said <= super::NUMBERS_OF_PIECES, "{said}");
+    assert!(said <= super::pieces::NUMBERS_OF_PIECES, "{said}");
 }
