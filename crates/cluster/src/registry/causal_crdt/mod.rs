@@ -550,8 +550,10 @@ impl CausalCrdt {
         beyond.into_iter().flatten().for_each(|dot| told.context.insert(dot));
         let refused = self.stats.refused;
         self.stats.joined += 1;
+        // Each part takes a copy of the context: all of them together no more than the message.
+        let most = self.config.piece.max(told.context.size()).max(1);
         loop {
-            let (entries, last) = told.next(self.config.piece)?;
+            let (entries, last) = told.next(most)?;
             // A context that speaks of these keys alone is noted after all of them.
             let all = exact && last && self.stats.refused == refused;
             let delta = Delta { context: told.context.clone(), exact: all, entries };
