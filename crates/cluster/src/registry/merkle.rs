@@ -32,8 +32,15 @@ enum Tree {
     Empty,
     Leaf(u32, Arc<Entry>),
     /// Keys whose hashes are equal: of 100,000 keys one pair.
-    Leaves(u32, Arc<Vec<Arc<Entry>>>),
+    Leaves(Box<Leaves>),
     Inner(Box<Inner>),
+}
+
+#[derive(Clone, Debug)]
+struct Leaves {
+    /// Not yet computed since the last change: a peer may have chosen many keys of one hash.
+    hash: Option<u32>,
+    entries: Vec<Arc<Entry>>,
 }
 
 #[derive(Clone, Debug)]
@@ -169,7 +176,7 @@ impl MerkleMap {
     pub fn put(&mut self, entry: &Arc<Entry>) {
         // At once: later, most of it would have to be brought back from memory.
         let hash = contents_hash([&**entry], self.shape);
-        self.root.put(0, hash, Arc::clone(entry), self.shape);
+        self.root.put(0, hash, Arc::clone(entry));
     }
 
     /// Takes a key out, the entry of which was put.
@@ -179,12 +186,12 @@ impl MerkleMap {
 
     /// The hash of the whole; `None` if the map is empty.
     pub fn root_hash(&mut self) -> Option<u32> {
-        self.root.hash()
+        self.root.hash(self.shape)
     }
 
     /// Some levels below a place.
     pub fn subtree(&mut self, at: Location, levels: u32) -> OwnSubtree {
-        self.root.hash();
+        self.root.hash(self.shape);
         let mut tree = &self.root;
         let mut depth = 0;
         while let Tree::Inner(inner) = tree
@@ -198,10 +205,16 @@ impl MerkleMap {
 
     /// Compares with what a peer sent of its tree at a place.
     pub fn compare(&mut self, at: Location, theirs: Subtree) -> Differences {
-        self.root.hash();
+        self.root.hash(self.shape);
         let mut found = Differences::default();
         found.compare(self.root.at(at), theirs, at.depth);
         found
+    }
+}
+
+impl Leaves {
+    fn is_at(&self, key_hash: u32) -> bool {
+        self.entries.first().is_some_and(|entry| entry.key_hash() == key_hash)
     }
 }
 
@@ -225,51 +238,36 @@ impl Tree {
     fn contents(&self) -> &[Arc<Entry>] {
         match self {
             Self::Leaf(_, entry) => std::slice::from_ref(entry),
-            Self::Leaves(_, entries) => entries,
+            Self::Leaves(leaves) => &leaves.entries,
             Self::Empty | Self::Inner(_) => &[],
         }
     }
 
-    /// A leaf with these keys, which have one hash.
-    fn of(mut entries: Vec<Arc<Entry>>, shape: MapSetShape) -> Self {
-        let hash = contents_hash(entries.iter().map(|entry| &**entry), shape);
-        match (entries.len(), entries.pop()) {
-            (_, None) => Self::Empty,
-            (1, Some(entry)) => Self::Leaf(hash, entry),
-            (_, Some(entry)) => {
-                entries.push(entry);
-                Self::Leaves(hash, Arc::new(entries))
-            }
-        }
-    }
-
     /// Puts one key with its elements, whose hash is `hash`.
-    fn put(&mut self, depth: u32, hash: u32, new: Arc<Entry>, shape: MapSetShape) {
+    fn put(&mut self, depth: u32, hash: u32, new: Arc<Entry>) {
         match self {
             Self::Empty => *self = Self::Leaf(hash, new),
             Self::Inner(inner) => {
                 inner.hash = None;
-                inner.branch_mut(new.key_hash(), depth).put(depth + 1, hash, new, shape);
+                inner.branch_mut(new.key_hash(), depth).put(depth + 1, hash, new);
             }
-            Self::Leaf(..) | Self::Leaves(..) => match self.key_hash() {
-                Some(found) if found != new.key_hash() => {
-                    let right = bit(found, depth);
-                    let leaf = std::mem::take(self);
-                    let (left, right) = if right { (Self::Empty, leaf) } else { (leaf, Self::Empty) };
-                    *self = Self::Inner(Box::new(Inner { hash: None, left, right }));
-                    self.put(depth, hash, new, shape);
-                }
-                _ => {
-                    let others = self.contents().iter().filter(|entry| entry.key() != new.key());
-                    let mut all: Vec<_> = others.cloned().collect();
-                    if all.is_empty() {
-                        *self = Self::Leaf(hash, new);
-                    } else {
-                        all.push(new);
-                        *self = Self::of(all, shape);
-                    }
-                }
-            },
+            Self::Leaf(found, entry) if entry.key() == new.key() => (*found, *entry) = (hash, new),
+            Self::Leaf(_, entry) if entry.key_hash() == new.key_hash() => {
+                let entries = vec![Arc::clone(entry), new];
+                *self = Self::Leaves(Box::new(Leaves { hash: None, entries }));
+            }
+            Self::Leaves(leaves) if leaves.is_at(new.key_hash()) => {
+                leaves.hash = None;
+                leaves.entries.retain(|entry| entry.key() != new.key());
+                leaves.entries.push(new);
+            }
+            Self::Leaf(..) | Self::Leaves(_) => {
+                let right = self.key_hash().is_some_and(|found| bit(found, depth));
+                let leaf = std::mem::take(self);
+                let (left, right) = if right { (Self::Empty, leaf) } else { (leaf, Self::Empty) };
+                *self = Self::Inner(Box::new(Inner { hash: None, left, right }));
+                self.put(depth, hash, new);
+            }
         }
     }
 
@@ -287,23 +285,42 @@ impl Tree {
                     _ => {}
                 }
             }
-            Self::Leaf(..) | Self::Leaves(..) if self.key_hash() == Some(gone.key_hash()) => {
-                let others = self.contents().iter().filter(|entry| entry.key() != gone.key());
-                *self = Self::of(others.cloned().collect(), shape);
+            Self::Leaf(_, entry) if entry.key() == gone.key() => *self = Self::Empty,
+            Self::Leaves(leaves) if leaves.is_at(gone.key_hash()) => {
+                leaves.hash = None;
+                leaves.entries.retain(|entry| entry.key() != gone.key());
+                if let [last] = &*leaves.entries {
+                    *self = Self::Leaf(contents_hash([&**last], shape), Arc::clone(last));
+                }
             }
-            Self::Empty | Self::Leaf(..) | Self::Leaves(..) => {}
+            Self::Empty | Self::Leaf(..) | Self::Leaves(_) => {}
         }
     }
 
     /// Computes what is missing below. The depth is at most 32.
-    fn hash(&mut self) -> Option<u32> {
+    fn hash(&mut self, shape: MapSetShape) -> Option<u32> {
         match self {
             Self::Empty => None,
-            Self::Leaf(hash, _) | Self::Leaves(hash, _) => Some(*hash),
+            Self::Leaf(hash, _) => Some(*hash),
+            Self::Leaves(leaves) => {
+                let Leaves { hash, entries } = &mut **leaves;
+                let entries = entries.iter().map(|entry| &**entry);
+                Some(*hash.get_or_insert_with(|| contents_hash(entries, shape)))
+            }
             Self::Inner(inner) => inner.hash.or_else(|| {
-                let both = tuple_of([hash_term(inner.left.hash()), hash_term(inner.right.hash())]);
+                let both = tuple_of([hash_term(inner.left.hash(shape)), hash_term(inner.right.hash(shape))]);
                 Some(*inner.hash.insert(hash_of(&both)))
             }),
+        }
+    }
+
+    /// The same, once that has computed it.
+    fn computed_hash(&self) -> Option<u32> {
+        match self {
+            Self::Empty => None,
+            Self::Leaf(hash, _) => Some(*hash),
+            Self::Leaves(leaves) => leaves.hash,
+            Self::Inner(inner) => inner.hash,
         }
     }
 
@@ -324,10 +341,11 @@ impl Tree {
     fn cut(&self, at: Location, levels: u32) -> OwnSubtree {
         match self {
             Self::Empty => Subtree::Empty,
-            Self::Leaf(hash, _) | Self::Leaves(hash, _) => {
-                let key_hash = self.key_hash().unwrap_or_default();
-                Subtree::Leaf { hash: *hash, key_hash, contents: self.contents().to_vec() }
-            }
+            Self::Leaf(..) | Self::Leaves(_) => Subtree::Leaf {
+                hash: self.computed_hash().unwrap_or_default(),
+                key_hash: self.key_hash().unwrap_or_default(),
+                contents: self.contents().to_vec(),
+            },
             Self::Inner(_) if levels == 0 => Subtree::Partial(at),
             Self::Inner(inner) => Subtree::Inner {
                 hash: inner.hash.unwrap_or(0),
@@ -362,9 +380,9 @@ impl Differences {
                     self.compare(&inner.right, *right, depth + 1);
                 }
             }
-            (Tree::Leaf(here, _) | Tree::Leaves(here, _), Subtree::Leaf { hash, contents, .. }) => {
+            (Tree::Leaf(..) | Tree::Leaves(_), Subtree::Leaf { hash, contents, .. }) => {
                 // Of several keys with equal hashes one differs, and which is not known: all of them are told.
-                if *here != hash {
+                if ours.computed_hash() != Some(hash) {
                     let lacking = |entry: &&Arc<Entry>| !contents.contains(entry.key());
                     let lacking = ours.contents().iter().filter(lacking);
                     self.lacking.extend(lacking.map(|entry| entry.key().clone()));
@@ -376,7 +394,7 @@ impl Differences {
                 self.compare(inner.branch(key_hash, depth), theirs, depth + 1);
                 self.all_ours(if right_has_it { &inner.left } else { &inner.right });
             }
-            (Tree::Leaf(..) | Tree::Leaves(..), Subtree::Inner { left, right, .. }) => {
+            (Tree::Leaf(..) | Tree::Leaves(_), Subtree::Inner { left, right, .. }) => {
                 let right_has_it = ours.key_hash().is_some_and(|hash| bit(hash, depth));
                 let (with, without) = if right_has_it { (right, left) } else { (left, right) };
                 self.compare(ours, *with, depth + 1);
