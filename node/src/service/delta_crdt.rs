@@ -150,14 +150,17 @@ impl DeltaCrdt {
     pub async fn merge(&self, pairs: impl IntoIterator<Item = (Term, Term)>) -> Result<()> {
         let put = |(key, value)| Event::Put { key: Key(key), value };
         let events: Vec<Event> = pairs.into_iter().map(put).collect();
-        {
-            let crdt = self.read();
-            let new = |event: &Event| matches!(event, Event::Put { key, .. } if crdt.map().elements(key).is_empty());
-            if crdt.is_full() && events.iter().any(new) {
-                return Err(Error::SystemLimit);
-            }
+        let refused = |event: &Event| matches!(event, Event::Put { key, .. } if self.has_no_room_for(key));
+        if events.iter().any(refused) {
+            return Err(Error::SystemLimit);
         }
         self.command(events).await
+    }
+
+    /// Whether a key is not there and cannot be, because the map is full.
+    pub(super) fn has_no_room_for(&self, key: &Key) -> bool {
+        let crdt = self.read();
+        crdt.is_full() && crdt.map().elements(key).is_empty()
     }
 
     /// Removes keys; writes elsewhere that have not arrived here survive it.

@@ -21,7 +21,6 @@ pub(crate) mod auto;
 pub mod client;
 pub mod supervisor;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -175,9 +174,12 @@ impl HordeRegistry {
     /// # Errors
     /// [`Error::NoProc`] if the registry has ended with its node.
     pub async fn leave(&self) -> Result<()> {
-        self.command(Event::Leave).await?;
-        match tokio::time::timeout(LEAVE, self.map.settled()).await {
-            Ok(settled) => settled,
+        let left = async {
+            self.command(Event::Leave).await?;
+            self.map.settled().await
+        };
+        match tokio::time::timeout(LEAVE, left).await {
+            Ok(left) => left,
             Err(_) => {
                 warn!("not all members of a registry have heard in time that this node leaves it");
                 Ok(())
@@ -206,23 +208,7 @@ impl HordeRegistry {
 
     /// All names that [`lookup`](HordeRegistry::lookup) finds, in Erlang's order.
     pub fn select(&self) -> Vec<Arc<Registration>> {
-        let reached: BTreeSet<(Atom, u32)> = {
-            let links = self.node.inner().net_kernel.nodes(NodeType::Connected);
-            let link = |node: &Atom| self.node.inner().net_kernel.link(node);
-            links
-                .iter()
-                .filter_map(link)
-                .map(|link| (link.peer().name.clone(), link.peer().creation))
-                .collect()
-        };
-        let here = self.node.name();
-        let known = |pid: &Pid| {
-            pid.node == *here
-                || reached.range((pid.node.clone(), 0)..).next().is_some_and(|(node, creation)| {
-                    *node == pid.node && same_incarnation(*creation, pid.creation)
-                })
-        };
-        self.read().names(known).cloned().collect()
+        self.read().names(|node, creation| reaches(&self.node, node, creation)).cloned().collect()
     }
 
     /// How many names [`lookup`](HordeRegistry::lookup) finds.
@@ -268,15 +254,11 @@ impl HordeRegistry {
     }
 }
 
-/// Whether this node is connected to an incarnation of a node, or is it.
+/// Whether this node is connected to an incarnation of a node, or is it. Pids of old nodes do not say their incarnation.
 fn reaches(node: &Node, other: &Atom, creation: u32) -> bool {
+    let same = |peer: u32| peer == creation || peer == 0 || creation == 0;
     let link = || node.inner().net_kernel.link(other);
-    other == node.name() || link().is_some_and(|link| same_incarnation(link.peer().creation, creation))
-}
-
-/// Pids of old nodes do not say their incarnation.
-fn same_incarnation(a: u32, b: u32) -> bool {
-    a == b || a == 0 || b == 0
+    other == node.name() || link().is_some_and(|link| same(link.peer().creation))
 }
 
 struct Host {
@@ -414,18 +396,17 @@ impl Host {
             What::Update { name, value, pid } => (Event::Register { name, value, pid }, true),
         };
         let Event::Register { name, pid, .. } = &event else { return Ok(event) };
-        let known = |other: &Pid| {
-            let here = other.node == *self.node.name();
+        let (is_member, holder) =
+            self.with(|machine| (machine.is_member(), machine.lookup(name).map(|found| found.pid.clone())));
+        let lives = |holder: &Pid| {
+            let here = holder.node == *self.node.name();
             if here {
-                self.node.is_process_alive(other)
+                self.node.is_process_alive(holder)
             } else {
-                reaches(&self.node, &other.node, other.creation)
+                reaches(&self.node, &holder.node, holder.creation)
             }
         };
-        let (is_member, holder) = self.with(|machine| {
-            (machine.is_member(), machine.holder(name, known).map(|found| found.pid.clone()))
-        });
-        match holder {
+        match holder.filter(lives) {
             _ if !is_member => Err(Err(Error::NotMember)),
             Some(holder) if !update || holder != *pid => Err(Ok(Registered::Already(holder))),
             // It has the name no more.
@@ -470,8 +451,8 @@ impl Host {
     async fn put(&mut self, key: Key, value: Term) -> Result<()> {
         let full = match self.map.put(key.0.clone(), value).await {
             Err(Error::SystemLimit) => true,
-            // What others have written may have come in between.
-            done => done.map(|()| self.map.get(&key.0).is_none())?,
+            // What others have written may have filled it meanwhile.
+            done => done.map(|()| self.map.has_no_room_for(&key))?,
         };
         if full {
             warn!(key = %key.0, "the map of a registry has no room for this");

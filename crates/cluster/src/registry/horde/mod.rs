@@ -64,8 +64,7 @@ impl Member {
         }
     }
 
-    /// The key of its record in the map.
-    pub fn key(&self) -> Key {
+    fn key(&self) -> Key {
         Key(tuple_of([atom("member"), self.to_term()]))
     }
 
@@ -230,11 +229,6 @@ impl HordeRegistry {
         }
     }
 
-    /// This member.
-    pub fn me(&self) -> &Member {
-        &self.me
-    }
-
     /// Whether it is one: it has not left.
     pub fn is_member(&self) -> bool {
         !self.left
@@ -245,18 +239,14 @@ impl HordeRegistry {
         self.names.get(&Key(name.clone())).filter(|found| self.members.contains(&found.member))
     }
 
-    /// Who has a name: `reached` says of a node and an incarnation whether there is a connection to it. Of a name that nobody
-    /// has so, a process may be given it, as `Horde.Registry.register/3` does.
-    pub fn holder(&self, name: &Term, reached: impl Fn(&Pid) -> bool) -> Option<&Arc<Registration>> {
-        self.lookup(name).filter(|found| reached(&found.pid))
-    }
-
-    /// The names that [`HordeRegistry::holder`] finds, in Erlang's order.
-    pub fn names(&self, reached: impl Fn(&Pid) -> bool) -> impl Iterator<Item = &Arc<Registration>> {
+    /// The names of members and of nodes that are reached, in Erlang's order. `reached` says of a node and an incarnation whether there
+    /// is a connection to it.
+    pub fn names(&self, reached: impl Fn(&Atom, u32) -> bool) -> impl Iterator<Item = &Arc<Registration>> {
+        let reached = move |pid: &Pid| reached(&pid.node, pid.creation);
         self.names.values().filter(move |found| self.members.contains(&found.member) && reached(&found.pid))
     }
 
-    /// How many names there are of nodes that are reached.
+    /// How many these are, without a look at each.
     pub fn count(&self, reached: impl Fn(&Atom, u32) -> bool) -> usize {
         let of_members = self.members.iter().filter_map(|member| self.counts.get(member)).flatten();
         of_members.filter(|((node, creation), _)| reached(node, *creation)).map(|(_, count)| count).sum()
