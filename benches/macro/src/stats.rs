@@ -1,6 +1,7 @@
 //! Numbers by name, medians and percentiles.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 /// What one operation measured, by name: `us`, `p50`, ….
 pub(crate) type Numbers = BTreeMap<String, f64>;
@@ -48,6 +49,11 @@ pub(crate) fn percentiles(mut times: Vec<f64>) -> Numbers {
     [("p50", at(0.5)), ("p99", at(0.99)), ("p999", at(0.999))]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
+}
+
+/// Microseconds of the system's clock: all nodes of a run are on one machine, so that they have one.
+pub(crate) fn clock() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e6
 }
 
 #[cfg(test)]

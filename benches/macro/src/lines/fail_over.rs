@@ -1,7 +1,7 @@
 //! A singleton whose node is killed: how long until it runs on another one.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use foundation_interop_tests::{Beam, Epmd};
 
@@ -9,6 +9,7 @@ use super::registry::{code, figure, until};
 use super::{JOBS, Request};
 use crate::placement::Placement;
 use crate::stage::{Peer, Told, start_elixir_beam, start_rust_with};
+use crate::stats::clock;
 use crate::table::{Line, within};
 
 /// How long each step may take.
@@ -36,19 +37,41 @@ pub(super) fn lines(request: &Request, show: &mut dyn FnMut(Line<'_>)) {
         Err(why) => line.with("Horde", move || Err(why.clone())),
     };
     for (name, safe) in [(AVAILABLE, 0), (SAFE, 1)] {
-        line = line.with(name, move || rust(safe).map(Into::into));
+        line = line.with(name, move || rust(request, safe).map(Into::into));
     }
     show(line.goal(within(AVAILABLE, GOAL)).goal(within(SAFE, GOAL)));
 }
 
-fn now() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e6
+/// Kills the node on which the child runs, and waits until it runs on another one; in milliseconds. `started` says when it was started on a
+/// node, in microseconds of the system's clock, and 0 if it never was.
+fn fail_over<N>(
+    mut nodes: Vec<N>,
+    started: impl Fn(&N) -> Result<f64, String>,
+    kill: impl FnOnce(N),
+) -> Result<f64, String> {
+    let mut runs = None;
+    for (at, node) in nodes.iter().enumerate() {
+        if started(node)? > 0.0 {
+            runs = Some(at);
+        }
+    }
+    let node = nodes.remove(runs.ok_or("it runs nowhere")?);
+    let killed = clock();
+    kill(node);
+    let mut again = 0.0_f64;
+    until(PATIENCE, "it runs again", || {
+        for node in &nodes {
+            again = again.max(started(node)?);
+        }
+        Ok(again > killed)
+    })?;
+    Ok((again - killed) / 1e3)
 }
 
-fn rust(safe: u8) -> Result<f64, String> {
-    let epmd = Epmd::start(foundation_interop_tests::otp::installed());
+fn rust(request: &Request, safe: u8) -> Result<f64, String> {
+    let epmd = Epmd::start(&request.release);
     let start = |name: &&str| start_rust_with(None, epmd.port, name, None, &[]);
-    let mut nodes = JOBS.iter().map(start).collect::<Result<Vec<Told>, String>>()?;
+    let nodes = JOBS.iter().map(start).collect::<Result<Vec<Told>, String>>()?;
     for (at, node) in nodes.iter().enumerate() {
         for other in nodes.iter().skip(at + 1) {
             node.op(&format!("link node={}", other.name()))?;
@@ -67,29 +90,13 @@ fn rust(safe: u8) -> Result<f64, String> {
     until(PATIENCE, "all know each other", || all("jobs_members", "count", JOBS.len() as f64))?;
     nodes[0].op(&format!("jobs_start safe={safe}"))?;
     until(PATIENCE, "all know of the child", || all("jobs_known", "known", 1.0))?;
-    let mut runs = None;
-    for (at, node) in nodes.iter().enumerate() {
-        if figure(&node.op("jobs_started")?, "at") > 0.0 {
-            runs = Some(at);
-        }
-    }
-    let node = nodes.remove(runs.ok_or("it runs nowhere")?);
-    let killed = now();
-    // Which kills it.
-    drop(node);
-    let mut started = 0.0_f64;
-    until(PATIENCE, "it runs again", || {
-        for node in &nodes {
-            started = started.max(figure(&node.op("jobs_started")?, "at"));
-        }
-        Ok(started > killed)
-    })?;
-    Ok((started - killed) / 1e3)
+    // It is killed when it is dropped.
+    fail_over(nodes, |node| Ok(figure(&node.op("jobs_started")?, "at")), drop)
 }
 
 fn horde(request: &Request, code: &[PathBuf], strategy: &str) -> Result<f64, String> {
     let epmd = Epmd::start(&request.release);
-    let mut nodes: Vec<Beam> =
+    let nodes: Vec<Beam> =
         JOBS.iter().map(|name| start_elixir_beam(&request.release, epmd.port, name, code)).collect();
     for node in &nodes[1..] {
         node.try_elixir(&format!("true = Node.connect(:\"{}\")", nodes[0].name()))?;
@@ -127,21 +134,5 @@ fn horde(request: &Request, code: &[PathBuf], strategy: &str) -> Result<f64, Str
     let known = "Enum.count(DeltaCrdt.to_map(Bench.Jobs.Crdt), &match?({{:process, _}, _}, &1))";
     until(PATIENCE, "all have the child in their map", || all(known, 1.0))?;
     let at = ":persistent_term.get(:bench_job, 0)";
-    let mut runs = None;
-    for (index, node) in nodes.iter().enumerate() {
-        if number(node, at)? > 0.0 {
-            runs = Some(index);
-        }
-    }
-    let node = nodes.remove(runs.ok_or("it runs nowhere")?);
-    let killed = now();
-    node.kill();
-    let mut started = 0.0_f64;
-    until(PATIENCE, "it runs again", || {
-        for node in &nodes {
-            started = started.max(number(node, at)?);
-        }
-        Ok(started > killed)
-    })?;
-    Ok((started - killed) / 1e3)
+    fail_over(nodes, |node| number(node, at), |node| node.kill())
 }

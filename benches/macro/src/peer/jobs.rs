@@ -1,7 +1,6 @@
 //! A singleton that runs on one of three nodes.
 
 use std::sync::OnceLock;
-use std::time::SystemTime;
 
 use foundation_node::Node;
 use foundation_node::process::Reason;
@@ -9,7 +8,7 @@ use foundation_node::service::supervisor::{ChildSpec, Config, Requirement, Super
 use foundation_proto::etf::{Atom, Term};
 
 use super::ops::{Result, why};
-use crate::stats::Numbers;
+use crate::stats::{Numbers, clock};
 
 const NAME: &str = "bench_jobs";
 const CHILD: &str = "one";
@@ -30,8 +29,7 @@ pub(super) async fn run(
     match operation {
         "jobs_open" => {
             jobs.factory(FACTORY.as_str(), |_, mut process| async move {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                STARTED.get_or_init(|| now.as_secs_f64() * 1e6);
+                STARTED.get_or_init(clock);
                 while process.recv().await.is_ok() {}
                 Reason::NORMAL
             })

@@ -1,6 +1,6 @@
 //! Names: ours between Rust nodes, and those of `Horde.Registry`.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use foundation_node::Node;
 use foundation_node::net_kernel::NodeType;
@@ -12,7 +12,7 @@ use foundation_proto::etf::{Atom, Pid, Tape, Term};
 
 use super::ops::{Result, micros, why};
 use super::{PATIENCE, unbounded};
-use crate::stats::{Numbers, median, percentiles};
+use crate::stats::{Numbers, clock, median, percentiles};
 
 /// As the BEAM side calls it.
 const NAME: &str = "Bench.Names";
@@ -239,11 +239,6 @@ fn two_reads(count: usize, rounds: usize) -> f64 {
         std::hint::black_box(at);
     }
     fastest / count as f64
-}
-
-/// Microseconds of the system's clock: all nodes of a run are on one machine, so that they have one.
-fn clock() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e6
 }
 
 /// Registered here, found there, and answered: until the answer, and until it was there. The beat of who replicates does not know of this
