@@ -1,5 +1,7 @@
 //! What else `Horde.Registry` offers, names of every kind, and members of several releases: `make ecosystem`.
 
+use std::path::Path;
+
 use foundation_interop_tests::case::Unsupported;
 use foundation_interop_tests::eventually::{eventually_eq, eventually_true};
 use foundation_interop_tests::{Beam, Case, Epmd, Release, case, otp};
@@ -12,13 +14,20 @@ use crate::ecosystem_horde::{node, start_registry_auto, visible};
 use crate::rust::{Rust, WAIT};
 
 /// Runs a case where the newest Horde runs.
-fn with_latest(what: &str, run: impl Fn(&Release, &std::path::Path) -> Result<(), Unsupported>) {
+fn with_latest(what: &str, run: impl Fn(&Release, &Path) -> Result<(), Unsupported>) {
     case(Case::Full, TOPIC, what, |release| {
         if release.number < 25 {
             return Err(Unsupported("horde 0.10 wants Elixir 1.12"));
         }
         source("horde").map_or(Ok(()), |horde| run(release, &horde))
     });
+}
+
+/// Two nodes with a registry.
+fn two_members(release: &Release, epmd: &Epmd, horde: &Path) -> Option<[Beam; 2]> {
+    let nodes = [node(release, epmd, horde, "one")?, node(release, epmd, horde, "two")?];
+    nodes.iter().for_each(start_registry_auto);
+    Some(nodes)
 }
 
 #[test]
@@ -99,6 +108,22 @@ fn horde_registry_whole_api() {
             rust.run(registry.put_meta(Term::atom("size"), None)).unwrap();
             eventually_true("and gone", WAIT, || one.elixir("Horde.Registry.meta(MyReg, :size)") == ":error");
 
+            // A new value, of who has the name alone.
+            let update = |name: &str, to: i64| {
+                rust.run(registry.update_value(Term::from(name), to.into(), &echo)).unwrap()
+            };
+            assert!(update("job", 2));
+            assert_eq!(registry.lookup(&name).unwrap().value, Term::from(2));
+            eventually_true("the new value is there", WAIT, || {
+                one.elixir("Horde.Registry.lookup(MyReg, \"job\") == [{job, 2}]") == "true"
+            });
+            is("{:ok, _} = Horde.Registry.register(MyReg, \"theirs\", 1); :ok", ":ok");
+            let theirs = || registry.lookup(&Term::from("theirs")).map(|found| found.value.clone());
+            eventually_eq("theirs is here", WAIT, &Some(Term::from(1)), theirs);
+            assert!(!update("theirs", 3) && !update("nobody's", 3));
+            assert_eq!(theirs(), Some(Term::from(1)));
+            is("Horde.Registry.unregister(MyReg, \"theirs\")", ":ok");
+
             // Given up here.
             rust.run(registry.unregister(name, &echo)).unwrap();
             is("receive do {:unregister, MyReg, \"job\", ^job} -> :ok after 20000 -> :nothing end", ":ok");
@@ -122,10 +147,7 @@ fn horde_registry_keys_of_every_kind() {
         "Horde.Registry, visible: names of every kind of term, registered on both sides, after a partition, and given up",
         |release, horde| {
             let epmd = Epmd::start(release);
-            let Some(one) = node(release, &epmd, horde, "one") else { return Ok(()) };
-            let Some(two) = node(release, &epmd, horde, "two") else { return Ok(()) };
-            start_registry_auto(&one);
-            start_registry_auto(&two);
+            let Some([one, two]) = two_members(release, &epmd, horde) else { return Ok(()) };
             let rust = visible(&epmd);
             let registry = rust.run(async { rust.node.horde_registry("MyReg") }).unwrap();
             rust.run(rust.node.connect("one@127.0.0.1")).unwrap();
@@ -250,11 +272,8 @@ fn horde_registry_through_a_beam_node() {
         "Horde.Registry through one of its nodes, hidden, without a member of ours: names both ways, conflicts, ends, metadata, sends",
         |release, horde| {
             let epmd = Epmd::start(release);
-            let Some(one) = node(release, &epmd, horde, "one") else { return Ok(()) };
-            let Some(two) = node(release, &epmd, horde, "two") else { return Ok(()) };
-            start_registry_auto(&one);
-            start_registry_auto(&two);
-            two.elixir("true = Node.connect(:\"one@127.0.0.1\"); :ok");
+            let Some([one, two]) = two_members(release, &epmd, horde) else { return Ok(()) };
+            two.elixir(&format!("true = Node.connect(:\"{}\"); :ok", one.name()));
             let rust = Rust::start(&epmd, "rust");
             let names = rust.node.horde_client("MyReg", "one@127.0.0.1").unwrap();
             let worker = rust.node.process().unwrap();

@@ -1,7 +1,5 @@
 //! Messages, both ways.
 
-use std::time::Duration;
-
 use foundation_interop_tests::beam::Options;
 use foundation_interop_tests::wire::Wire;
 use foundation_interop_tests::{Beam, Case, Epmd, case};
@@ -129,7 +127,8 @@ fn large_messages_to_a_slow_peer() {
                 while !sends.is_finished() {
                     small.send_term(to, &Term::from((Term::atom("small"), n))).await.unwrap();
                     n += 1;
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    // One at a time is under way.
+                    assert!(rust.node.ping("beam@127.0.0.1").await);
                 }
                 small.send_term(to, &Term::from((Term::atom("sent"), n))).await.unwrap();
             });
