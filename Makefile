@@ -78,7 +78,7 @@ soak:
 	FOUNDATION_SOAK_LOCAL=$(SOAK_LOCAL) FOUNDATION_SOAK_CYCLES=$(SOAK_CYCLES) FOUNDATION_SOAK_PARTITIONS=$(SOAK_PARTITIONS) \
 	$(ERLANG) cargo test -p foundation-interop-tests --test it faults::soak -- --ignored --nocapture
 	FOUNDATION_SIM_SEEDS=$(SOAK_SEEDS) cargo test -p foundation-cluster --lib -- \
-	    names_converge children_run_where meshes_converge a_name_never_has_two_holders maps_converge members_of_ours --nocapture
+	    names_converge children_run_where meshes_converge a_name_never_has_two_holders maps_converge members_of_ours names_of_members --nocapture
 	@# A thousand nodes that share names: three gigabytes.
 	cargo test -p foundation-cluster --lib two_halves_of_a_thousand_meet -- --ignored --nocapture
 

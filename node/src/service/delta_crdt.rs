@@ -179,6 +179,11 @@ impl DeltaCrdt {
         self.drop_keys([key]).await
     }
 
+    /// Removes a key if this is its value.
+    pub(super) async fn delete_value(&self, key: Key, value: Term) -> Result<()> {
+        self.command(vec![Event::RemoveValue { key, value }]).await
+    }
+
     /// What is said of neighbours from now on.
     pub(super) fn notices(&self) -> Changes<Notice> {
         Changes::of(&self.notices)

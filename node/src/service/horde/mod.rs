@@ -431,6 +431,7 @@ impl Host {
                 Action::Found(found) => self.table.apply(found.into_iter().map(write).collect()),
                 Action::Put(key, value) => self.put(key, value).await?,
                 Action::Remove(key) => self.map.delete(key.0).await?,
+                Action::RemoveValue(key, value) => self.map.delete_value(key, value).await?,
                 Action::SetNeighbours(neighbours) => self.map.set_addresses(neighbours).await?,
                 Action::Monitor(pid) => {
                     let reference = self.process.monitor(&pid).await?;

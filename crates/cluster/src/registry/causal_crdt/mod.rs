@@ -49,7 +49,7 @@
 mod neighbour;
 mod pieces;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -159,6 +159,13 @@ pub enum Event {
     },
     /// A key is removed.
     Remove(Key),
+    /// A value is removed from a key, with those that lost to it; one that has won over it stays.
+    RemoveValue {
+        /// The key.
+        key: Key,
+        /// The value.
+        value: Term,
+    },
     /// These are the neighbours from now on.
     SetNeighbours(Vec<Address>),
     /// A connection to a node came up.
@@ -406,6 +413,27 @@ impl CausalCrdt {
         if let Some((before, context)) = self.map.take_away(key) {
             self.written(now, &Entry::new(key.clone(), Few::default()).into(), &context);
             self.changed([Told::Removed(before)]);
+        }
+    }
+
+    fn remove_value(&mut self, now: Mono, key: Key, value: &Term) {
+        let elements = self.map.elements(&key);
+        let Some(at) = elements.iter().filter(|e| e.value == *value).map(|e| e.timestamp).max() else {
+            return;
+        };
+        let wins = |element: &super::Element| {
+            element.timestamp > at || element.timestamp == at && element.value.cmp_exact(value).is_lt()
+        };
+        let (winners, gone): (Vec<_>, Vec<_>) = elements.iter().cloned().partition(wins);
+        if winners.is_empty() {
+            return self.remove(now, &key);
+        }
+        let mut context = Context::default();
+        gone.iter().flat_map(|element| &*element.dots).for_each(|dot| context.insert(*dot));
+        self.join(now, Delta { context, exact: false, entries: BTreeMap::from([(key, winners)]) });
+        // Not pushed: it would name what others have written, and a DeltaCrdt may lack more of theirs.
+        for address in self.neighbours.keys().cloned().collect::<Vec<_>>() {
+            self.must(now, &address, Duration::ZERO);
         }
     }
 
@@ -914,6 +942,7 @@ impl Machine for CausalCrdt {
                 self.put(now, key, value);
             }
             Event::Remove(key) => self.remove(now, &key),
+            Event::RemoveValue { key, value } => self.remove_value(now, key, &value),
             Event::SetNeighbours(neighbours) => self.set_neighbours(now, neighbours),
             Event::NodeUp(node) => self.node_up(now, &node),
             Event::Message(message) => {

@@ -23,6 +23,9 @@
 //!   names stay lost. This member puts itself and the names of its living processes back as soon as it learns of it: from
 //!   members that still compare with it; from one that does not any more, when it asks for a member key that it has had
 //!   ([`Event::Missing`]); and at each [`Event::NodeUp`] it puts itself back unasked. It is out when it leaves ([`Event::Leave`]).
+//! * The members that it was told of ([`Event::SetMembers`]) are compared with also while others have taken them out: BEAMs that lose each
+//!   other for a while would otherwise leave a hidden member without any.
+//! * A name is removed from the map for whose it was ([`Action::RemoveValue`]): what another was given meanwhile stays.
 //! * A name ends with its process, or when it is given up here. `Horde.Registry.unregister/2` on a BEAM removes a name whoever has it;
 //!   this member writes its own again, as the function's contract has it (*associated to the current process*).
 //! * A name that was registered here is found here at once.
@@ -40,6 +43,7 @@ use foundation_proto::etf::{Atom, Pid, Term};
 use super::{Address, Change};
 use crate::Key;
 use crate::message::{atom, list, list_of, tuple, tuple_of};
+use crate::mutant::LeftOut;
 
 /// A member: the name of its registry and its node.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -168,6 +172,9 @@ pub enum Action {
     Put(Key, Term),
     /// Remove from the map.
     Remove(Key),
+    /// Remove this value from the map, but not one that has won over it: another may have been given the name since, and nobody would
+    /// write that again.
+    RemoveValue(Key, Term),
     /// These are the neighbours of the map.
     SetNeighbours(Vec<Address>),
     /// Monitor a process.
@@ -199,6 +206,9 @@ pub struct HordeRegistry {
     /// It has left, and stays away until it is told its members again.
     left: bool,
     members: BTreeSet<Member>,
+    /// The members that this one was told of. Its map is compared with theirs also while they are no members: BEAMs with `members: :auto`
+    /// that lose each other take each other out, and this one with them if it is hidden, so that none would be left who tells.
+    named: BTreeSet<Member>,
     names: BTreeMap<Arc<Key>, Arc<Registration>>,
     /// How many names there are of each member, and of each incarnation of a node: that of their processes.
     counts: BTreeMap<Member, BTreeMap<(Atom, u32), usize>>,
@@ -208,6 +218,42 @@ pub struct HordeRegistry {
     monitored: BTreeSet<Pid>,
     meta: BTreeMap<Key, Term>,
     actions: VecDeque<Action>,
+    mutant: LeftOut<Mutant>,
+}
+
+/// A rule that is left out on purpose, to see that the simulation notices.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mutant {
+    /// A name that is gone from the map is gone, whoever has it.
+    NoInsisting,
+    /// Whoever is taken out of the members stays out when it sees that.
+    NoJoinOnRemoved,
+    /// The same when another's map lacks it.
+    NoJoinOnMissing,
+    /// The same when a node comes up.
+    NoJoinOnNodeUp,
+    /// The names of a member that is gone stay in the map.
+    KeepGone,
+    /// Whoever loses a name is not told.
+    NoExit,
+    /// What earlier incarnations of this node have counts.
+    KeepEarlier,
+    /// A name outlives its process.
+    KeepEnded,
+    /// Processes without names are still watched.
+    KeepWatching,
+    /// What comes for a member that has left is taken.
+    TakeWhenLeft,
+    /// What the map says of own entries does not count.
+    IgnoreOwn,
+    /// Readers are not told of the names of a member that has come.
+    NoShow,
+    /// A name is removed from the map whoever has it by now.
+    RemoveAny,
+    /// Whoever is no member is compared with no more, though this one was told of it.
+    OnlyMembers,
+    /// What is replaced is still counted.
+    CountReplaced,
 }
 
 impl HordeRegistry {
@@ -220,12 +266,14 @@ impl HordeRegistry {
             me,
             pid,
             left: false,
+            named: BTreeSet::new(),
             names: BTreeMap::new(),
             counts: BTreeMap::new(),
             pids: BTreeMap::new(),
             monitored: BTreeSet::new(),
             meta: BTreeMap::new(),
             actions,
+            mutant: LeftOut::default(),
         }
     }
 
@@ -298,8 +346,9 @@ impl HordeRegistry {
                 self.changed(key, None);
             }
             Event::Missing(keys) => {
-                // What else it has dropped it says itself, once it compares with this member again.
-                if keys.contains(&self.me.key()) {
+                // What else it has dropped it says itself, once it compares with this member again. Another may have written the record.
+                let mine = |key: &Key| *key == self.me.key() || self.is_own(key);
+                if keys.iter().any(mine) && !self.mutant.is(Mutant::NoJoinOnMissing) {
                     self.join();
                 }
             }
@@ -307,10 +356,12 @@ impl HordeRegistry {
                 self.refused(key);
             }
             Event::NodeUp(node) => {
-                if self.members.iter().any(|member| member.node == node && *member != self.me) {
+                let of_node = |member: &Member| member.node == node && *member != self.me;
+                if self.members.union(&self.named).any(of_node) && !self.mutant.is(Mutant::NoJoinOnNodeUp) {
                     self.join();
                 }
             }
+            Event::Down(_) if self.mutant.is(Mutant::KeepEnded) => {}
             Event::Down(pid) => {
                 self.monitored.remove(&pid);
                 for name in self.pids.get(&pid).cloned().unwrap_or_default() {
@@ -372,9 +423,13 @@ impl HordeRegistry {
         self.actions.extend(left.iter().map(|member| Action::Remove(member.key())));
         self.actions.extend(new.iter().map(|member| Action::Put(member.key(), Term::Integer(1))));
         self.members = wanted;
+        if !self.mutant.is(Mutant::OnlyMembers) {
+            self.named = self.members.clone();
+        }
         left.iter().for_each(|member| self.forget(member));
         new.iter().for_each(|member| self.show(member));
-        if std::mem::take(&mut self.left) {
+        // One that is new here may have taken this member out before: it was no neighbour, and nobody has told.
+        if std::mem::take(&mut self.left) || !new.is_empty() {
             self.join();
         }
         self.neighbours();
@@ -399,7 +454,8 @@ impl HordeRegistry {
     }
 
     fn neighbours(&mut self) {
-        let others = self.members.iter().filter(|member| **member != self.me).filter_map(Member::map);
+        let others =
+            self.members.union(&self.named).filter(|member| **member != self.me).filter_map(Member::map);
         self.actions.push_back(Action::SetNeighbours(others.collect()));
     }
 
@@ -407,7 +463,7 @@ impl HordeRegistry {
     fn show(&mut self, member: &Member) {
         let theirs = self.names.values().filter(|found| found.member == *member);
         let theirs: Vec<Found> = theirs.cloned().map(Found::There).collect();
-        if !theirs.is_empty() {
+        if !theirs.is_empty() && !self.mutant.is(Mutant::NoShow) {
             self.actions.push_back(Action::Found(theirs));
         }
     }
@@ -416,11 +472,19 @@ impl HordeRegistry {
     fn forget(&mut self, member: &Member) {
         let theirs = self.names.values().filter(|found| found.member == *member);
         let theirs: Vec<Arc<Key>> = theirs.map(|found| Arc::clone(&found.name)).collect();
-        let gone = theirs.iter().filter_map(|name| self.take_name(name)).map(Found::Gone).collect();
-        if !theirs.is_empty() {
-            self.actions.push_back(Action::Found(gone));
+        let gone: Vec<_> = theirs.iter().filter_map(|name| self.take_name(name)).collect();
+        if !gone.is_empty() {
+            self.actions.push_back(Action::Found(gone.iter().cloned().map(Found::Gone).collect()));
         }
-        self.actions.extend(theirs.iter().map(|name| Action::Remove(entry(name))));
+        if !self.mutant.is(Mutant::KeepGone) {
+            gone.iter().for_each(|gone| self.remove(gone));
+        }
+    }
+
+    /// Whether a key of the map is that of a name of this member.
+    fn is_own(&self, key: &Key) -> bool {
+        let name = tuple::<2>(key.0.clone()).and_then(|[tag, name]| tag.is_atom("key").then_some(Key(name)));
+        name.and_then(|name| self.names.get(&name)).is_some_and(|found| found.member == self.me)
     }
 
     /// A name as it is kept here already, so that it is not kept twice.
@@ -443,6 +507,9 @@ impl HordeRegistry {
     fn conflict(&mut self, winner: &Registration) {
         let here = |before: &&Arc<Registration>| before.pid != winner.pid && before.pid.node == self.me.node;
         let Some(loser) = self.names.get(&winner.name).filter(here) else { return };
+        if self.mutant.is(Mutant::NoExit) {
+            return;
+        }
         let lost = tuple_of([loser.name.0.clone(), loser.value.clone()]);
         let registry = Term::Atom(self.me.name.clone());
         let reason = tuple_of([atom("name_conflict"), lost, registry, Term::Pid(winner.pid.clone())]);
@@ -457,10 +524,18 @@ impl HordeRegistry {
     }
 
     fn unregister(&mut self, name: &Key, pid: &Pid) {
-        if self.names.get(name).is_some_and(|found| found.pid == *pid) {
+        if let Some(found) = self.names.get(name).filter(|found| found.pid == *pid).cloned() {
             self.drop_name(name);
-            self.actions.push_back(Action::Remove(entry(name)));
+            self.remove(&found);
         }
+    }
+
+    /// Removes a name from the map, but not what is another's by now.
+    fn remove(&mut self, gone: &Registration) {
+        self.actions.push_back(match self.mutant.is(Mutant::RemoveAny) {
+            true => Action::Remove(entry(&gone.name)),
+            false => Action::RemoveValue(entry(&gone.name), value_of(gone)),
+        });
     }
 
     fn set_meta(&mut self, key: Key, value: Option<Term>) {
@@ -483,7 +558,9 @@ impl HordeRegistry {
         self.pids.entry(pid.clone()).or_default().insert(Arc::clone(name));
         let before = self.names.insert(Arc::clone(name), Arc::clone(&registration));
         self.count_one(&registration, true);
-        before.iter().for_each(|before| self.count_one(before, false));
+        if !self.mutant.is(Mutant::CountReplaced) {
+            before.iter().for_each(|before| self.count_one(before, false));
+        }
         let found = if self.members.contains(member) { Found::There } else { Found::Gone };
         self.actions.push_back(Action::Found(vec![found(Arc::clone(&registration))]));
         if registration.is_watched_by(&self.me) && self.monitored.insert(pid.clone()) {
@@ -525,7 +602,7 @@ impl HordeRegistry {
         names.remove(name);
         let (all, me) = (&self.names, &self.me);
         let watched = |name: &Arc<Key>| all.get(name).is_some_and(|found| found.is_watched_by(me));
-        if !names.iter().any(watched) && self.monitored.remove(pid) {
+        if !names.iter().any(watched) && !self.mutant.is(Mutant::KeepWatching) && self.monitored.remove(pid) {
             self.actions.push_back(Action::Demonitor(pid.clone()));
         }
         if names.is_empty() {
@@ -541,9 +618,11 @@ impl HordeRegistry {
                 let member = Member::from_term(what, &self.me.node)?;
                 if member == self.me {
                     // By one that has not heard yet that it has left.
-                    if self.left {
+                    if self.left && !self.mutant.is(Mutant::TakeWhenLeft) {
                         self.actions.push_back(Action::Remove(member.key()));
                     }
+                    // Only what was written here is known to be missing elsewhere.
+                    self.join();
                 } else if self.members.insert(member.clone()) {
                     self.show(&member);
                     self.neighbours();
@@ -552,7 +631,9 @@ impl HordeRegistry {
             ("member", None) => {
                 let member = Member::from_term(what, &self.me.node)?;
                 if member == self.me {
-                    self.join();
+                    if !self.mutant.is(Mutant::NoJoinOnRemoved) {
+                        self.join();
+                    }
                 } else if self.members.remove(&member) {
                     self.forget(&member);
                     self.neighbours();
@@ -575,22 +656,27 @@ impl HordeRegistry {
         let [member, pid, value] = tuple::<3>(value)?;
         let Term::Pid(pid) = pid else { return None };
         let member = Member::from_term(member, &self.me.node)?;
-        let ours = self.names.get(&name).is_some_and(|before| before.member == self.me);
+        let registration = Registration { name: self.kept(name), member, pid, value };
+        let Registration { name, member, pid, .. } = &registration;
+        let ours = self.names.get(name).is_some_and(|before| before.member == self.me);
         // What an earlier incarnation of this node has is over.
-        if pid.node == self.pid.node && pid.creation != self.pid.creation {
+        let earlier = pid.node == self.pid.node && pid.creation != self.pid.creation;
+        if earlier && !self.mutant.is(Mutant::KeepEarlier) {
             if ours {
-                self.insist(&name);
+                self.insist(name);
             } else {
-                self.drop_name(&name);
-                self.actions.push_back(Action::Remove(entry(&name)));
+                self.drop_name(name);
+                self.remove(&registration);
             }
             return Some(());
         }
-        if member == self.me && !self.is_member() {
-            self.actions.push_back(Action::Remove(entry(&name)));
+        if *member == self.me && !self.is_member() && !self.mutant.is(Mutant::TakeWhenLeft) {
+            self.remove(&registration);
             return Some(());
         }
-        let registration = Registration { name: self.kept(name), member, pid, value };
+        if *member == self.me && self.mutant.is(Mutant::IgnoreOwn) {
+            return Some(());
+        }
         // Whoever has missed changes looks at the whole map again.
         if self.names.get(&registration.name).is_none_or(|before| **before != registration) {
             self.conflict(&registration);
@@ -602,7 +688,7 @@ impl HordeRegistry {
     fn removed(&mut self, name: &Key) {
         match self.names.get(name) {
             // It lives, and has not given the name up: the node was only thought to be gone, or another has unregistered it.
-            Some(mine) if mine.member == self.me => self.insist(name),
+            Some(mine) if mine.member == self.me && !self.mutant.is(Mutant::NoInsisting) => self.insist(name),
             _ => self.drop_name(name),
         }
     }

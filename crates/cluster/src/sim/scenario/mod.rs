@@ -24,11 +24,12 @@
 //! | `crash A`, `start A` | nodes stop; they start without what they knew |
 //! | `restart A` | the same at once; of a `map`, the member restarts and its node runs on |
 //! | `pause A`, `resume A` | nodes stop; they go on with what they knew, and without their connections |
-//! | `skew A +90s` | the time of day there, from then on; of a `map`, its clock, from its next start |
+//! | `leave A`, `join A` | members leave the registry and go on beside it; they are in again; `horde` only |
+//! | `skew A +90s` | the time of day there, from then on; of a `map` and of `horde`, its clock, from its next start |
 //! | `rate A 1100` | how fast clocks run there, in thousandths, from the next start; only a `lease` asks |
-//! | `faults 10 5 20` | per cent of messages that are lost, doubled and delayed from now on; not for a `map` |
+//! | `faults 10 5 20` | per cent of messages that are lost, doubled and delayed from now on; neither for a `map` nor for `horde` |
 //! | `register A KEY` | a `lease` acquires, a `map` puts; `process N` names the process, `notify` keeps it alive in a conflict |
-//! | `update A KEY` | another value; `names` only |
+//! | `update A KEY` | another value; `names` and `horde` only |
 //! | `unregister A KEY` | a `lease` releases, a `map` removes |
 //! | `exit A KEY` | the process with this key ends; also `exit A process N` |
 //! | `wait A KEY` | waits until all have it; `names` only |
@@ -83,6 +84,10 @@ pub enum Step {
     Pause(Nodes),
     /// They go on.
     Resume(Nodes),
+    /// Members leave a registry, and their nodes run on.
+    Leave(Nodes),
+    /// They are members again.
+    Join(Nodes),
     /// How far their time of day is off, in milliseconds.
     Skew(Nodes, i64),
     /// How fast their clocks run, in thousandths.
@@ -232,7 +237,7 @@ impl Scenario {
         Self { machines: vec![machine.to_owned()], nodes: vec![size], seed, settings, steps }
     }
 
-    /// Whether it is for a machine: `names`, `lease` or `map`.
+    /// Whether it is for a machine: `names`, `lease`, `map` or `horde`.
     pub fn is_for(&self, machine: &str) -> bool {
         self.machines.is_empty() || self.machines.iter().any(|named| named == machine)
     }
@@ -277,6 +282,8 @@ impl fmt::Display for Step {
             Self::Restart(nodes) => write!(f, "restart {nodes}"),
             Self::Pause(nodes) => write!(f, "pause {nodes}"),
             Self::Resume(nodes) => write!(f, "resume {nodes}"),
+            Self::Leave(nodes) => write!(f, "leave {nodes}"),
+            Self::Join(nodes) => write!(f, "join {nodes}"),
             Self::Skew(nodes, millis) => {
                 let sign = if *millis < 0 { '-' } else { '+' };
                 write!(f, "skew {nodes} {sign}{}ms", millis.unsigned_abs())

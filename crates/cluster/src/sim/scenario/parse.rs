@@ -11,7 +11,7 @@ const MAX_NODES: usize = 10_000;
 /// The largest number of keys of one step.
 const MAX_KEYS: usize = 1_000_000;
 /// The words of `for`.
-const MACHINES: [&str; 3] = ["names", "lease", "map"];
+const MACHINES: [&str; 4] = ["names", "lease", "map", "horde"];
 
 /// Why a text is no scenario.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -212,6 +212,8 @@ fn step(words: &mut Words<'_>, size: usize) -> Result<Step, Problem> {
         "restart" => Step::Restart(words.nodes(size)?),
         "pause" => Step::Pause(words.nodes(size)?),
         "resume" => Step::Resume(words.nodes(size)?),
+        "leave" => Step::Leave(words.nodes(size)?),
+        "join" => Step::Join(words.nodes(size)?),
         "skew" => {
             let nodes = words.nodes(size)?;
             let word = words.next("a time")?;

@@ -15,6 +15,8 @@ at 2s start 0
 at 2s restart 1
 at 2s pause 2
 at 2s resume 2
+at 2s leave 2
+at 2s join 2
 at 2s skew all -90000ms
 at 2s rate 0 1100
 at 2s faults 10 5 20

@@ -27,7 +27,7 @@ use crate::{Key, Machine};
 
 const BEAT: Duration = Duration::from_millis(300);
 
-pub(super) struct DeltaCrdt {
+pub(in crate::registry) struct DeltaCrdt {
     me: Pid,
     replica: i64,
     numbers: BTreeMap<i64, i64>,
@@ -46,7 +46,7 @@ pub(super) struct DeltaCrdt {
 }
 
 impl DeltaCrdt {
-    pub(super) fn new(me: Pid, replica: i64) -> Self {
+    pub(in crate::registry) fn new(me: Pid, replica: i64) -> Self {
         Self {
             me,
             replica,
@@ -65,32 +65,32 @@ impl DeltaCrdt {
         }
     }
 
-    pub(super) fn elements(&self, key: &Key) -> &[Element] {
+    pub(in crate::registry) fn elements(&self, key: &Key) -> &[Element] {
         self.entries.get(key).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn values(&self) -> BTreeMap<Key, Term> {
+    pub(in crate::registry) fn values(&self) -> BTreeMap<Key, Term> {
         let values = self.entries.iter();
         values.filter_map(|(key, elements)| Some((key.clone(), value(elements)?))).collect()
     }
 
     /// The dot of the next write here.
-    pub(super) fn next(&self) -> Dot {
+    pub(in crate::registry) fn next(&self) -> Dot {
         let number = self.numbers.get(&self.replica).copied().unwrap_or(0) + 1;
         Dot { replica: self.replica, number }
     }
 
-    pub(super) fn root_hash(&mut self) -> Option<u32> {
+    pub(in crate::registry) fn root_hash(&mut self) -> Option<u32> {
         self.tree.root_hash()
     }
 
     /// What it has claimed to have seen and had not, and did not hold.
-    pub(super) fn claimed(&self) -> &BTreeSet<Dot> {
+    pub(in crate::registry) fn claimed(&self) -> &BTreeSet<Dot> {
         &self.claimed
     }
 
     /// What a member of our kind made it claim so, now or when it replaces what it was told.
-    pub(super) fn misled(&self) -> &BTreeSet<Dot> {
+    pub(in crate::registry) fn misled(&self) -> &BTreeSet<Dot> {
         &self.misled
     }
 
@@ -225,7 +225,7 @@ impl DeltaCrdt {
     }
 
     /// An answer came to its name from a node of which it has asked nothing: it claims what its predecessor had.
-    pub(super) fn takes_for_another(&mut self, from: &Atom, message: &Term) {
+    pub(in crate::registry) fn takes_for_another(&mut self, from: &Atom, message: &Term) {
         // Ours answer a name so that anybody may take it.
         let Some((delta, None)) = super::delta_of(message) else { return };
         let numbers: BTreeMap<i64, i64> = delta.context.compact().collect();
@@ -280,6 +280,9 @@ impl Machine for DeltaCrdt {
             Event::SetNeighbours(neighbours) => {
                 let here = |address: &Address| *address.node() == self.me.node;
                 self.neighbours = neighbours.into_iter().filter(|address| !here(address)).collect();
+                let gone = self.monitors.iter().filter(|(address, _)| !self.neighbours.contains(address));
+                self.actions.extend(gone.map(|(_, monitor)| Action::Demonitor(*monitor)));
+                self.monitors.retain(|address, _| self.neighbours.contains(address));
                 self.compare_with_all();
             }
             Event::Down(monitor) => self.monitors.retain(|_, there| *there != monitor),
@@ -294,7 +297,7 @@ impl Machine for DeltaCrdt {
             }
             // Nothing comes of a connection before the next beat.
             Event::NodeUp(_) => {}
-            Event::Forget { .. } => panic!("a DeltaCrdt forgets nothing"),
+            other => panic!("a DeltaCrdt does not do {other:?}"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The member by hand, and in the simulator.
 
-mod delta_crdt;
-mod simulation;
+pub(in crate::registry) mod delta_crdt;
+pub(in crate::registry) mod simulation;
 mod traffic;
 
 use super::*;
@@ -88,6 +88,33 @@ fn first_step(elements: impl IntoIterator<Item = (i64, Element)>, upto: i64, sha
         exact: false,
     };
     wire::diff(&diff, &[(Location::ROOT, tree.subtree(Location::ROOT, LEVELS))], shape)
+}
+
+/// Whoever decided to remove it had not seen the later one.
+#[test]
+fn a_value_is_removed_and_what_has_won_over_it_stays() {
+    let mut member = member();
+    put(&mut member, 1, 10);
+    let remove = |value| Event::RemoveValue { key: Key(Term::Integer(1)), value: Term::Integer(value) };
+    put(&mut member, 1, 11);
+    member.handle(SECOND, remove(10));
+    assert_eq!(member.map().get(&Key(Term::Integer(1))), Some(&Term::Integer(11)));
+    member.handle(SECOND, remove(11));
+    assert!(member.map().is_empty());
+    // Beside a later write of another.
+    put(&mut member, 1, 12);
+    let timestamp = MONOTONIC_START + 3 * SECOND.0;
+    let later = Element { value: Term::Integer(20), timestamp, dots: vec![dot(5, 3)].into() };
+    let one = Key(Term::Integer(1));
+    let numbers = wire::numbers_term(&BTreeMap::from([(5, 3)]));
+    let told = wire::delta(numbers, [(&one, &[later][..])], MapSetShape::Plain, None);
+    member.handle(SECOND, message(told));
+    assert_eq!(member.map().elements(&one).len(), 2);
+    member.handle(SECOND, remove(12));
+    assert_eq!(member.map().elements(&one).len(), 1);
+    assert_eq!(member.map().get(&one), Some(&Term::Integer(20)));
+    member.handle(SECOND, remove(20));
+    assert!(member.map().is_empty());
 }
 
 #[test]

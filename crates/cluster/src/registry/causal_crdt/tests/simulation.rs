@@ -42,7 +42,7 @@ enum Wire {
 }
 
 /// A member, whichever it is.
-trait Member: Machine<Event = Event, Action = Action> {
+pub(in crate::registry) trait Member: Machine<Event = Event, Action = Action> {
     fn elements(&self, key: &Key) -> &[Element];
     fn values(&self) -> BTreeMap<Key, Term>;
     /// The dot of the next write here.
