@@ -42,6 +42,14 @@ const MAX_BEATS: usize = 30;
 /// connection that is dead can pass for one (75 s with Erlang's `net_ticktime` of 60 s).
 pub(super) const SETTLED: Duration = Duration::from_secs(90);
 
+/// A write that was replaced or removed here and that a neighbour still holds.
+struct Removed<'a> {
+    key: &'a Key,
+    dot: Dot,
+    /// What is here of the key, unless the same neighbour holds that too.
+    instead: Vec<Dot>,
+}
+
 /// What is known of a neighbour.
 #[derive(Debug)]
 pub(super) struct Neighbour {
@@ -411,32 +419,49 @@ impl CausalCrdt {
     }
 
     /// A DeltaCrdt holds writes that were replaced or removed here, and the numbers of a comparison do not say so: they have
-    /// gaps. Whoever has seen these writes is told of each of them; nothing says which of the neighbours has sent this.
+    /// gaps. Whoever has seen these writes is told of each of them; nothing says which of the neighbours has sent this. Who may lack
+    /// what has replaced a write is told of that first: a key that is gone for a moment is a process that does not hear that it has
+    /// lost its name.
     pub(super) fn tell_removed(&mut self, now: Mono, delta: &Delta) {
         let context = self.map.context();
-        let gone = |key: &Key, dot: &Dot| {
-            let held = |element: &Element| element.dots.contains(dot);
-            dot.number > context.upto(dot.replica)
-                && context.contains(*dot)
-                && !self.map.elements(key).iter().any(held)
-        };
-        let mut removed: Vec<(&Key, Dot)> = Vec::new();
+        let mut removed: Vec<Removed<'_>> = Vec::new();
         for (key, elements) in &delta.entries {
-            let dots = elements.iter().flat_map(|element| &element.dots);
-            removed.extend(dots.filter(|dot| gone(key, dot)).map(|dot| (key, *dot)));
+            let here = self.map.elements(key);
+            let held = |dot: &Dot| here.iter().any(|element| element.dots.contains(dot));
+            let shown: Vec<Dot> = elements.iter().flat_map(|element| &*element.dots).copied().collect();
+            let there = here.iter().flat_map(|element| &*element.dots).copied();
+            let instead: Vec<Dot> = there.filter(|dot| !shown.contains(dot)).collect();
+            let gone = shown
+                .iter()
+                .copied()
+                .filter(|dot| dot.number > context.upto(dot.replica) && context.contains(*dot) && !held(dot));
+            removed.extend(gone.map(|dot| Removed { key, dot, instead: instead.clone() }));
         }
         if removed.is_empty() {
             return;
         }
-        let mut messages = Vec::new();
-        for neighbour in self.neighbours.values().filter(|n| n.monitor.is_some()) {
-            let (keys, dots): (BTreeSet<&Key>, Vec<Dot>) =
-                removed.iter().filter(|(_, dot)| neighbour.has_seen(*dot)).copied().unzip();
-            if let Some(pid) = neighbour.pid.clone().filter(|_| !dots.is_empty()) {
+        let (mut messages, mut lacking) = (Vec::new(), Vec::new());
+        for (address, neighbour) in self.neighbours.iter().filter(|(_, n)| n.monitor.is_some()) {
+            // What is written here is pushed in its order.
+            let pushed = |dot: &Dot| neighbour.synced && dot.replica == self.config.replica;
+            let has = |dot: &Dot| neighbour.has_seen(*dot) || pushed(dot);
+            let (told, later): (Vec<_>, Vec<_>) = removed
+                .iter()
+                .filter(|removed| neighbour.has_seen(removed.dot))
+                .partition(|removed| removed.instead.iter().all(has));
+            if !later.is_empty() {
+                lacking.push(address.clone());
+            }
+            if let Some(pid) = neighbour.pid.clone().filter(|_| !told.is_empty()) {
                 let shape = self.shape_of(&pid.node);
+                let dots: Vec<Dot> = told.iter().map(|removed| removed.dot).collect();
+                let keys: BTreeSet<&Key> = told.iter().map(|removed| removed.key).collect();
                 let entries = keys.into_iter().map(|key| (key, &[][..]));
                 messages.push((pid, wire::delta(wire::dots_term(&dots, shape), entries, shape, None)));
             }
+        }
+        for address in lacking {
+            self.must(now, &address, Duration::ZERO);
         }
         for (pid, message) in messages {
             self.send(Address::Pid(pid), message);

@@ -299,6 +299,15 @@ fn a_beam_that_shows_what_was_removed_here_is_told_of_it_by_its_dots() {
     member.handle(SECOND, message(from_beam(1, MapSetShape::Plain)));
     sent(&mut member);
     member.handle(SECOND, message(shown()));
+    assert_eq!(
+        claimed(&mut member),
+        [],
+        "it would have nothing of the key: the later write has not come there"
+    );
+    assert_eq!(member.map().get(&key), Some(&Term::Integer(2)));
+    let both = [element.clone(), member.map().elements(&key)[0].clone()];
+    let both = wire::delta(dots(), [(&key, &both[..])], MapSetShape::Plain, None);
+    member.handle(SECOND, message(both));
     assert_eq!(claimed(&mut member), [(vec![dot(5, 3)], vec![1])]);
     assert_eq!(member.map().get(&key), Some(&Term::Integer(2)));
     member.handle(SECOND, Event::Remove(key.clone()));
