@@ -11,6 +11,7 @@
 //! | `buffered` (feature `http`) | the same for libraries that poll a stream |
 //! | [`read_half`], [`write_half`] | the same once the connection is live |
 //! | [`nap`] | reading by the clock while small messages come in a stream |
+//! | [`give_way`] | letting a sender on the same processor go on first |
 //! | [`tls`] | distribution over TLS |
 //! | [`endpoint`] | what a node has before it has peers: name, cookie, sockets, registration |
 
@@ -19,6 +20,8 @@ pub(crate) mod buffered;
 mod connection;
 pub(crate) mod dialer;
 pub(crate) mod endpoint;
+#[cfg(target_os = "linux")]
+mod give_way;
 mod handshake;
 mod link;
 pub(crate) mod listener;

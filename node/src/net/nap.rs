@@ -2,7 +2,7 @@
 //!
 //! A reader that is faster than such a peer sleeps after every message, and the peer's next system call has to wake it: that is most
 //! of what a message costs on either side. So when messages come in a stream, without anything that this side sends in
-//! between, the socket is taken off the poll and read by the clock, every [`NAP`]. A message is later by that much at most,
+//! between, the socket is taken off the poll and read by the clock, every [`NAP`] or [`LONG_NAP`]. A message is later by that much at most,
 //! and who waits for an answer is not kept waiting: an exchange is not a stream, and naps end when this side sends or when they bring little.
 
 use std::io::{self, Read as _};
@@ -22,14 +22,21 @@ use tokio::io::unix::AsyncFd;
 /// brings, with 500 µs the sender has filled what there is room for before half of the naps are over.
 const NAP: Duration = Duration::from_micros(200);
 
+/// The same after a read that has brought less than [`LITTLE`]: a BEAM whose messages are packets of their own sends 220,000 a second, and to wake up on
+/// a halted processor costs as much as to read 40 of them.
+const LONG_NAP: Duration = Duration::from_micros(400);
+
+/// What a BEAM sends in a [`NAP`] while it is faster than that.
+const LITTLE: usize = 6 << 10;
+
 /// After so many small reads in a row it is looked how long they took.
-const READS: u32 = 64;
+pub(super) const READS: u32 = 64;
 
 /// What counts as a small read: some dozens of small messages.
-const SMALL: usize = 2 << 10;
+pub(super) const SMALL: usize = 2 << 10;
 
 /// A nap that brings less was not worth it: a dozen small messages.
-const WORTH: usize = 800;
+pub(super) const WORTH: usize = 800;
 
 /// A nap that brings more is too long: the peer might wait for room.
 const MUCH: usize = 48 << 10;
@@ -42,20 +49,51 @@ const POOR: u8 = 10;
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Whether a nap would do.
+/// Whether so many bytes in that time are twice of what makes a nap worth it: 8 MB a second.
+pub(super) fn is_a_stream(bytes: usize, time: Duration) -> bool {
+    let naps = time.as_nanos() / NAP.as_nanos();
+    bytes as u128 > 2 * WORTH as u128 * naps
+}
+
+/// When something that was not worth it is not tried again.
 #[derive(Debug)]
+pub(super) struct Pause {
+    until: Option<Instant>,
+    length: Duration,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self { until: None, length: SHORTEST }
+    }
+}
+
+impl Pause {
+    /// A pause; longer than the one before, unless what has begun `since` has lasted: a stream that has lasted may come again.
+    pub(super) fn begin(&mut self, since: Option<Instant>) {
+        let now = Instant::now();
+        let lasted = since.is_some_and(|since| now - since > self.length);
+        self.length = if lasted { SHORTEST } else { (self.length * 2).min(LONGEST) };
+        self.until = Some(now + self.length);
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now >= until)
+    }
+
+    #[cfg(test)]
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+/// Whether a nap would do.
+#[derive(Debug, Default)]
 pub(super) struct Drowsy {
     reads: u32,
     bytes: usize,
     since: Option<(Instant, u64)>,
-    not_before: Option<Instant>,
-    pause: Duration,
-}
-
-impl Default for Drowsy {
-    fn default() -> Self {
-        Self { reads: 0, bytes: 0, since: None, not_before: None, pause: SHORTEST }
-    }
+    pause: Pause,
 }
 
 impl Drowsy {
@@ -83,23 +121,17 @@ impl Drowsy {
             return false;
         }
         let now = Instant::now();
-        // Twice of what makes a nap worth it.
-        let naps = (now - since).as_nanos() / NAP.as_nanos();
-        let much = self.bytes as u128 > 2 * WORTH as u128 * naps;
+        let much = is_a_stream(self.bytes, now - since);
         let alone = sent == sent_then;
         (self.reads, self.bytes) = (0, 0);
         self.since = Some((now, sent));
-        much && alone && self.not_before.is_none_or(|not_before| now >= not_before)
+        much && alone && self.pause.is_over(now)
     }
 
     /// Naps are over.
     pub(super) fn has_woken(&mut self, over: Over) {
         if over == Over::Poor {
-            let now = Instant::now();
-            // A stream that has lasted is one that may come again.
-            let lasted = self.since.is_some_and(|(since, _)| now - since > self.pause);
-            self.pause = if lasted { SHORTEST } else { (self.pause * 2).min(LONGEST) };
-            self.not_before = Some(now + self.pause);
+            self.pause.begin(self.since.map(|(since, _)| since));
         }
         (self.reads, self.bytes) = (0, 0);
         self.since = None;
@@ -121,6 +153,8 @@ pub(super) struct Nap {
     tcp: TcpStream,
     timer: AsyncFd<OwnedFd>,
     asleep: bool,
+    /// How long the next nap is.
+    next: Duration,
     /// What this side had sent when the naps began.
     sent: u64,
     /// Naps in a row that were not worth it.
@@ -143,7 +177,7 @@ pub(super) fn timer() -> io::Result<AsyncFd<OwnedFd>> {
 impl Nap {
     /// With a socket that is on no poll and does not block.
     pub(super) fn new(tcp: TcpStream, timer: AsyncFd<OwnedFd>, sent: u64) -> Self {
-        Self { tcp, timer, asleep: false, sent, poor: 0, memory: vec![0; 64 << 10].into() }
+        Self { tcp, timer, asleep: false, next: NAP, sent, poor: 0, memory: vec![0; 64 << 10].into() }
     }
 
     /// The socket, to be put on a poll again.
@@ -166,7 +200,7 @@ impl Nap {
         buffer: &mut BytesMut,
     ) -> Poll<io::Result<Option<usize>>> {
         if !self.asleep {
-            let nap = Timespec { tv_sec: 0, tv_nsec: NAP.subsec_nanos().into() };
+            let nap = Timespec { tv_sec: 0, tv_nsec: self.next.subsec_nanos().into() };
             let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: nap };
             timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
             self.asleep = true;
@@ -181,6 +215,7 @@ impl Nap {
             Err(error) => return Poll::Ready(Err(error)),
         };
         buffer.extend_from_slice(self.memory.get(..read.unwrap_or_default()).unwrap_or_default());
+        self.next = if read.is_some_and(|read| read < LITTLE) { LONG_NAP } else { NAP };
         let worth = read.is_some_and(|read| (WORTH..=MUCH).contains(&read));
         self.poor = if worth { 0 } else { self.poor.saturating_add(1) };
         Poll::Ready(Ok(read))
@@ -204,7 +239,7 @@ mod tests {
         });
         assert!(naps, "small reads at once after another");
         drowsy.has_woken(Over::Poor);
-        let until = drowsy.not_before.unwrap();
+        let until = drowsy.pause.until().unwrap();
         while Instant::now() < until {
             drowsy.has_read(40, 1000);
             assert!(!drowsy.should_nap(0) || Instant::now() >= until, "a pause follows");

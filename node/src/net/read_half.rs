@@ -5,11 +5,15 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+#[cfg(target_os = "linux")]
+use std::time::Instant;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
+#[cfg(target_os = "linux")]
+use super::give_way::GiveWay;
 #[cfg(target_os = "linux")]
 use super::nap::{self, Drowsy, Nap};
 use super::tls::Session;
@@ -35,6 +39,11 @@ pub(super) struct Own {
     drowsy: Drowsy,
     #[cfg(target_os = "linux")]
     nap: Option<Nap>,
+    #[cfg(target_os = "linux")]
+    give_way: GiveWay,
+    /// The last read has waited for something to come.
+    #[cfg(target_os = "linux")]
+    waited: bool,
 }
 
 /// A read that brings so much is followed by another one at once.
@@ -49,6 +58,10 @@ impl Own {
             drowsy: Drowsy::default(),
             #[cfg(target_os = "linux")]
             nap: None,
+            #[cfg(target_os = "linux")]
+            give_way: GiveWay::default(),
+            #[cfg(target_os = "linux")]
+            waited: false,
         }
     }
 
@@ -79,6 +92,12 @@ impl Own {
             }
         }
         let Some(tcp) = &mut self.tcp else { return Poll::Ready(Ok(0)) };
+        #[cfg(target_os = "linux")]
+        let away = (self.waited && self.give_way.should(sent)).then(|| {
+            let since = Instant::now();
+            std::thread::yield_now();
+            since.elapsed()
+        });
         let room = buffer.capacity() - buffer.len();
         // After much there is often more. After little there is not, and this way of reading knows it without asking the system.
         let more = if self.much { tcp.try_read_buf(buffer) } else { Err(io::ErrorKind::WouldBlock.into()) };
@@ -90,8 +109,12 @@ impl Own {
         };
         self.much = matches!(outcome, Poll::Ready(Ok(read)) if read >= MUCH);
         #[cfg(target_os = "linux")]
-        if let Poll::Ready(Ok(read)) = &outcome {
-            self.drowsy.has_read(*read, room);
+        {
+            self.waited = outcome.is_pending();
+            if let Poll::Ready(Ok(read)) = &outcome {
+                self.drowsy.has_read(*read, room);
+                self.give_way.has_read(*read, away, sent);
+            }
         }
         #[cfg(not(target_os = "linux"))]
         let _ = room;
