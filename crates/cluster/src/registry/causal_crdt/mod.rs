@@ -269,8 +269,8 @@ pub struct CausalCrdt {
     last_timestamp: i64,
     neighbours: BTreeMap<Address, Neighbour>,
     by_node: BTreeMap<Atom, BTreeSet<Address>>,
-    /// Nothing is due with any neighbour before this.
-    soonest: Mono,
+    /// When which neighbour is looked at: each at most once here, not later than anything of it is due.
+    wakes: BTreeSet<(Mono, Address)>,
     /// Replicas of which something is missing: what there is, and since when nothing has been added to it.
     gaps: BTreeMap<i64, (Gap, Mono)>,
     /// Comparisons with former neighbours that may still be acknowledged.
@@ -340,7 +340,7 @@ impl CausalCrdt {
             last_timestamp: i64::MIN,
             neighbours: BTreeMap::new(),
             by_node: BTreeMap::new(),
-            soonest: Mono(i64::MAX),
+            wakes: BTreeSet::new(),
             gaps: BTreeMap::new(),
             former: BTreeMap::new(),
             monitors: BTreeMap::new(),
@@ -514,13 +514,17 @@ impl CausalCrdt {
         if self.shapes.get(node) == Some(&shape) {
             return;
         }
-        if self.shapes.len() >= MAX_SHAPES {
+        let cleared = self.shapes.len() >= MAX_SHAPES;
+        if cleared {
             self.shapes.clear();
         }
-        self.shapes.insert(node.clone(), shape);
+        let before = self.shapes.insert(node.clone(), shape);
         self.default_shape = shape;
-        let in_use: BTreeSet<MapSetShape> = self.shapes.values().copied().collect();
-        self.trees.retain(|shape, _| in_use.contains(shape));
+        // One more node of a shape that has a tree changes nothing.
+        if cleared || before.is_some() || self.trees.len() > 1 || !self.trees.contains_key(&shape) {
+            let in_use: BTreeSet<MapSetShape> = self.shapes.values().copied().collect();
+            self.trees.retain(|shape, _| in_use.contains(shape));
+        }
     }
 
     fn tree(&mut self, shape: MapSetShape) -> &mut MerkleMap {
@@ -979,7 +983,7 @@ impl Machine for CausalCrdt {
     }
 
     fn poll_timeout(&self) -> Option<Mono> {
-        let soonest = Some(self.soonest).filter(|at| *at < Mono(i64::MAX));
+        let soonest = self.wakes.first().map(|(at, _)| *at);
         soonest.into_iter().chain(self.beat).min()
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Neighbour {
     /// What it said it had seen when it last started a comparison, unless it is of this kind. For one process of a DeltaCrdt
     /// this only grows.
     seen: BTreeMap<i64, i64>,
+    /// When it is looked at, as it stands in the machine's `wakes`: not later than anything of it is due.
+    wake: Option<Mono>,
     /// When to look for it again.
     pub(super) retry_at: Option<Mono>,
     pause: Duration,
@@ -139,6 +141,7 @@ impl Neighbour {
             pid,
             exact: false,
             seen: BTreeMap::new(),
+            wake: None,
             retry_at: None,
             pause: RETRY_MIN,
             synced: false,
@@ -168,6 +171,9 @@ impl CausalCrdt {
         let gone: Vec<Address> = self.neighbours.keys().filter(|a| !wanted.contains(a)).cloned().collect();
         for address in gone {
             let Some(neighbour) = self.neighbours.remove(&address) else { continue };
+            if let Some(wake) = neighbour.wake {
+                self.wakes.remove(&(wake, address.clone()));
+            }
             if let Some(there) = self.by_node.get_mut(address.node()) {
                 there.remove(&address);
             }
@@ -191,8 +197,10 @@ impl CausalCrdt {
         if self.beat.is_none() && !self.neighbours.is_empty() {
             self.beat = Some(now + self.config.interval);
         }
+        self.due(now);
     }
 
+    /// Looks for a neighbour. It is compared with when what is due is [started](Self::due).
     fn monitor(&mut self, now: Mono, address: &Address) {
         self.gaps.clear();
         let Some(neighbour) = self.neighbours.get_mut(address) else { return };
@@ -202,10 +210,9 @@ impl CausalCrdt {
         neighbour.retry_at = None;
         // Whoever is reached for the first time may differ in everything.
         neighbour.due = Some(now);
-        self.wake_at(now);
+        self.wake_at(address, now);
         self.monitors.insert(monitor, address.clone());
         self.act(Action::Monitor { monitor, target: address.clone() });
-        self.due(now);
     }
 
     pub(super) fn down(&mut self, now: Mono, monitor: MonitorId) {
@@ -213,10 +220,10 @@ impl CausalCrdt {
         self.gaps.clear();
         let retries = !self.mutant.is(Mutant::NoRetry);
         let Some(neighbour) = self.neighbours.get_mut(&address) else { return };
-        let pause = neighbour.pause;
-        *neighbour = Neighbour { pause: (pause * 2).min(RETRY_MAX), ..Neighbour::new(&address, 0) };
+        let (pause, wake) = (neighbour.pause, neighbour.wake);
+        *neighbour = Neighbour { pause: (pause * 2).min(RETRY_MAX), wake, ..Neighbour::new(&address, 0) };
         neighbour.retry_at = retries.then_some(now + pause);
-        self.wake_at(now + pause);
+        self.wake_at(&address, now + pause);
         let foreign = |n: &Neighbour| n.pid.is_some() && !n.exact;
         let own = self.config.replica;
         if !self.neighbours.values().any(foreign)
@@ -229,12 +236,12 @@ impl CausalCrdt {
     /// All neighbours are compared with as if they had just been reached: the map is another one now.
     pub(super) fn restart(&mut self, now: Mono) {
         self.gaps.clear();
-        for neighbour in self.neighbours.values_mut() {
+        for (address, neighbour) in &mut self.neighbours {
             (neighbour.synced, neighbour.round, neighbour.told) = (false, None, 0);
             (neighbour.equal_at, neighbour.last_version) = (None, None);
             neighbour.due = neighbour.monitor.is_some().then_some(now);
+            wake(&mut self.wakes, address, neighbour, now);
         }
-        self.wake_at(now);
         self.due(now);
     }
 
@@ -268,6 +275,7 @@ impl CausalCrdt {
                 self.monitor(now, &address);
             }
         }
+        self.due(now);
     }
 
     /// A neighbour lacks something: it is compared with after `delay`, but not too often.
@@ -286,7 +294,7 @@ impl CausalCrdt {
             None if neighbour.monitor.is_some() => {
                 let at = (now + delay).max(neighbour.earliest(now));
                 neighbour.due = Some(neighbour.due.map_or(at, |due| due.min(at)));
-                self.wake_at(at);
+                self.wake_at(address, at);
             }
             None => {}
         }
@@ -358,7 +366,7 @@ impl CausalCrdt {
             self.again(now, &address, Duration::ZERO);
         }
         if !exact {
-            self.wake_at(now + SILENCE);
+            self.wake_at(&address, now + SILENCE);
         }
     }
 
@@ -386,7 +394,7 @@ impl CausalCrdt {
 
     /// An answer of a DeltaCrdt has come, so that the next comparison finds another difference. It does not say whose it is.
     pub(super) fn has_data(&mut self, now: Mono) {
-        for neighbour in self.neighbours.values_mut() {
+        for (address, neighbour) in &mut self.neighbours {
             neighbour.answered_until = None;
             if std::mem::take(&mut neighbour.first_takes)
                 && neighbour.round.is_none()
@@ -394,7 +402,7 @@ impl CausalCrdt {
             {
                 let due = due.min(neighbour.earliest(now + MIN_GAP));
                 neighbour.due = Some(due);
-                self.soonest = self.soonest.min(due);
+                wake(&mut self.wakes, address, neighbour, due);
             }
         }
     }
@@ -402,10 +410,8 @@ impl CausalCrdt {
     /// Whether a comparison that this member has started is given up, because the neighbour has so much that is not here: it starts
     /// again when that has come.
     pub(super) fn gives_up(&mut self, now: Mono, from: &Address) -> bool {
-        let address = self.neighbour(from);
-        let Some(neighbour) = address.and_then(|address| self.neighbours.get_mut(&address)) else {
-            return false;
-        };
+        let Some(address) = self.neighbour(from) else { return false };
+        let Some(neighbour) = self.neighbours.get_mut(&address) else { return false };
         if !neighbour.first_takes || neighbour.answered_until.is_none_or(|until| until <= now) {
             return false;
         }
@@ -414,7 +420,7 @@ impl CausalCrdt {
         neighbour.differs = true;
         let due = neighbour.earliest(now);
         neighbour.due = Some(due);
-        self.wake_at(due);
+        self.wake_at(&address, due);
         true
     }
 
@@ -549,7 +555,7 @@ impl CausalCrdt {
             }
         }
         if let Some(at) = due {
-            self.wake_at(at);
+            self.wake_at(&address, at);
         }
         self.due(now);
     }
@@ -579,38 +585,50 @@ impl CausalCrdt {
         self.send(Address::Pid(to), message);
     }
 
-    fn wake_at(&mut self, at: Mono) {
-        self.soonest = self.soonest.min(at);
+    fn wake_at(&mut self, address: &Address, at: Mono) {
+        if let Some(neighbour) = self.neighbours.get_mut(address) {
+            wake(&mut self.wakes, address, neighbour, at);
+        }
     }
 
     /// Starts what is due.
     pub(super) fn due(&mut self, now: Mono) {
-        if now < self.soonest && self.beat.is_none_or(|beat| now < beat) {
-            return;
-        }
-        // Whatever is started below says when it wants to be looked at next.
-        let times = |n: &Neighbour| [n.retry_at, n.due, n.silent_at()];
-        let later = self.neighbours.values().flat_map(times).flatten().filter(|at| *at > now);
-        self.soonest = later.min().unwrap_or(Mono(i64::MAX));
         let is_due = |at: Option<Mono>| at.is_some_and(|at| at <= now);
-        let lost: Vec<Address> =
-            self.neighbours.iter().filter(|(_, n)| is_due(n.retry_at)).map(|(a, _)| a.clone()).collect();
+        let mut awake = BTreeSet::new();
+        while let Some((at, _)) = self.wakes.first()
+            && *at <= now
+            && let Some((_, address)) = self.wakes.pop_first()
+        {
+            if let Some(neighbour) = self.neighbours.get_mut(&address) {
+                neighbour.wake = None;
+                awake.insert(address);
+            }
+        }
+        let those = |time: fn(&Neighbour) -> Option<Mono>| -> Vec<Address> {
+            let due = |address: &&Address| self.neighbours.get(*address).is_some_and(|n| is_due(time(n)));
+            awake.iter().filter(due).cloned().collect()
+        };
+        let (lost, mut starts, silent) =
+            (those(|n| n.retry_at), those(|n| n.due), those(Neighbour::silent_at));
         for address in lost {
             self.monitor(now, &address);
+            starts.push(address);
         }
-        let due: Vec<Address> =
-            self.neighbours.iter().filter(|(_, n)| is_due(n.due)).map(|(a, _)| a.clone()).collect();
-        for address in due {
+        for address in starts {
             self.originate(now, &address);
         }
-        let silent = self.neighbours.iter().filter(|(_, n)| is_due(n.silent_at())).map(|(a, _)| a.clone());
-        let silent: Vec<Address> = silent.collect();
         for address in silent {
             if let Some(neighbour) = self.neighbours.get_mut(&address) {
                 neighbour.heard = Some(now);
             }
-            self.wake_at(now + SILENCE);
             self.originate(now, &address);
+        }
+        for address in &awake {
+            let Some(neighbour) = self.neighbours.get_mut(address) else { continue };
+            let times = [neighbour.retry_at, neighbour.due, neighbour.silent_at()];
+            if let Some(next) = times.into_iter().flatten().filter(|at| *at > now).min() {
+                wake(&mut self.wakes, address, neighbour, next);
+            }
         }
         if is_due(self.beat) {
             self.beat(now);
@@ -684,7 +702,7 @@ impl CausalCrdt {
             .saturating_mul(1 << (neighbour.unanswered - 1).min(4))
             .min(MAX_ROUND_TIMEOUT);
         neighbour.due = Some(now + timeout);
-        self.soonest = self.soonest.min(now + timeout);
+        wake(&mut self.wakes, address, neighbour, now + timeout);
         neighbour.round = Some(match neighbour.round.take() {
             // The answer to the earlier one may still come, so what this one proves is what that one would have.
             Some(round) => Round { differed: true, again: false, ..round },
@@ -702,6 +720,17 @@ impl CausalCrdt {
         };
         self.send(address.clone(), wire::diff(&diff, &[(Location::ROOT, tree)], shape));
     }
+}
+
+/// Something of a neighbour is due at `at`.
+fn wake(wakes: &mut BTreeSet<(Mono, Address)>, address: &Address, neighbour: &mut Neighbour, at: Mono) {
+    if neighbour.wake.is_some_and(|earlier| earlier <= at) {
+        return;
+    }
+    if let Some(later) = neighbour.wake.replace(at) {
+        wakes.remove(&(later, address.clone()));
+    }
+    wakes.insert((at, address.clone()));
 }
 
 /// How many distances of 1, 2, 4, … there are among so many neighbours.

@@ -822,11 +822,22 @@ fn is_noticed(mutant: Mutant, caught: Option<Failed>) {
 
 #[test]
 fn two_hundred_members_converge() {
-    let mut run = Run::new(1, 200, 100, Kinds::default());
-    for _ in 0..100 {
+    converge(200, 100);
+}
+
+/// By `make soak`.
+#[test]
+#[ignore = "five minutes: cargo test -p foundation-cluster --lib a_thousand_members -- --ignored"]
+fn a_thousand_members_converge() {
+    converge(1000, 100);
+}
+
+fn converge(members: usize, steps: usize) {
+    let mut run = Run::new(1, members, 100, Kinds::default());
+    for _ in 0..steps {
         run.step();
     }
     run.rest(Duration::from_secs(60));
     run.agreed().unwrap_or_else(|what| panic!("{what}"));
-    println!("causal_crdt: {} messages delivered among 200", run.network.delivered());
+    println!("causal_crdt: {} messages delivered among {members}", run.network.delivered());
 }
