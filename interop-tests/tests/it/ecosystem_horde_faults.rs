@@ -252,8 +252,17 @@ impl Three {
             }
         }
         let all = "[{\"one\", :alive}, {\"rust\", :shutting_down}, {\"two\", :alive}]";
-        let wrong = self.beams.iter().map(members).find(|there| there != all);
-        wrong.map(|there| format!("members of the supervisor are {there}"))
+        let wrong = self.beams.iter().find(|beam| members(beam) != all)?;
+        // What stands in the map that both share says which of them has not followed it.
+        let stands = wrong.elixir(
+            "DeltaCrdt.to_map(MySup.Crdt) |> Enum.filter(fn {k, _} -> elem(k, 0) in [:member, :member_node_info] end) |> inspect()",
+        );
+        let state = wrong.elixir("s = :sys.get_state(MySup); inspect({s.members, s.members_info})");
+        Some(format!(
+            "members of the supervisor are {} on {}, whose state is {state} and whose map {stands}",
+            members(wrong),
+            wrong.name()
+        ))
     }
 
     /// Waits until all hold the same, and what must be there.
