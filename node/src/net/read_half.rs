@@ -38,7 +38,7 @@ pub(super) struct Own {
     #[cfg(target_os = "linux")]
     drowsy: Drowsy,
     #[cfg(target_os = "linux")]
-    nap: Option<Nap>,
+    nap: Option<Box<Nap>>,
     #[cfg(target_os = "linux")]
     give_way: GiveWay,
     /// The last read has waited for something to come.
@@ -79,7 +79,7 @@ impl Own {
         if let Some(nap) = &mut self.nap {
             let read = ready!(nap.poll_read(context, buffer))?;
             if let Some(over) = nap.is_over(sent) {
-                let tcp = self.nap.take().map(Nap::end);
+                let tcp = self.nap.take().map(|nap| nap.end());
                 self.tcp = tcp.map(TcpStream::from_std).transpose()?;
                 self.drowsy.has_woken(over);
             }
@@ -129,7 +129,7 @@ impl Own {
         // First what can fail, for want of descriptors.
         let Ok(timer) = nap::timer() else { return false };
         let Some(tcp) = self.tcp.take().and_then(|tcp| tcp.into_std().ok()) else { return false };
-        self.nap = Some(Nap::new(tcp, timer, sent));
+        self.nap = Some(Box::new(Nap::new(tcp, timer, sent)));
         true
     }
 }
