@@ -86,8 +86,12 @@ mod tests {
 
     fn giving() -> GiveWay {
         let mut way = GiveWay::default();
-        (0..=READS).for_each(|_| way.has_read(40, None, 0));
-        assert!(way.should(0), "small reads at once after another");
+        // Not at the first sight if the machine is busy.
+        let gives = (0..1000 * READS).any(|_| {
+            way.has_read(40, None, 0);
+            way.should(0)
+        });
+        assert!(gives, "small reads at once after another");
         way
     }
 
