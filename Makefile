@@ -80,7 +80,7 @@ soak:
 	FOUNDATION_SIM_SEEDS=$(SOAK_SEEDS) cargo test -p foundation-cluster --lib -- \
 	    names_converge children_run_where meshes_converge a_name_never_has_two_holders maps_converge members_of_ours names_of_members --nocapture
 	@# A thousand nodes that share names, and a map: three gigabytes.
-	cargo test -p foundation-cluster --lib -- two_halves_of_a_thousand_meet a_thousand_members_converge --ignored --nocapture --test-threads 1
+	cargo test --release -p foundation-cluster --lib -- two_halves_of_a_thousand_meet a_thousand_members_converge --ignored --nocapture --test-threads 1
 
 fuzz:
 	script/fuzz

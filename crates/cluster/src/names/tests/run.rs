@@ -267,19 +267,7 @@ impl Run {
     }
 
     fn mute(&mut self, from: &Nodes, to: &Nodes, muted: bool) {
-        let size = self.plan.size;
-        let to = to.of(size);
-        for id in from.of(size) {
-            self.network.with(id, |node, _| {
-                for to in to.iter().filter(|to| **to != id) {
-                    if muted {
-                        node.muted.insert(*to)
-                    } else {
-                        node.muted.remove(to)
-                    };
-                }
-            });
-        }
+        self.network.mute(from, to, self.plan.size, muted, |node| &mut node.muted);
     }
 
     fn crash(&mut self, id: NodeId) {

@@ -37,6 +37,7 @@
 //! Nodes are written without spaces between: `0`, `2-5`, `last`, `all`, `lower` and `upper` half, `even`, `odd`, and several with commas. In a
 //! key, `%` stands for the number of the node; `job*20` are 20 keys, `job0` to `job19`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -339,6 +340,33 @@ impl<H: Host> Network<H> {
             _ => return false,
         }
         true
+    }
+
+    /// What `from` says does not arrive at `to`, or does again: `of` is where a host keeps whom it does not reach. Gives the pairs that
+    /// one of them hears in again.
+    pub fn mute(
+        &mut self,
+        from: &Nodes,
+        to: &Nodes,
+        size: usize,
+        muted: bool,
+        of: impl Fn(&mut H) -> &mut BTreeSet<NodeId>,
+    ) -> Vec<(NodeId, NodeId)> {
+        let to = to.of(size);
+        let mut heard = Vec::new();
+        for id in from.of(size) {
+            self.with(id, |host, _| {
+                let unreached = of(host);
+                for &other in to.iter().filter(|to| **to != id) {
+                    if muted {
+                        unreached.insert(other);
+                    } else if unreached.remove(&other) {
+                        heard.push((id, other));
+                    }
+                }
+            });
+        }
+        heard
     }
 }
 

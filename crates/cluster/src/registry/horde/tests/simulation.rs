@@ -376,19 +376,8 @@ impl Run {
 
     /// What one side says does not arrive. When it does again, what was said meanwhile is lost, and with it the connection.
     fn mute(&mut self, from: &Nodes, to: &Nodes, muted: bool) {
-        let size = self.size;
-        let to = to.of(size);
-        for id in from.of(size) {
-            let lost = self.network.with(id, |node, _| {
-                let others = to.iter().copied().filter(|to| *to != id);
-                if muted {
-                    node.muted.extend(others);
-                    return Vec::new();
-                }
-                others.filter(|to| node.muted.remove(to)).collect::<Vec<_>>()
-            });
-            lost.into_iter().flatten().for_each(|to| self.network.disconnect(id, to));
-        }
+        let heard = self.network.mute(from, to, self.size, muted, |node| &mut node.muted);
+        heard.into_iter().for_each(|(a, b)| self.network.disconnect(a, b));
     }
 
     fn rest(&mut self, time: Duration) {
