@@ -28,7 +28,17 @@ impl Epmd {
         panic!("no epmd of OTP {} came up on any of ten free ports", release.number);
     }
 
-    /// Starts the release's `epmd` on a given port, e.g. again after it was stopped; `None` if the port is taken.
+    /// Starts the release's `epmd` on the port of one that was stopped.
+    ///
+    /// A program that another thread starts has a copy of this process's listening sockets for a moment, so the port of one that was just
+    /// closed is tried until it is free.
+    pub fn start_again(release: &Release, port: u16) -> Self {
+        eventually("the port of the EPMD is free again", Duration::from_secs(10), || {
+            Self::try_start(release, port)
+        })
+    }
+
+    /// Starts the release's `epmd` on a given port; `None` if the port is taken.
     pub fn try_start(release: &Release, port: u16) -> Option<Self> {
         Self::try_start_at(release, port, &[], Ipv4Addr::LOCALHOST)
     }

@@ -330,6 +330,19 @@ async fn a_silent_peer_is_given_up_after_the_tick_time() {
     drop(b);
 }
 
+/// Listens at the port of an EPMD whose node was stopped. The task of the EPMD ends soon after its node.
+async fn in_place_of_an_epmd(port: u16) -> TcpListener {
+    let mut listener = None;
+    eventually("the port of the EPMD is free", || {
+        listener = std::net::TcpListener::bind(("127.0.0.1", port)).ok();
+        listener.is_some()
+    })
+    .await;
+    let listener = listener.unwrap();
+    listener.set_nonblocking(true).unwrap();
+    TcpListener::from_std(listener).unwrap()
+}
+
 #[tokio::test]
 async fn who_waits_for_a_lost_peer_does_not_make_it_come_back_later() {
     let port = free_port();
@@ -341,7 +354,7 @@ async fn who_waits_for_a_lost_peer_does_not_make_it_come_back_later() {
     b.stop().await;
     eventually("it is lost", || connected(&a) == 0).await;
     // In the place of its EPMD somebody who says nothing, as behind a partition.
-    let silent = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let silent = in_place_of_an_epmd(port).await;
     let waiting = tokio::spawn({
         let a = a.clone();
         async move {
@@ -388,16 +401,7 @@ async fn a_hundred_lost_peers_are_all_dialled_and_all_come_back() {
     eventually("all are lost", || connected(&a) == 0).await;
     // In the place of their EPMD somebody who hears all and answers nothing, as behind a partition. More dials than there are
     // places wait for one, and each of them has to get it again and again.
-    let mut silent = None;
-    // The task of the EPMD ends soon after its node.
-    eventually("its port is free", || {
-        silent = std::net::TcpListener::bind(("127.0.0.1", port)).ok();
-        silent.is_some()
-    })
-    .await;
-    let silent = silent.unwrap();
-    silent.set_nonblocking(true).unwrap();
-    let silent = TcpListener::from_std(silent).unwrap();
+    let silent = in_place_of_an_epmd(port).await;
     let deadline = Instant::now() + DEADLINE;
     let mut asked: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let mut held = Vec::new();
