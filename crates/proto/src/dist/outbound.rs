@@ -50,7 +50,8 @@ const MAX_SENT_FRAME: u64 = i32::MAX as u64;
 /// # Order
 /// The signals of one sender leave in the order of the calls. Between senders, urgent ones go first ([`Lane`]), small ones before
 /// large ones, and large ones take turns: with FRAGMENTS a message of more than 64 KiB leaves in pieces of that size, and small
-/// messages of other senders go between them. A sequence of fragments that was begun is always completed.
+/// messages of other senders go between them. A sequence of fragments that was begun is always completed. To a quick peer, messages of up
+/// to 1.25 MiB are not cut while nothing small travels.
 ///
 /// # Back-pressure
 /// Nothing here waits. [`Queued::Busy`] says that the signal was accepted, but its sender should not send the next before
@@ -128,7 +129,7 @@ impl Outbound {
             && self.queued_bytes() < self.max_queued
             && self.frames.write_again(from, to, message);
         if at_once {
-            self.pace.small();
+            self.pace.small(!self.schedule.is_empty());
         }
         at_once
     }
@@ -180,8 +181,8 @@ impl Outbound {
         let at_once = size == Size::Small
             && self.frames.wire.len() < SETTLED
             && (self.schedule.is_empty() || !self.schedule.has_before(lane));
-        if size == Size::Small {
-            self.pace.small();
+        if size == Size::Small && !answers_a_probe(control) {
+            self.pace.small(!self.schedule.is_empty());
         }
         if at_once {
             self.frames.write_whole(control, payload, token);
@@ -285,8 +286,8 @@ impl Outbound {
     /// Gives waiting signals their places on the wire, as far ahead as is good.
     fn settle(&mut self, now: Mono) {
         while self.frames.wire.len() < SETTLED && !self.schedule.is_empty() {
-            let (room, fragment) = (self.pace.has_room(), self.pace.fragment());
-            let turn = self.schedule.turn(room, |item| self.frames.write_next(item, fragment));
+            let (room, cut) = (self.pace.has_room(), self.pace.cut());
+            let turn = self.schedule.turn(room, |item| self.frames.write_next(item, cut));
             let asks = match turn {
                 Turn::Nobodys => self.pace.waits(now),
                 Turn::Ordinary => false,
@@ -300,6 +301,11 @@ impl Outbound {
             }
         }
     }
+}
+
+/// What a peer is told that paces its own large messages: nobody waits for it, however much traffic of small messages it looks like.
+fn answers_a_probe(control: &ControlMessage) -> bool {
+    matches!(control, ControlMessage::MonitorPExit { target: Target::Name(name), .. } if name.as_str() == PROBED)
 }
 
 #[cfg(test)]

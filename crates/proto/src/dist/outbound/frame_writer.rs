@@ -2,6 +2,7 @@ use std::borrow::Cow;
 
 use bytes::{BufMut, Bytes};
 
+use super::pace::Cut;
 use super::routes::{Addressee, Routes, ends};
 use super::schedule::{Fragments, Item, Size};
 use super::wire::Wire;
@@ -49,16 +50,18 @@ impl FrameWriter {
         matches!(self.mode, HeaderMode::Header { fragments: true, .. })
     }
 
-    /// Writes the signal or its next fragment, of this many bytes if the signal is begun with it; returns how many bytes that took
-    /// and whether it was the last.
-    pub(super) fn write_next(&mut self, item: &mut Item, fragment: usize) -> (usize, bool) {
+    /// Writes the signal or its next fragment; if the signal is begun with it, it is cut so. Returns how many bytes that took and whether
+    /// it was the last.
+    pub(super) fn write_next(&mut self, item: &mut Item, cut: Cut) -> (usize, bool) {
         let before = self.wire.len();
-        let complete = self.write_part(item, fragment);
+        let complete = self.write_part(item, cut);
         (self.wire.len() - before, complete)
     }
 
-    fn write_part(&mut self, item: &mut Item, fragment: usize) -> bool {
-        if item.size == Size::Small || !self.can_fragment() {
+    fn write_part(&mut self, item: &mut Item, cut: Cut) -> bool {
+        let begun = item.fragments.is_some();
+        let bytes = item.payload.as_ref().map_or(0, |payload| payload.as_bytes().len());
+        if item.size == Size::Small || !self.can_fragment() || (!begun && bytes <= cut.whole) {
             self.write_whole(&item.control, item.payload.as_ref(), item.token.as_deref());
             return true;
         }
@@ -70,7 +73,7 @@ impl FrameWriter {
                     &item.control,
                     item.payload.as_ref(),
                     token.as_deref(),
-                    fragment,
+                    cut.fragment,
                 );
                 item.payload = None;
                 item.fragments.is_none()

@@ -21,6 +21,9 @@ use crate::dist::ControlMessage;
 /// A peer that takes long for a fragment, such as a BEAM over TLS, gets shorter ones while small messages travel beside large ones:
 /// what is in front of a small message is then a matter of time, not of bytes.
 ///
+/// A message of up to [`LONGEST_WHOLE`] is not cut for a peer that is known to be quick where nothing small travels, or where small and
+/// large messages follow each other as in an exchange: what is cut is put together again by a copy, and a BEAM allocates for each piece.
+///
 /// A peer that leaves a probe unanswered is not paced until it has answered all of them.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -39,12 +42,16 @@ pub(super) struct Pace {
     /// The window has met its bound, and grows slowly from now on.
     settled: bool,
     pull: Pull,
+    /// What the last answer said that the peer takes at least: so many bytes in this time.
+    took: (u64, Duration),
     /// The length of a fragment at the last answer.
     fragment: u64,
     /// A probe was left unanswered for too long.
     silent: bool,
     /// While `sent` is below this, small messages are about.
     beside_small: u64,
+    /// The same of small messages that had large ones in front of them when they came.
+    behind_large: u64,
 }
 
 #[derive(Debug)]
@@ -85,10 +92,23 @@ impl Pull {
 
     /// What it takes within this time; `None` if that is not known.
     fn within(&self, time: Duration) -> Option<u64> {
-        let known = self.time.as_nanos();
-        (known > 0)
-            .then(|| u64::try_from(u128::from(self.bytes) * time.as_nanos() / known).unwrap_or(u64::MAX))
+        within(time, (self.bytes, self.time))
     }
+}
+
+/// What is taken within a time by who takes so many bytes in another one; `None` if that is not known.
+fn within(time: Duration, (bytes, known): (u64, Duration)) -> Option<u64> {
+    let known = known.as_nanos();
+    (known > 0).then(|| u64::try_from(u128::from(bytes) * time.as_nanos() / known).unwrap_or(u64::MAX))
+}
+
+/// How a large message goes on the wire.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// The bytes of a fragment.
+    pub(super) fragment: usize,
+    /// A message of so many bytes is not cut.
+    pub(super) whole: usize,
 }
 
 /// What is aimed at.
@@ -110,6 +130,15 @@ const FRAGMENT_TIME: Duration = Duration::from_micros(150);
 
 /// Shorter ones take longer: this is what a record of TLS holds, and 8 KiB halved the rate towards a BEAM.
 const SHORTEST_FRAGMENT: u64 = 16 << 10;
+
+/// Without small messages, a message is not cut if the peer takes it in this time. The first small message waits for so much more than
+/// for what [`ALONE`] lets be on its way; and it is far less than the time of a tick, as a BEAM counts a frame as a sign of life when it
+/// is whole.
+const WHOLE_TIME: Duration = Duration::from_millis(1);
+
+/// Longer messages are cut: without it there would be nothing that a small message could go between. 1.25 MiB: 1 MiB and what it is
+/// wrapped in.
+const LONGEST_WHOLE: u64 = 5 << 18;
 
 /// Enough for both sides to work without waiting for each other, with few answers; and little enough that the first small message is
 /// late by milliseconds, not by what the buffers of both kernels take.
@@ -153,19 +182,45 @@ impl Pace {
         self.probe.as_ref()
     }
 
-    /// A small message was accepted.
+    /// A small message was accepted, while others waited or not.
     #[inline]
-    pub(super) fn small(&mut self) {
+    pub(super) fn small(&mut self, others_wait: bool) {
         self.beside_small = self.sent.saturating_add(BESIDE);
+        if others_wait || self.on_its_way() > 0 {
+            self.behind_large = self.beside_small;
+        }
     }
 
     fn aim(&self) -> Aim {
-        if self.sent < self.beside_small { Aim::beside_small(self.fragment() as u64) } else { ALONE }
+        if self.is_beside_small() { Aim::beside_small(self.fragment() as u64) } else { ALONE }
+    }
+
+    fn is_beside_small(&self) -> bool {
+        self.sent < self.beside_small
+    }
+
+    /// How large messages are cut now.
+    pub(super) fn cut(&self) -> Cut {
+        let fragment = self.fragment();
+        let whole = if self.leaves_whole() {
+            let bytes = self.pull.within(WHOLE_TIME).max(within(WHOLE_TIME, self.took));
+            bytes.map_or(0, |bytes| bytes.min(LONGEST_WHOLE) as usize)
+        } else {
+            0
+        };
+        // What is hardly longer than a fragment, such as 64 KiB and their tuple, is not worth two.
+        Cut { fragment, whole: whole.max(fragment + fragment / 4) }
+    }
+
+    fn leaves_whole(&self) -> bool {
+        let exchange = self.on_its_way() == 0;
+        let nothing_small = self.sent >= self.behind_large && (exchange || !self.is_beside_small());
+        self.probe.is_some() && !self.silent && nothing_small
     }
 
     /// How much of a message a fragment has.
-    pub(super) fn fragment(&self) -> usize {
-        if self.probe.is_none() || self.sent >= self.beside_small {
+    fn fragment(&self) -> usize {
+        if self.probe.is_none() || !self.is_beside_small() {
             return FRAGMENT;
         }
         let bytes = self.pull.within(FRAGMENT_TIME).map_or(FRAGMENT as u64, |bytes| {
@@ -218,6 +273,8 @@ impl Pace {
         let time = now.saturating_since(probe.at);
         self.pull.answered(probe.sent.saturating_sub(self.arrived), time, now);
         self.arrived = probe.sent;
+        // Whatever else this time was spent with.
+        self.took = (probe.on_its_way, time);
         self.silent &= !self.open.is_empty();
         let (aim, fragment) = (self.aim(), self.fragment() as u64);
         if fragment < core::mem::replace(&mut self.fragment, fragment) {
@@ -296,7 +353,7 @@ mod tests {
         let before = pace.sent;
         while now < until {
             if small {
-                pace.small();
+                pace.small(true);
             }
             while pace.has_room() {
                 let bytes = pace.fragment();
@@ -383,6 +440,43 @@ mod tests {
         assert_eq!(pace.fragment(), FRAGMENT);
     }
 
+    #[test]
+    fn a_quick_peer_gets_messages_whole_while_nothing_small_travels() {
+        let hardly_cut = FRAGMENT + FRAGMENT / 4;
+        let mut pace = paced();
+        assert_eq!(pace.cut().whole, hardly_cut, "nothing is known of it");
+        let (_, _) = through_a_path(&mut pace, 0, 100_000, (60, 40), false);
+        assert_eq!(pace.cut().whole as u64, 1_000 * FRAGMENT_BYTES / 60);
+        // A small one that a large one may be in front of says that others will be.
+        pace.wrote(FRAGMENT, at(100_000));
+        pace.small(false);
+        assert_eq!(pace.cut().whole, hardly_cut);
+        let (_, _) = through_a_path(&mut pace, 100_000, 200_000, (60, 40), false);
+        assert!(pace.sent > pace.behind_large, "{} bytes are no longer beside it", pace.sent);
+        assert_eq!(pace.cut().whole as u64, 1_000 * FRAGMENT_BYTES / 60);
+
+        // One that has nothing in front of it is part of an exchange, in which nothing waits while it is whole.
+        let mut exchange = paced();
+        exchange.small(false);
+        assert!(exchange.wrote(FRAGMENT, at(0)));
+        exchange.answered(at(60));
+        assert_eq!(exchange.cut().whole as u64, 1_000 * FRAGMENT_BYTES / 60);
+        exchange.wrote(FRAGMENT, at(100));
+        assert_eq!(exchange.cut().whole, hardly_cut, "that one is not answered yet");
+
+        // 7 MB/s: a whole message of 1 MiB would take 150 ms.
+        let mut slow = paced();
+        let (_, _) = through_a_path(&mut slow, 0, 3_000_000, (9_000, 100), false);
+        assert_eq!(slow.cut().whole, hardly_cut);
+        // A peer that has stopped to answer may not take anything.
+        let mut silent = paced();
+        assert!(silent.wrote(FRAGMENT, at(0)));
+        silent.answered(at(60));
+        assert!(silent.wrote(FRAGMENT, at(100)));
+        silent.handle_timeout(at(6_000_000));
+        assert_eq!(silent.cut().whole, hardly_cut);
+    }
+
     /// Small messages come when much more than a window is on its way and every probe was answered.
     #[test]
     fn nothing_waits_for_an_answer_that_nobody_has_asked_for() {
@@ -395,7 +489,7 @@ mod tests {
         for _ in 0..open {
             pace.answered(at(50));
         }
-        pace.small();
+        pace.small(true);
         pace.window = 0;
         assert!(!pace.has_room());
         assert!(pace.waits(at(70)));

@@ -783,3 +783,50 @@ fn large_messages_wait_until_the_peer_has_read() {
     let _ = outbound.send(&to(1), Some(&binary(8 << 20)), normal(1)).unwrap();
     assert!(write_all(&mut outbound).len() > 8 << 20);
 }
+
+/// Both sides send large messages, and pace them: the answers to the other side's probes are no small messages that wait.
+#[test]
+fn large_messages_of_an_exchange_go_whole() {
+    let mut outbound = outbound(Flags::HIDDEN);
+    outbound.pace(ours(9), a_ref(US, 3));
+    let noproc = raw(Atom::new_static("noproc"));
+    let answer = ControlMessage::MonitorPExit {
+        target: Target::Name(Atom::new_static(PROBED)),
+        watcher: theirs(9),
+        reference: a_ref(PEER, 3),
+    };
+    let mut now = Mono::ZERO;
+    let mut round = |small: &ControlMessage| {
+        let _ = send(&mut outbound, &to(1), Some(&binary(300_000))).unwrap();
+        let first = write_at(&mut outbound, now);
+        while !outbound.is_empty() {
+            now = now + Duration::from_micros(20);
+            outbound.paced(now);
+            write_at(&mut outbound, now);
+        }
+        // It comes before the last answer.
+        let _ = outbound.send(small, Some(&noproc), normal(2)).unwrap();
+        write_at(&mut outbound, now);
+        now = now + Duration::from_micros(100);
+        (0..8).for_each(|_| outbound.paced(now));
+        // The second byte of the frame: of a whole message, or of the first of several fragments.
+        first[5]
+    };
+    assert_eq!([round(&answer), round(&answer), round(&answer)], [69, 68, 68], "known from the second on");
+    assert_eq!([round(&to(2)), round(&to(2))], [68, 69], "a small message has had a large one in front");
+}
+
+/// Writes what there is to write at this time.
+fn write_at(outbound: &mut Outbound, now: Mono) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = outbound.poll_transmit(now, &mut slices);
+        if filled == 0 {
+            return bytes;
+        }
+        let before = bytes.len();
+        slices[..filled].iter().for_each(|slice| bytes.extend_from_slice(slice));
+        outbound.advance(bytes.len() - before);
+    }
+}
