@@ -218,7 +218,7 @@ impl NodeInner {
         let mut state = proc.alive()?;
         state
             .watchers
-            .retain(|_, watcher| !matches!(&watcher.by, WatcherKind::Remote { link, .. } if lost(link)));
+            .retain(|watcher| !matches!(&watcher.by, WatcherKind::Remote { link, .. } if lost(link)));
         let mut death = None;
         for (peer, active) in state.links.remove_lost(|connection| connection.as_ref().is_some_and(lost)) {
             if active && death.is_none() {

@@ -6,6 +6,7 @@
 
 mod dest;
 mod exit;
+mod few;
 mod handle;
 mod id;
 mod link_table;

@@ -10,6 +10,7 @@ use foundation_proto::etf::{Atom, Pid, RawTerm, Reference};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::few::Few;
 use super::id::RefWords;
 use super::link_table::LinkTable;
 use super::mailbox::{Mailbox, MailboxLimit};
@@ -57,7 +58,7 @@ pub(crate) struct State {
     /// By the references of this process: monitors, aliases, calls and spawn requests.
     pub(crate) references: BTreeMap<RefWords, Entry>,
     /// Who monitors this process.
-    pub(crate) watchers: BTreeMap<Reference, Watcher>,
+    pub(crate) watchers: Few<Reference, Watcher>,
     /// The task that runs the process, if it was spawned with one.
     pub(crate) task: Option<AbortHandle>,
     /// What the process runs, for those who ask.
@@ -158,7 +159,7 @@ impl Proc {
                 name: None,
                 links: LinkTable::default(),
                 references: BTreeMap::new(),
-                watchers: BTreeMap::new(),
+                watchers: Few::default(),
                 task: None,
                 initial_call: (Atom::new_static("proc_lib"), Atom::new_static("init_p"), 5),
                 parent: None,
