@@ -6,7 +6,6 @@
 
 mod dest;
 mod exit;
-mod few;
 mod handle;
 mod id;
 mod link_table;
@@ -17,6 +16,7 @@ mod proc;
 mod reason;
 mod relate;
 mod seq_trace;
+mod small_map;
 mod spawn;
 mod table;
 mod undelivered;

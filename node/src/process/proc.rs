@@ -10,11 +10,11 @@ use foundation_proto::etf::{Atom, Pid, RawTerm, Reference};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::few::Few;
 use super::id::RefWords;
 use super::link_table::LinkTable;
 use super::mailbox::{Mailbox, MailboxLimit};
 use super::reason::Reason;
+use super::small_map::SmallMap;
 use crate::error::Error;
 use crate::net::Link;
 
@@ -58,7 +58,7 @@ pub(crate) struct State {
     /// By the references of this process: monitors, aliases, calls and spawn requests.
     pub(crate) references: BTreeMap<RefWords, Entry>,
     /// Who monitors this process.
-    pub(crate) watchers: Few<Reference, Watcher>,
+    pub(crate) watchers: SmallMap<Reference, Watcher>,
     /// The task that runs the process, if it was spawned with one.
     pub(crate) task: Option<AbortHandle>,
     /// What the process runs, for those who ask.
@@ -159,7 +159,7 @@ impl Proc {
                 name: None,
                 links: LinkTable::default(),
                 references: BTreeMap::new(),
-                watchers: Few::default(),
+                watchers: SmallMap::default(),
                 task: None,
                 initial_call: (Atom::new_static("proc_lib"), Atom::new_static("init_p"), 5),
                 parent: None,

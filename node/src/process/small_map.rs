@@ -3,35 +3,35 @@
 use std::collections::BTreeMap;
 
 /// More entries than this go into a tree.
-const FEW: usize = 8;
+const FLAT: usize = 8;
 
 /// A sorted map whose first entries take their own room only.
 ///
-/// A [`BTreeMap`] has room for eleven entries as soon as it has one, which is 1.4 KiB for a single monitor of a process; nearly every
+/// A [`BTreeMap`] has room for eleven entries as soon as it has one: 1.3 KiB more than this for a single monitor of a process. Nearly every
 /// process has none, one or two.
 #[derive(Debug)]
-pub(crate) enum Few<K, V> {
+pub(crate) enum SmallMap<K, V> {
     /// In the order of the keys.
-    Few(Vec<(K, V)>),
-    Many(BTreeMap<K, V>),
+    Flat(Vec<(K, V)>),
+    Tree(BTreeMap<K, V>),
 }
 
-impl<K, V> Default for Few<K, V> {
+impl<K, V> Default for SmallMap<K, V> {
     fn default() -> Self {
-        Self::Few(Vec::new())
+        Self::Flat(Vec::new())
     }
 }
 
-impl<K: Ord, V> Few<K, V> {
+impl<K: Ord, V> SmallMap<K, V> {
     /// Adds an entry; returns what had its key before.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let entries = match self {
-            Self::Many(map) => return map.insert(key, value),
-            Self::Few(entries) => entries,
+            Self::Tree(map) => return map.insert(key, value),
+            Self::Flat(entries) => entries,
         };
         match entries.binary_search_by(|(known, _)| known.cmp(&key)) {
             Ok(at) => entries.get_mut(at).map(|(_, known)| core::mem::replace(known, value)),
-            Err(at) if entries.len() < FEW => {
+            Err(at) if entries.len() < FLAT => {
                 if entries.len() == entries.capacity() {
                     entries.reserve_exact(entries.len().max(1));
                 }
@@ -41,7 +41,7 @@ impl<K: Ord, V> Few<K, V> {
             Err(_) => {
                 let mut map: BTreeMap<K, V> = core::mem::take(entries).into_iter().collect();
                 map.insert(key, value);
-                *self = Self::Many(map);
+                *self = Self::Tree(map);
                 None
             }
         }
@@ -49,21 +49,21 @@ impl<K: Ord, V> Few<K, V> {
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         match self {
-            Self::Few(entries) => {
+            Self::Flat(entries) => {
                 let at = entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
                 entries.get(at).map(|(_, value)| value)
             }
-            Self::Many(map) => map.get(key),
+            Self::Tree(map) => map.get(key),
         }
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let removed = match self {
-            Self::Few(entries) => {
+            Self::Flat(entries) => {
                 let at = entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
                 Some(entries.remove(at).1)
             }
-            Self::Many(map) => map.remove(key),
+            Self::Tree(map) => map.remove(key),
         };
         self.forget_if_empty();
         removed
@@ -71,8 +71,8 @@ impl<K: Ord, V> Few<K, V> {
 
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
         match self {
-            Self::Few(entries) => entries.retain(|(_, value)| keep(value)),
-            Self::Many(map) => map.retain(|_, value| keep(value)),
+            Self::Flat(entries) => entries.retain(|(_, value)| keep(value)),
+            Self::Tree(map) => map.retain(|_, value| keep(value)),
         }
         self.forget_if_empty();
     }
@@ -80,16 +80,16 @@ impl<K: Ord, V> Few<K, V> {
     /// The values in the order of their keys.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         let (few, many) = match self {
-            Self::Few(entries) => (entries.as_slice(), None),
-            Self::Many(map) => (&[][..], Some(map)),
+            Self::Flat(entries) => (entries.as_slice(), None),
+            Self::Tree(map) => (&[][..], Some(map)),
         };
         few.iter().map(|(_, value)| value).chain(many.into_iter().flat_map(BTreeMap::values))
     }
 
     fn forget_if_empty(&mut self) {
         let empty = match self {
-            Self::Few(entries) => entries.is_empty(),
-            Self::Many(map) => map.is_empty(),
+            Self::Flat(entries) => entries.is_empty(),
+            Self::Tree(map) => map.is_empty(),
         };
         if empty {
             *self = Self::default();
@@ -97,7 +97,7 @@ impl<K: Ord, V> Few<K, V> {
     }
 }
 
-impl<K, V> IntoIterator for Few<K, V> {
+impl<K, V> IntoIterator for SmallMap<K, V> {
     type Item = (K, V);
     type IntoIter =
         core::iter::Chain<std::vec::IntoIter<(K, V)>, std::collections::btree_map::IntoIter<K, V>>;
@@ -105,8 +105,8 @@ impl<K, V> IntoIterator for Few<K, V> {
     /// In the order of the keys.
     fn into_iter(self) -> Self::IntoIter {
         let (few, many) = match self {
-            Self::Few(entries) => (entries, BTreeMap::new()),
-            Self::Many(map) => (Vec::new(), map),
+            Self::Flat(entries) => (entries, BTreeMap::new()),
+            Self::Tree(map) => (Vec::new(), map),
         };
         few.into_iter().chain(many)
     }
@@ -119,7 +119,7 @@ mod tests {
     /// The same steps on both, in an order that goes up and down across the border of few and many.
     #[test]
     fn it_is_a_sorted_map_however_many_there_are() {
-        let (mut few, mut map) = (Few::default(), BTreeMap::new());
+        let (mut few, mut map) = (SmallMap::default(), BTreeMap::new());
         let mut many = 0;
         for step in 0..2_000_u32 {
             let key = step.wrapping_mul(2_654_435_761) >> 28;
@@ -130,7 +130,7 @@ mod tests {
             }
             assert_eq!(few.get(&key), map.get(&key));
             assert!(few.values().eq(map.values()));
-            many += u32::from(matches!(few, Few::Many(_)));
+            many += u32::from(matches!(few, SmallMap::Tree(_)));
             if step % 500 == 499 {
                 few.retain(|value| value % 3 == 0);
                 map.retain(|_, value| *value % 3 == 0);
@@ -142,12 +142,12 @@ mod tests {
 
     #[test]
     fn one_entry_takes_its_own_room_and_none_takes_nothing() {
-        let mut few = Few::default();
+        let mut few = SmallMap::default();
         for (count, room) in [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8)] {
             few.insert(count, ());
-            assert!(matches!(&few, Few::Few(entries) if entries.capacity() == room));
+            assert!(matches!(&few, SmallMap::Flat(entries) if entries.capacity() == room));
         }
         few.retain(|()| false);
-        assert!(matches!(&few, Few::Few(entries) if entries.capacity() == 0));
+        assert!(matches!(&few, SmallMap::Flat(entries) if entries.capacity() == 0));
     }
 }
