@@ -112,7 +112,11 @@ impl Hosts {
         for (wire, own, other) in
             [("data", A, B), ("control", CONTROL_A, "10.79.0.2"), ("late", LATE_A, LATE_B)]
         {
-            hosts.on_a(&format!("ip link add {wire} type veth peer name {wire} netns {b}"));
+            // A veth takes up to 64 KiB of a TCP stream as one packet, as a card does that cuts it by itself: how many there
+            // are to lose would be up to how fast both nodes happen to write.
+            hosts.on_a(&format!(
+                "ip link add {wire} gso_max_segs 1 type veth peer name {wire} gso_max_segs 1 netns {b}"
+            ));
             hosts.on_a(&format!("ip addr add {own}/24 dev {wire}"));
             hosts.on_b(&format!("ip addr add {other}/24 dev {wire}"));
             hosts.on_a(&format!("ip link set {wire} up"));

@@ -73,7 +73,13 @@ fn lost_at_random() {
         hosts.lose(5);
         in_order(&rust, &mut process, &beam, 2_000);
         stays(&rust, &mut events, TICKTIME);
-        assert!(hosts.taken_on_a() > 10, "packets were lost");
+        let lost = hosts.taken_on_a();
+        println!(
+            "{}OTP {}: {lost} packets were lost of those that arrived here",
+            netns::SAID,
+            release.number
+        );
+        assert!(lost > 10, "{lost} packets were lost");
         hosts.heal();
         assert_eq!(beam.eval("nodes(connected)"), format!("['rust@{}']", netns::A));
         Ok(())
